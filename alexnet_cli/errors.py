@@ -1,0 +1,33 @@
+"""What can go wrong for a user. Each message is one line that says what to do; the command line prints it and exits 1."""
+
+
+class AlexNetError(Exception):
+    """Base of every error a user can cause or mend."""
+
+
+class BadPicture(AlexNetError):
+    """A file that is no picture, cannot be decoded in full, or is larger than the pixel limit."""
+
+
+class BadSource(AlexNetError):
+    """A folder or archive that prep or index cannot take pictures from."""
+
+
+class BadArtefact(AlexNetError):
+    """A dataset, model, checkpoint, ONNX file or index that is missing, half written, damaged or newer than this program."""
+
+
+class WrongModel(AlexNetError):
+    """An index asked with another model than the one it was built with."""
+
+
+class BadRecipe(AlexNetError):
+    """An unknown recipe, an unknown key, or a value that does not fit."""
+
+
+class Diverged(AlexNetError):
+    """Training met a loss that is not finite."""
+
+
+class Interrupted(AlexNetError):
+    """Ctrl-C or SIGTERM, after saving; the command line exits 130."""
