@@ -1,4 +1,4 @@
-"""The commands: parse, call the library, show. Heavy libraries are imported inside the command that uses them."""
+"""The commands: parse, call the library, show. Heavy libraries are imported inside the command using them."""
 
 import errno
 import sys
@@ -22,9 +22,7 @@ app = typer.Typer(
 
 WorkspaceOption = Annotated[
     Path,
-    typer.Option(
-        "--workspace", "-w", help="The folder with data/, models/ and indexes/.", show_default="here"
-    ),
+    typer.Option("--workspace", "-w", help="The folder with data/, models/ and indexes/.", show_default="here"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 HERE = Path(".")
@@ -42,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(app([word for word in given if word != "--debug"], standalone_mode=False) or 0)
     except typer.TyperException as error:
-        error.show()
+        fail(f"{error.format_message()} (see `alexnet --help`, or `--help` after a command)")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         fail(str(error) or "interrupted")

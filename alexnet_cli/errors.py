@@ -1,4 +1,4 @@
-"""What can go wrong for a user. Each message is one line that says what to do; the command line prints it and exits 1."""
+"""What can go wrong for a user: each message is one line that says what to do; the command line exits 1."""
 
 
 class AlexNetError(Exception):
@@ -14,7 +14,7 @@ class BadSource(AlexNetError):
 
 
 class BadArtefact(AlexNetError):
-    """A dataset, model, checkpoint, ONNX file or index that is missing, half written, damaged or newer than this program."""
+    """A dataset, model, checkpoint or index that is missing, half written, damaged or of a newer format."""
 
 
 class WrongModel(AlexNetError):

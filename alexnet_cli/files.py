@@ -50,6 +50,4 @@ def check_format(found: object, known: int, path: Path) -> None:
     if not isinstance(found, int):
         raise BadArtefact(f"{path} is damaged: it names no format version")
     if found > known:
-        raise BadArtefact(
-            f"{path} has format {found}, newer than this program's {known}: upgrade alexnet-cli"
-        )
+        raise BadArtefact(f"{path} has format {found}, newer than this program's {known}: upgrade alexnet-cli")
