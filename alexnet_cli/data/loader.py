@@ -1,0 +1,41 @@
+"""Batches of a split, read one ahead of the one in use, as uint8 on the device."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet_cli.data.store import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    images: Tensor  # (B, S, S, 3) uint8, on the device
+    labels: Tensor  # (B,) int64, on the device
+    rows: slice  # of the order it came from
+
+
+def batches(split: Split, order: np.ndarray, size: int, device: torch.device, first: int = 0) -> Iterator[Batch]:
+    """The split in ``order`` (N,), ``size`` at a time, from batch ``first`` on; the last may be smaller."""
+    parts = [slice(start, min(start + size, len(order))) for start in range(first * size, len(order), size)]
+
+    def read(rows: slice) -> Batch:
+        images, labels = torch.from_numpy(split.read(order[rows])), torch.from_numpy(split.labels[order[rows]])
+        if device.type == "cuda":
+            images, labels = images.pin_memory(), labels.pin_memory()
+        return Batch(
+            images=images.to(device, non_blocking=True), labels=labels.to(device, non_blocking=True), rows=rows
+        )
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = [reader.submit(read, rows) for rows in parts[:1]]
+        for rows in [*parts[1:], None]:
+            if not ahead:
+                return
+            batch = ahead.pop()
+            if rows is not None:
+                ahead.append(reader.submit(read, rows))
+            yield batch.result()

@@ -1,0 +1,178 @@
+"""Top-1 and top-5 error over one or ten views (§4.1), of one model or the averaged predictions of several."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from alexnet_cli.data.augment import Eye, view
+from alexnet_cli.data.store import Dataset, Split
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.runtime import Runtime
+
+BATCH = 64  # pictures at a time
+
+
+class Classifier(Protocol):
+    """What evaluation needs of a model or its ONNX file."""
+
+    classes: list[str]
+    image_size: int
+    crop: int
+
+    def probabilities(self, images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(B, classes) float32, of the view at pixel ``rows`` and ``columns`` (crop,) of ``images`` (B, S, S, 3)."""
+        ...
+
+
+class Network:
+    """A network on its device as a Classifier."""
+
+    def __init__(self, net: AlexNet, eye: Eye, classes: list[str], *, precision: str = "fp32") -> None:
+        self.net, self.eye, self.classes, self.precision = net, eye, classes, precision
+        self.image_size, self.crop = eye.image.size, eye.image.crop
+
+    @classmethod
+    def of(cls, model: Model, device: torch.device) -> "Network":
+        eye = Eye(model.recipe.image, model.mean_image, device)
+        return cls(model.net.to(device).eval(), eye, model.classes)
+
+    @torch.inference_mode()
+    def probabilities(self, images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        device, count = self.eye.device, len(images)
+        every = (np.broadcast_to(rows, (count, len(rows))), np.broadcast_to(columns, (count, len(columns))))
+        seen = self.eye.see(torch.from_numpy(images).to(device), *every)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits, _ = self.net(seen)
+        return np.asarray(logits.float().softmax(dim=1).cpu().numpy())
+
+
+class OnnxFile:
+    """An ONNX file in ONNX Runtime as a Classifier."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime, self.classes = runtime, runtime.classes
+        self.image_size, self.crop = runtime.image_size, runtime.crop
+
+    def probabilities(self, images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        probabilities, _ = self.runtime.run(images, rows, columns)
+        return probabilities
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """Errors as fractions, with their 95 % intervals."""
+
+    images: int
+    top1: float
+    top5: float
+    top1_ci95: tuple[float, float]
+    top5_ci95: tuple[float, float]
+
+
+def evaluate(
+    classifiers: Sequence[Classifier], dataset: Dataset, split: str = "val", *, views: int = 10, progress: Progress = SILENT
+) -> Errors:
+    """Errors of the averaged softmax of ``classifiers`` over ``views`` (1 or 10) views of every image of the split.
+
+    Raises BadArtefact if a classifier's classes or picture size are not the dataset's, or the split is missing.
+    """
+    for classifier in classifiers:
+        if classifier.classes != dataset.classes:
+            raise BadArtefact(
+                f"the model knows {len(classifier.classes)} classes ({', '.join(classifier.classes[:3])} ...), "
+                f"dataset {dataset.name} has {len(dataset.classes)} ({', '.join(dataset.classes[:3])} ...): "
+                "evaluate on a dataset with the model's classes"
+            )
+        if classifier.image_size != dataset.image_size:
+            raise BadArtefact(
+                f"the model takes pictures of {classifier.image_size} pixels, dataset {dataset.name} has "
+                f"{dataset.image_size}: prep it with --size {classifier.image_size}"
+            )
+    images = dataset.split(split)
+    top1, top5 = count_errors(classifiers, images, views=views, progress=progress)
+    total = len(images)
+    return Errors(
+        images=total,
+        top1=top1 / total,
+        top5=top5 / total,
+        top1_ci95=interval(top1, total),
+        top5_ci95=interval(top5, total),
+    )
+
+
+def count_errors(
+    classifiers: Sequence[Classifier], split: Split, *, views: int, progress: Progress = SILENT
+) -> tuple[int, int]:
+    """How many images have their label not first, and not among the first five; every image counts once."""
+    top1 = top5 = counted = 0
+    for start in range(0, len(split), BATCH):
+        positions = np.arange(start, min(start + BATCH, len(split)))
+        probabilities = predict(classifiers, split.read(positions), views=views)
+        ranks = label_ranks(probabilities, split.labels[positions])
+        top1, top5 = top1 + int((ranks >= 1).sum()), top5 + int((ranks >= 5).sum())
+        counted += len(positions)
+        progress.advance("evaluating", counted, len(split), f"top-1 error {top1 / counted:.1%}")
+    assert counted == len(split)
+    return top1, top5
+
+
+def predict(classifiers: Sequence[Classifier], images: np.ndarray, *, views: int) -> np.ndarray:
+    """Softmax outputs averaged over views and classifiers: (B, S, S, 3) uint8 to (B, classes) float64."""
+    total: np.ndarray | float = 0.0
+    for classifier in classifiers:
+        for rows, columns in VIEWS[views](classifier.image_size, classifier.crop):
+            total = total + classifier.probabilities(images, rows, columns).astype(np.float64)
+    return np.asarray(total) / (len(classifiers) * views)
+
+
+def label_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes are more probable than the true one; a tie counts against it. (B, classes), (B,) to (B,)."""
+    of_label = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    return np.asarray((probabilities >= of_label).sum(axis=1) - 1)
+
+
+View = tuple[np.ndarray, np.ndarray]  # pixel rows (crop,) and columns (crop,)
+
+
+def centre_view(size: int, crop: int) -> list[View]:
+    """The central crop."""
+    return _views(size, crop, [((size - crop) // 2, (size - crop) // 2)], reflections=[False])
+
+
+def ten_views(size: int, crop: int) -> list[View]:
+    """Four corners and the centre, and their reflections (§4.1)."""
+    end = size - crop
+    corners = [(0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2)]
+    return _views(size, crop, corners, reflections=[False, True])
+
+
+VIEWS: dict[int, Callable[[int, int], list[View]]] = {1: centre_view, 10: ten_views}
+
+
+def _views(size: int, crop: int, corners: list[tuple[int, int]], reflections: list[bool]) -> list[View]:
+    places = [(top, left, reflected) for reflected in reflections for top, left in corners]
+    top, left, reflected = (np.array(column) for column in zip(*places, strict=True))
+    rows, columns = view(size, crop, top, left, reflected)
+    return list(zip(rows, columns, strict=True))
+
+
+def interval(errors: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a proportion."""
+    z, p = 1.959963984540054, errors / total
+    middle, spread = p + z * z / (2 * total), z * math.sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
+    return (max(0.0, (middle - spread) / (1 + z * z / total)), min(1.0, (middle + spread) / (1 + z * z / total)))
+
+
+def open_classifier(path: Path, device: str) -> Classifier:
+    """A model's folder, or an ONNX file, as a Classifier. Raises BadArtefact."""
+    if path.suffix == ".onnx":
+        return OnnxFile(Runtime.open(path))
+    return Network.of(Model.load(path), torch.device(device))

@@ -1,0 +1,35 @@
+"""Learning curves of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from alexnet_cli.files import written_whole
+
+
+def draw_curves(history: list[dict[str, Any]], path: Path, *, title: str) -> None:
+    """Loss, training and validation error, and learning rate against epochs, as PNG.
+
+    The training error is measured while training, on augmented views with dropout, and so can lie above the other.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    loss, error, rate = figure.subplots(1, 3)
+    loss.plot(epochs, [row["loss"] for row in history], marker=".", color="tab:blue")
+    loss.set(title="training loss", xlabel="epoch", ylim=(0, None))
+    error.plot(epochs, [100 * row["train_error"] for row in history], marker=".", label="training (augmented, dropout)")
+    if "validation_error" in history[0]:
+        error.plot(epochs, [100 * row["validation_error"] for row in history], marker=".", label="validation, one view")
+    error.set(title="top-1 error, %", xlabel="epoch", ylim=(0, None))
+    error.legend()
+    rate.plot(epochs, [row["learning_rate"] for row in history], marker=".", color="tab:green")
+    rate.set(title="learning rate", xlabel="epoch", yscale="log")
+    for axes in (loss, error, rate):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    with written_whole(path) as beside:
+        figure.savefig(beside, dpi=110)

@@ -1,0 +1,93 @@
+"""A model on disk: one safetensors file with the weights, the mean image, the classes, the recipe and where it came from."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from alexnet_cli import recipe as recipes
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import check_format, written_whole
+from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.recipe import Recipe
+
+FORMAT = 1
+FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A trained network and everything needed to use it."""
+
+    net: AlexNet
+    recipe: Recipe
+    classes: list[str]
+    mean_image: np.ndarray  # (S, S, 3) float32, 0-255
+    provenance: dict[str, Any]  # dataset, seed, epochs, date, version ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides the outputs: weights, mean image, classes and recipe."""
+        digest = hashlib.sha256(json.dumps([self.classes, recipes.dumps(self.recipe)]).encode())
+        digest.update(self.mean_image.tobytes())
+        for name, weight in sorted(self.net.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors` and `recipe.toml` into ``folder``."""
+        tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.net.state_dict().items()}
+        tensors["mean_image"] = torch.from_numpy(self.mean_image).contiguous()
+        text = recipes.dumps(self.recipe)
+        metadata = {
+            "alexnet_format": str(FORMAT),
+            "fingerprint": self.fingerprint,
+            "classes": json.dumps(self.classes, ensure_ascii=False),
+            "recipe": text,
+            "provenance": json.dumps(self.provenance, ensure_ascii=False),
+        }
+        with written_whole(folder / "recipe.toml") as beside:
+            beside.write_text(text, encoding="utf-8")
+        with written_whole(folder / FILE) as beside:
+            save_file(tensors, beside, metadata)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Model":
+        """The model in ``folder``. Raises BadArtefact if it is missing, damaged or of a newer format."""
+        path = folder / FILE
+        metadata, tensors = read_tensors(path, what="model")
+        check_format(_whole(metadata.get("alexnet_format")), FORMAT, path)
+        try:
+            recipe, classes = recipes.loads(metadata["recipe"]), json.loads(metadata["classes"])
+            mean_image = tensors.pop("mean_image").numpy()
+            with torch.device("meta"):
+                net = AlexNet(recipe, len(classes))
+            net.load_state_dict(tensors, assign=True)
+            provenance = json.loads(metadata.get("provenance", "{}"))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise BadArtefact(f"{path} is damaged ({str(error).splitlines()[0]}): train or fetch it again") from None
+        net = net.to(device, memory_format=torch.channels_last).eval()
+        return cls(net=net, recipe=recipe, classes=classes, mean_image=mean_image, provenance=provenance)
+
+
+def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file; nothing in it is ever run. Raises BadArtefact."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise BadArtefact(f"no {what} at {path.parent}: it has no {path.name}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadArtefact(f"{path} is damaged or no {what} ({error}): make or fetch it again") from None
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None

@@ -1,0 +1,156 @@
+"""The 2012 network (§3.5, figure 2): columns, and the exchanges between them.
+
+            column 0   conv1 - conv2 \\ / conv3 - conv4 - conv5 \\ / fc6 \\ / fc7 \\
+    image <                           X                          X       X        fc8 - softmax
+            column 1   conv1 - conv2 / \\ conv3 - conv4 - conv5 / \\ fc6 / \\ fc7 /
+
+In 2012 each column was a GPU. A layer sees its own column's maps, or, behind an X, those of both.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alexnet_cli.nets.normalization import LocalResponseNorm
+from alexnet_cli.recipe import Convolution, FullyConnected, Recipe
+
+
+class Convolutional(nn.Module):
+    """Convolution, ReLU, and where the recipe says so response norm and overlapping max-pooling."""
+
+    def __init__(self, layer: Convolution, recipe: Recipe, maps_in: int) -> None:
+        super().__init__()
+        maps = layer.kernels // recipe.network.columns
+        self.convolution = nn.Conv2d(maps_in, maps, layer.size, layer.stride)
+        self.padding = layer.padding
+        norm = recipe.response_norm
+        self.norm = (
+            LocalResponseNorm(k=norm.k, n=norm.n, alpha=norm.alpha, beta=norm.beta) if layer.response_norm else None
+        )
+        self.pooling = nn.MaxPool2d(recipe.pooling.size, recipe.pooling.stride) if layer.pooling else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, K, H', W')."""
+        a = F.relu(self.convolution(self._pad(maps)))
+        if self.norm is not None:
+            a = self.norm(a)
+        if self.pooling is not None:
+            a = self.pooling(a)
+        return a
+
+    def _pad(self, maps: Tensor) -> Tensor:
+        """Zeros around the maps, and past the right and bottom edges as many as the last kernel needs: 224 -> 55."""
+        size, (stride, _) = self.convolution.kernel_size[0], self.convolution.stride
+        ends = []
+        for extent in (maps.shape[3], maps.shape[2]):
+            over = (extent + 2 * self.padding - size) % stride
+            ends += [self.padding, self.padding + (stride - over) % stride]
+        return F.pad(maps, ends) if any(ends) else maps
+
+    def extent(self, extent: int) -> int:
+        """Side of the maps that leave, for maps of side ``extent`` that come in."""
+        size, stride = self.convolution.kernel_size[0], self.convolution.stride[0]
+        extent = math.ceil((extent + 2 * self.padding - size) / stride) + 1
+        if self.pooling is not None:
+            extent = (extent - int(self.pooling.kernel_size)) // int(self.pooling.stride) + 1
+        return extent
+
+
+class Dense(nn.Module):
+    """A fully-connected layer and its ReLU."""
+
+    def __init__(self, units_in: int, units: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(units_in, units)
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """(B, units) or (B, C, H, W) to (B, units')."""
+        return F.relu(self.linear(activations.flatten(1)))
+
+
+class Column(nn.ModuleDict):
+    """The part of every hidden layer that one GPU held in 2012: conv1 ... fc7 by name."""
+
+
+class AlexNet(nn.Module):
+    """The network of a recipe, for ``classes`` classes."""
+
+    def __init__(self, recipe: Recipe, classes: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        *hidden, last = recipe.layers
+        self.hidden = {name: recipe.layers[name] for name in hidden}
+        self.columns = nn.ModuleList(Column() for _ in range(recipe.network.columns))
+        width, extent = 3, recipe.image.crop  # of what a column has, at first the image
+        for name, layer in self.hidden.items():
+            seen = width * recipe.network.columns if layer.sees == "both" else width
+            if isinstance(layer, Convolution):
+                for column in self.columns:
+                    column[name] = Convolutional(layer, recipe, seen)
+                width, extent = layer.kernels // recipe.network.columns, self.columns[0][name].extent(extent)
+            else:
+                assert isinstance(layer.units, int)
+                for column in self.columns:
+                    column[name] = Dense(seen * extent * extent, layer.units // recipe.network.columns)
+                width, extent = layer.units // recipe.network.columns, 1
+        self.last = last
+        self.add_module(last, nn.Linear(width * recipe.network.columns, classes))
+
+    def forward(self, images: Tensor, dropout_seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and fc7 (B, 4096), after its ReLU and before its dropout.
+
+        ``images`` (B, 3, crop, crop): centred RGB. In training, ``dropout_seed`` decides which units are dropped.
+        """
+        halves = [images for _ in self.columns]
+        for i, (name, layer) in enumerate(self.hidden.items()):
+            if layer.sees == "both":
+                halves = exchange(halves)
+            halves = [column[name](half) for column, half in zip(self.columns, halves, strict=True)]
+            features = halves
+            if self.training and isinstance(layer, FullyConnected) and layer.dropout:
+                assert dropout_seed is not None, "training needs a dropout_seed"
+                halves = drop(halves, self.recipe.network.dropout, dropout_seed + i)
+        logits = self.get_submodule(self.last)(exchange(halves)[0])
+        return logits, exchange(features)[0]
+
+
+def exchange(halves: list[Tensor]) -> list[Tensor]:
+    """Every column gets what all columns have."""
+    if len(halves) == 1:
+        return halves
+    both = torch.cat(halves, dim=1)
+    return [both for _ in halves]
+
+
+def drop(halves: list[Tensor], share: float, seed: int) -> list[Tensor]:
+    """Dropout (§4.2) of units (B, units), a pure function of ``seed``; what stays is scaled up, so testing needs nothing.
+
+    The draw is made for the layer's units of all columns at once: how they are split over columns does not matter.
+    """
+    widths = [half.shape[1] for half in halves]
+    generator = torch.Generator(halves[0].device).manual_seed(seed)
+    draw = torch.rand(len(halves[0]), sum(widths), generator=generator, device=halves[0].device)
+    kept = (draw >= share).split(widths, dim=1)
+    return [half * keep / (1 - share) for half, keep in zip(halves, kept, strict=True)]
+
+
+@torch.no_grad()
+def initialize(net: AlexNet, seed: int) -> None:
+    """Initial weights and biases of the recipe (§5), a pure function of ``seed``."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, layer in net.recipe.layers.items():
+        parts = [column[name] for column in net.columns] if name != net.last else [net.get_submodule(name)]
+        for part in parts:
+            weight, bias = (parameter for parameter in part.parameters())
+            fan_in = weight[0].numel()
+            deviation = math.sqrt(2 / fan_in) if layer.weights == "he" else layer.weights
+            weight.copy_(torch.empty(weight.shape).normal_(0, deviation, generator=generator))
+            bias.fill_(layer.bias)
+
+
+def parameters_by_layer(net: AlexNet) -> dict[str, int]:
+    """Weights and biases of each layer, over all columns."""
+    counts = {name: sum(p.numel() for column in net.columns for p in column[name].parameters()) for name in net.hidden}
+    return counts | {net.last: sum(p.numel() for p in net.get_submodule(net.last).parameters())}

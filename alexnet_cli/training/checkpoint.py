@@ -1,0 +1,72 @@
+"""Everything needed to go on training, in one file that is replaced whole: no kill can ruin the last good one."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from alexnet_cli.errors import BadArtefact, Diverged
+from alexnet_cli.files import check_format, written_whole
+from alexnet_cli.model import read_tensors
+from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.training.sgd import SGD
+
+FORMAT = 1
+FILE = Path("checkpoint") / "state.safetensors"
+
+
+@dataclass(kw_only=True)
+class Position:
+    """How far a run is. With the weights and velocities this is its whole state: all that is random follows from it."""
+
+    settings: dict[str, Any]  # what makes it the same run: recipe, seed, dataset and model it started from, precision
+    epoch: int = 0  # epochs that are over
+    step: int = 0  # updates done in the epoch under way
+    loss: float = 0.0  # sum over the images of the epoch under way
+    wrong: int = 0  # of them
+    seconds: float = 0.0  # spent in the epoch under way
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
+
+
+def save(folder: Path, net: AlexNet, sgd: SGD, position: Position) -> None:
+    """Raises Diverged, and leaves the last checkpoint alone, if a weight is not finite."""
+    tensors = {f"weight/{name}": weight.detach().cpu().contiguous() for name, weight in net.state_dict().items()}
+    if not all(bool(weight.isfinite().all()) for weight in tensors.values()):
+        raise Diverged("a weight is not finite any more")
+    tensors |= {f"velocity/{name}": v.cpu().contiguous() for name, v in sgd.velocities.items()}
+    metadata = {"alexnet_format": str(FORMAT), "position": json.dumps(asdict(position))}
+    with written_whole(folder / FILE) as beside:
+        save_file(tensors, beside, metadata)
+
+
+@torch.no_grad()
+def load(folder: Path, net: AlexNet, sgd: SGD) -> None:
+    """Put the weights and velocities of the checkpoint in ``folder`` in place. Raises BadArtefact."""
+    _, tensors = read_tensors(folder / FILE, what="checkpoint")
+    try:
+        for name, weight in net.state_dict().items():
+            weight.copy_(tensors[f"weight/{name}"])
+        for name, v in sgd.velocities.items():
+            v.copy_(tensors[f"velocity/{name}"])
+    except (KeyError, RuntimeError) as error:
+        raise BadArtefact(f"{folder / FILE} does not fit its recipe ({error}): start the training again") from None
+
+
+def read_position(folder: Path) -> Position:
+    """Where the run in ``folder`` stopped. Raises BadArtefact."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / FILE
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        version = metadata.get("alexnet_format", "")
+        check_format(int(version) if version.isdigit() else None, FORMAT, path)
+        return Position(**json.loads(metadata["position"]))
+    except FileNotFoundError:
+        raise BadArtefact(f"nothing to resume in {folder}: it has no {FILE}") from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise BadArtefact(f"{path} is damaged ({error}): start the training again") from None

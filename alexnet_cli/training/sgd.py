@@ -1,0 +1,43 @@
+"""The paper's update rule (§5)."""
+
+import torch
+from torch import Tensor
+
+# On a CPU a large tensor is updated in pieces that stay in the cache: weight, velocity and gradient are then read
+# from memory once instead of once an operation.
+PIECE = 1 << 16  # elements
+
+
+class SGD:
+    """Stochastic gradient descent with momentum and weight decay:
+
+        v <- momentum v - weight_decay epsilon w - epsilon g
+        w <- w + v
+
+    The learning rate epsilon scales the gradient before it enters v. torch.optim.SGD multiplies v by it afterwards,
+    so there a change of epsilon also rescales all past gradients; here it does not.
+    """
+
+    def __init__(self, parameters: dict[str, Tensor], *, momentum: float, weight_decay: float) -> None:
+        self.parameters = parameters
+        self.velocities = {name: torch.zeros_like(w) for name, w in parameters.items()}
+        self.momentum, self.weight_decay = momentum, weight_decay
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Update every parameter with its `.grad`, and forget the gradients."""
+        for name, w in self.parameters.items():
+            if w.grad is None:
+                continue
+            for weight, v, g in zip(_pieces(w), _pieces(self.velocities[name]), _pieces(w.grad), strict=True):
+                v.mul_(self.momentum)
+                v.sub_(weight, alpha=self.weight_decay * learning_rate)
+                v.sub_(g, alpha=learning_rate)
+                weight.add_(v)
+            w.grad = None
+
+
+def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
+    if tensor.device.type == "cpu" and tensor.dim() == 2 and tensor.is_contiguous():
+        return tensor.view(-1).split(PIECE)
+    return (tensor,)

@@ -1,0 +1,334 @@
+"""Training (§5): from a recipe and a dataset to a model, in a run that can be stopped at any time and gone on with."""
+
+import datetime
+import json
+import math
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import alexnet_cli
+from alexnet_cli import recipe as recipes
+from alexnet_cli.data.augment import DROPOUT, INITIAL, Draws, Eye, colour_shift, seed_of, stream, view
+from alexnet_cli.data.loader import Batch, batches
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.errors import BadArtefact, BadRecipe, Diverged, Interrupted
+from alexnet_cli.evaluate import Network, count_errors
+from alexnet_cli.files import written_whole
+from alexnet_cli.memory import keep_freed_memory
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.recipe import Recipe
+from alexnet_cli.training import checkpoint
+from alexnet_cli.training.checkpoint import Position
+from alexnet_cli.training.schedule import finished, learning_rate
+from alexnet_cli.training.sgd import SGD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What does not change what is learned, but where and how."""
+
+    device: str = "cpu"
+    precision: str = "fp32"  # or "bf16"
+    checkpoint_minutes: float = 10.0  # between checkpoints within an epoch
+
+
+def train(
+    dataset: Dataset,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seed: int = 0,
+    start: Model | None = None,
+    options: Options = Options(),
+    progress: Progress = SILENT,
+) -> Model:
+    """Train ``recipe`` on ``dataset`` into ``folder`` and return the model, also saved there.
+
+    If ``folder`` holds a checkpoint of this same run it is gone on with, to the same weights as if it had never
+    stopped. ``start``: a model whose layers, all but the last, are gone on from.
+
+    Raises BadRecipe or BadArtefact if recipe, dataset and checkpoint do not fit together; Diverged at a loss that is
+    not finite, with the last good checkpoint kept; Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    keep_freed_memory()
+    _check(dataset, recipe, progress)
+    run = Run(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
+    with _stop_on_signal() as stop:
+        while not finished(recipe.training, run.validation_errors):
+            run.epoch(stop)
+    model = run.model()
+    model.save(folder)
+    return model
+
+
+class Run:
+    """One training run: the network, its velocities, and how far it is."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        seed: int,
+        start: Model | None,
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self.dataset, self.recipe, self.folder, self.seed = dataset, recipe, folder, seed
+        self.options, self.progress = options, progress
+        self.device = torch.device(options.device)
+        self.split = dataset.split("train")
+        self.statistics = dataset.statistics()
+        self.mean_image = self.statistics.mean_image if start is None else start.mean_image
+        self.eye = Eye(recipe.image, self.mean_image, self.device)
+        self.net = AlexNet(recipe, len(dataset.classes))
+        initialize(self.net, seed_of(stream(seed, INITIAL)))
+        if start is not None:
+            _go_on_from(self.net, start)
+        self.net = self.net.to(self.device, memory_format=torch.channels_last)
+        self.sgd = SGD(
+            dict(self.net.named_parameters()),
+            momentum=recipe.training.momentum,
+            weight_decay=recipe.training.weight_decay,
+        )
+        self.position = Position(settings=self._settings(start))
+        if (folder / checkpoint.FILE).exists():
+            self._resume()
+        else:
+            self._write_recipe()
+
+    @property
+    def validation_errors(self) -> list[float]:
+        """Of each epoch that is over; the training error where there is no validation split."""
+        return [row.get("validation_error", row["train_error"]) for row in self.position.history]
+
+    def epoch(self, stop: threading.Event) -> None:
+        """Train on every image once, or what is left of the epoch; then measure, record and save."""
+        at, training = self.position, self.recipe.training
+        draws = Draws.of_epoch(self.seed, at.epoch, len(self.split), self.recipe.image)
+        steps = math.ceil(len(self.split) / training.batch)
+        self.net.train()
+        began, saved = time.monotonic() - at.seconds, time.monotonic()
+        first = at.step
+        for batch in batches(self.split, draws.order, training.batch, self.device, first=first):
+            rate = learning_rate(training, at.epoch + (at.step + 1) / steps, self.validation_errors)
+            self._update(batch, draws, rate)
+            at.step, at.seconds = at.step + 1, time.monotonic() - began
+            self._report(batch.rows.stop, rate, steps)
+            if stop.is_set():
+                self._save()
+                raise Interrupted(f"stopped and saved in epoch {at.epoch + 1}; go on with: {self.resume_command}")
+            if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
+                self._save()
+                saved = time.monotonic()
+        self._finish_epoch(rate)
+
+    def _update(self, batch: Batch, draws: Draws, rate: float) -> None:
+        """One step of stochastic gradient descent."""
+        at, rows, image = self.position, batch.rows, self.recipe.image
+        y, x = view(image.size, image.crop, draws.top[rows], draws.left[rows], draws.reflected[rows])
+        shift = colour_shift(draws.colour[rows], self.statistics) if image.colour_noise else None
+        images = self.eye.see(batch.images, y, x, shift)  # (B, 3, crop, crop)
+        with autocast(self.device, self.options.precision):
+            logits, _ = self.net(images, seed_of(stream(self.seed, DROPOUT, at.epoch, at.step)))
+        loss = F.cross_entropy(logits.float(), batch.labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise Diverged(self._diverged())
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.sgd.step(rate)
+        at.loss += value * len(batch.labels)
+        at.wrong += int((logits.argmax(1) != batch.labels).sum())
+
+    def _report(self, done: int, rate: float, steps: int) -> None:
+        at = self.position
+        speed = done / max(at.seconds, 1e-9)
+        left = (len(self.split) - done + (self.recipe.training.epochs - at.epoch - 1) * len(self.split)) / speed
+        detail = (
+            f"loss {at.loss / done:.3f}  top-1 error {at.wrong / done:.1%}  {speed:.0f} images/s  "
+            f"learning rate {rate:.2g}  {_duration(left)} left at most"
+        )
+        self.progress.advance(f"epoch {at.epoch + 1}/{self.recipe.training.epochs}", done, len(self.split), detail)
+
+    def _finish_epoch(self, rate: float) -> None:
+        at, images = self.position, len(self.split)
+        row: dict[str, Any] = {"epoch": at.epoch + 1, "loss": at.loss / images, "train_error": at.wrong / images}
+        if "val" in self.dataset.counts:
+            network = Network(self.net.eval(), self.eye, self.dataset.classes, precision=self.options.precision)
+            top1, top5 = count_errors([network], self.dataset.split("val"), views=1)
+            total = self.dataset.counts["val"]
+            row |= {"validation_error": top1 / total, "validation_top5_error": top5 / total}
+        row |= {"learning_rate": rate, "seconds": at.seconds, "images_per_second": images / at.seconds}
+        self.position = Position(settings=at.settings, epoch=at.epoch + 1, history=[*at.history, row])
+        self._save()
+        self._write_history()
+        told = f"  validation error {row['validation_error']:.1%}" if "validation_error" in row else ""
+        self.progress.note(
+            f"epoch {row['epoch']}: loss {row['loss']:.4f}  training error {row['train_error']:.1%}{told}  "
+            f"learning rate {rate:.2g}  {row['images_per_second']:.0f} images/s"
+        )
+
+    def _settings(self, start: Model | None) -> dict[str, Any]:
+        """What makes a run the same run."""
+        return {
+            "recipe": recipes.dumps(self.recipe),
+            "seed": self.seed,
+            "dataset": self.dataset.fingerprint,
+            "from": None if start is None else start.fingerprint,
+            "precision": self.options.precision,
+        }
+
+    def _resume(self) -> None:
+        position = checkpoint.read_position(self.folder)
+        changed = [key for key, value in self.position.settings.items() if position.settings.get(key) != value]
+        if changed:
+            raise BadRecipe(
+                f"{self.folder} holds another run (different {', '.join(changed)}): "
+                f"resume it as it was with `{self.resume_command}`, or choose another --out"
+            )
+        checkpoint.load(self.folder, self.net, self.sgd)
+        self.position = position
+        self._write_history()
+        self.progress.note(f"going on in epoch {position.epoch + 1} at update {position.step + 1} of {self.folder}")
+
+    def _save(self) -> None:
+        try:
+            checkpoint.save(self.folder, self.net, self.sgd, self.position)
+        except Diverged:
+            raise Diverged(self._diverged()) from None
+
+    @property
+    def resume_command(self) -> str:
+        return f"alexnet train --resume --out {self.folder.name}"
+
+    def _diverged(self) -> str:
+        at = self.position
+        kept = (
+            f"the checkpoint in {self.folder} is the last good one"
+            if (self.folder / checkpoint.FILE).exists()
+            else "nothing was saved yet"
+        )
+        lower = self.recipe.training.learning_rate / 10
+        return (
+            f"the loss is not finite at epoch {at.epoch + 1}, update {at.step + 1}; {kept}: "
+            f"start again with a lower learning rate, for example --set training.learning_rate={lower:g}"
+        )
+
+    def _write_recipe(self) -> None:
+        with written_whole(self.folder / "recipe.toml") as beside:
+            beside.write_text(recipes.dumps(self.recipe), encoding="utf-8")
+
+    def _write_history(self) -> None:
+        from alexnet_cli.figures.curves import draw_curves
+
+        with written_whole(self.folder / "history.jsonl") as beside:
+            beside.write_text("".join(json.dumps(row) + "\n" for row in self.position.history), encoding="utf-8")
+        if self.position.history:
+            draw_curves(self.position.history, self.folder / "curves.png", title=self.folder.name)
+
+    def model(self) -> Model:
+        """What has been learned so far."""
+        history = self.position.history
+        return Model(
+            net=self.net.eval(),
+            recipe=self.recipe,
+            classes=self.dataset.classes,
+            mean_image=self.mean_image,
+            provenance={
+                **{key: value for key, value in self.position.settings.items() if key != "recipe"},
+                "dataset_name": self.dataset.name,
+                "epochs": len(history),
+                "seconds": sum(row["seconds"] for row in history),
+                "date": datetime.date.today().isoformat(),
+                "version": alexnet_cli.__version__,
+                "torch": torch.__version__,
+                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"
+                if self.device.type == "cpu"
+                else torch.cuda.get_device_name(self.device),
+            },
+        )
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The precision of the network's arithmetic; weights, loss and updates stay fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _check(dataset: Dataset, recipe: Recipe, progress: Progress) -> None:
+    """Refuse what cannot work; warn of what will not work soon."""
+    if len(dataset.classes) < 2:
+        raise BadArtefact(
+            f"dataset {dataset.name} has one class, so there is nothing to tell apart: prep a folder of class folders"
+        )
+    if dataset.image_size != recipe.image.size:
+        raise BadRecipe(
+            f"recipe {recipe.name} takes pictures of {recipe.image.size} pixels, dataset {dataset.name} has "
+            f"{dataset.image_size}: prep with --size {recipe.image.size}, or choose another recipe"
+        )
+    training = recipe.training
+    if training.schedule == "plateau" and "val" not in dataset.counts:
+        progress.note("no validation split: the learning rate follows the training error instead")
+    updates = math.ceil(dataset.counts["train"] / training.batch)
+    slow = all(layer.weights != "he" for layer in recipe.layers.values())
+    if slow and updates < 1000:
+        progress.note(
+            f"recipe {recipe.name} starts from N(0, 0.01²): the loss stays at ln({len(dataset.classes)}) = "
+            f"{math.log(len(dataset.classes)):.2f} for about 300 updates, {300 / updates:.1f} epochs of this dataset; "
+            "--recipe small-data starts at once"
+        )
+
+
+def _go_on_from(net: AlexNet, start: Model) -> None:
+    """Take the weights of every layer but the last. Raises BadRecipe naming the first layer that differs."""
+    weights, own = start.net.state_dict(), net.state_dict()
+    for name, weight in own.items():
+        if name.startswith(f"{net.last}."):
+            continue
+        if name not in weights or weights[name].shape != weight.shape:
+            raise BadRecipe(f"--from: {name} is {tuple(weight.shape)} in this recipe, but not in the model")
+        weight.copy_(weights[name])
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def shortened(recipe: Recipe, epochs: int | None) -> Recipe:
+    """The recipe with another number of epochs."""
+    return recipe if epochs is None else replace(recipe, training=replace(recipe.training, epochs=epochs))
