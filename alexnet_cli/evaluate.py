@@ -51,7 +51,8 @@ class Network:
         seen = self.eye.see(torch.from_numpy(images).to(device), *every)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits, _ = self.net(seen)
-        return np.asarray(logits.float().softmax(dim=1).cpu().numpy())
+        probabilities: np.ndarray = logits.float().softmax(dim=1).cpu().numpy()
+        return probabilities
 
 
 class OnnxFile:
@@ -78,7 +79,12 @@ class Errors:
 
 
 def evaluate(
-    classifiers: Sequence[Classifier], dataset: Dataset, split: str = "val", *, views: int = 10, progress: Progress = SILENT
+    classifiers: Sequence[Classifier],
+    dataset: Dataset,
+    split: str = "val",
+    *,
+    views: int = 10,
+    progress: Progress = SILENT,
 ) -> Errors:
     """Errors of the averaged softmax of ``classifiers`` over ``views`` (1 or 10) views of every image of the split.
 
@@ -169,6 +175,53 @@ def interval(errors: int, total: int) -> tuple[float, float]:
     z, p = 1.959963984540054, errors / total
     middle, spread = p + z * z / (2 * total), z * math.sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
     return (max(0.0, (middle - spread) / (1 + z * z / total)), min(1.0, (middle + spread) / (1 + z * z / total)))
+
+
+Table = tuple[str, list[str], list[list[str]], str]  # title, columns, rows, note
+
+# Ten views unless said otherwise; errors in percent, top-1 and top-5. Table 2 of the paper, ILSVRC-2012 validation.
+PUBLISHED = [
+    ("1 CNN (published)", "40.7", "18.2"),
+    ("5 CNNs (published)", "38.1", "16.4"),
+    ("1 CNN*, pre-trained (published)", "39.0", "16.6"),
+    ("7 CNNs*, pre-trained (published)", "36.7", "15.4"),
+]
+
+
+def as_json(errors: Errors, paths: Sequence[Path], dataset: Dataset, split: str, views: int) -> dict[str, object]:
+    """What `alexnet eval --json` prints; errors are fractions."""
+    return {
+        "models": [name_of(path) for path in paths],
+        "dataset": dataset.name,
+        "split": split,
+        "views": views,
+        "images": errors.images,
+        "top1_error": errors.top1,
+        "top5_error": errors.top5,
+        "top1_error_ci95": list(errors.top1_ci95),
+        "top5_error_ci95": list(errors.top5_ci95),
+    }
+
+
+def as_table(errors: Errors, paths: Sequence[Path], dataset: Dataset, split: str, views: int) -> Table:
+    """Our measured row; on ILSVRC's validation images the paper's published rows above it."""
+    ilsvrc = str(dataset.source.get("layout", "")).startswith("ilsvrc") and split == "val"
+    ours = [
+        " + ".join(name_of(path) for path in paths) + (" (measured here)" if ilsvrc else ""),
+        *(
+            f"{100 * error:.1f}  ({100 * low:.1f}-{100 * high:.1f})"
+            for error, (low, high) in ((errors.top1, errors.top1_ci95), (errors.top5, errors.top5_ci95))
+        ),
+    ]
+    title = f"{dataset.name}, {split}: {errors.images:,} images, {views} view{'s' if views > 1 else ''}"
+    columns = ["model", "top-1 error, %  (95 % interval)", "top-5 error, %  (95 % interval)"]
+    note = "published: table 2 of the paper, ILSVRC-2012 validation images, ten views" if ilsvrc else ""
+    return title, columns, [*([list(row) for row in PUBLISHED] if ilsvrc else []), ours], note
+
+
+def name_of(path: Path) -> str:
+    """A model by its folder, an ONNX file by its own name too."""
+    return f"{path.parent.name}/{path.name}" if path.suffix == ".onnx" else path.name
 
 
 def open_classifier(path: Path, device: str) -> Classifier:

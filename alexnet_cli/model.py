@@ -1,4 +1,4 @@
-"""A model on disk: one safetensors file with the weights, the mean image, the classes, the recipe and where it came from."""
+"""A model on disk: one safetensors file with weights, mean image, classes, recipe and where it came from."""
 
 import hashlib
 import json
@@ -31,6 +31,7 @@ class Model:
     classes: list[str]
     mean_image: np.ndarray  # (S, S, 3) float32, 0-255
     provenance: dict[str, Any]  # dataset, seed, epochs, date, version ...
+    path: Path | None = None  # the folder it was read from
 
     @property
     def fingerprint(self) -> str:
@@ -74,8 +75,8 @@ class Model:
             provenance = json.loads(metadata.get("provenance", "{}"))
         except (KeyError, ValueError, RuntimeError) as error:
             raise BadArtefact(f"{path} is damaged ({str(error).splitlines()[0]}): train or fetch it again") from None
-        net = net.to(device, memory_format=torch.channels_last).eval()
-        return cls(net=net, recipe=recipe, classes=classes, mean_image=mean_image, provenance=provenance)
+        net = net.to(memory_format=torch.channels_last).to(device).eval()
+        return cls(net=net, recipe=recipe, classes=classes, mean_image=mean_image, provenance=provenance, path=folder)
 
 
 def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:

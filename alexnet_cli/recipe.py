@@ -1,6 +1,6 @@
 """What defines a model: a recipe is a TOML file; a variant is `base = "paper"` and the lines that differ.
 
-Sections: `[image]`, `[network]`, `[response_norm]`, `[pooling]`, `[training]`, and one per layer, `[conv1]` ... `[fc8]`.
+Sections: `[image]`, `[network]`, `[response_norm]`, `[pooling]`, `[training]`, and one a layer, `[conv1]` ... `[fc8]`.
 """
 
 import dataclasses
@@ -175,6 +175,14 @@ def load(named: str | Path, settings: list[str] | None = None) -> Recipe:
     for setting in settings or []:
         _apply(tables, setting)
     return parse(name, tables)
+
+
+def adjust(recipe: Recipe, settings: list[str]) -> Recipe:
+    """``recipe`` with `section.key=value` ``settings`` on top. Raises BadRecipe."""
+    tables = tomllib.loads(dumps(recipe))
+    for setting in settings:
+        _apply(tables, setting)
+    return parse(str(tables.pop("name")), tables)
 
 
 def loads(text: str) -> Recipe:

@@ -28,7 +28,9 @@ class Workspace:
         """
         home, marker, maker = HOMES[kind]
         if named is None:
-            return self._newest(kind)
+            for newest in self.all(kind):
+                return newest
+            raise BadArtefact(f"no {kind} in {self.root / home} yet: make one with `{maker}`, or name one")
         for path in (self.root / home / named, Path(named)):
             if (path / marker).is_file():
                 return path
@@ -37,9 +39,17 @@ class Workspace:
             f"make one with `{maker}`"
         )
 
-    def _newest(self, kind: str) -> Path:
-        home, marker, maker = HOMES[kind]
-        markers = list((self.root / home).glob(f"*/{marker}"))
-        if not markers:
-            raise BadArtefact(f"no {kind} in {self.root / home} yet: make one with `{maker}`, or name one")
-        return max(markers, key=lambda file: (file.stat().st_mtime_ns, file)).parent
+    def all(self, kind: str) -> list[Path]:
+        """Every artefact of a kind, newest first."""
+        home, marker, _ = HOMES[kind]
+        files = (self.root / home).glob(f"*/{marker}")
+        return [file.parent for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file), reverse=True)]
+
+    def find_classifier(self, named: str | None) -> Path:
+        """A model's folder, or an ONNX file. Raises BadArtefact if there is none."""
+        if named is not None and named.endswith(".onnx"):
+            for path in (Path(named), self.home("model") / named):
+                if path.is_file():
+                    return path
+            raise BadArtefact(f"no file {named}: make one with `alexnet export`")
+        return self.find("model", named)

@@ -1,4 +1,4 @@
-"""Packed pictures to what the network sees (§2, §4.1): crop, reflection, mean subtraction, colour noise, on the device."""
+"""Packed pictures to what the network sees, on the device (§2, §4.1): mean image, crop, reflection, colour noise."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,9 @@ class Draws:
         )
 
 
-def view(size: int, crop: int, top: np.ndarray, left: np.ndarray, reflected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def view(
+    size: int, crop: int, top: np.ndarray, left: np.ndarray, reflected: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Pixel rows and columns (B, crop) int64 of views at ``top``, ``left`` (B,); reflected ones run right to left."""
     along = np.arange(crop)
     rows = top[:, None] + along
@@ -66,8 +68,8 @@ class Eye:
         ``rows``, ``columns`` (B, crop): which pixels; the mean image is cut at the same place (the paper's order:
         subtract, then crop). ``colour`` (B, 3): added to every pixel, in 0-255 units.
         """
-        y = torch.from_numpy(rows).to(self.device)[:, :, None]
-        x = torch.from_numpy(columns).to(self.device)[:, None, :]
+        y = torch.tensor(rows).to(self.device)[:, :, None]
+        x = torch.tensor(columns).to(self.device)[:, None, :]
         b = torch.arange(len(images), device=self.device)[:, None, None]
         pixels = (images.float() - self.mean_image)[b, y, x]  # (B, crop, crop, 3)
         if colour is not None:

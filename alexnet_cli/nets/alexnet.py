@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alexnet_cli.nets.normalization import LocalResponseNorm
-from alexnet_cli.recipe import Convolution, FullyConnected, Recipe
+from alexnet_cli.recipe import Convolution, FullyConnected, Layer, Recipe
 
 
 class Convolutional(nn.Module):
@@ -49,14 +49,6 @@ class Convolutional(nn.Module):
             ends += [self.padding, self.padding + (stride - over) % stride]
         return F.pad(maps, ends) if any(ends) else maps
 
-    def extent(self, extent: int) -> int:
-        """Side of the maps that leave, for maps of side ``extent`` that come in."""
-        size, stride = self.convolution.kernel_size[0], self.convolution.stride[0]
-        extent = math.ceil((extent + 2 * self.padding - size) / stride) + 1
-        if self.pooling is not None:
-            extent = (extent - int(self.pooling.kernel_size)) // int(self.pooling.stride) + 1
-        return extent
-
 
 class Dense(nn.Module):
     """A fully-connected layer and its ReLU."""
@@ -70,8 +62,8 @@ class Dense(nn.Module):
         return F.relu(self.linear(activations.flatten(1)))
 
 
-class Column(nn.ModuleDict):
-    """The part of every hidden layer that one GPU held in 2012: conv1 ... fc7 by name."""
+class Column(nn.Module):
+    """What one GPU held in 2012: its part of every hidden layer, as submodules conv1 ... fc7."""
 
 
 class AlexNet(nn.Module):
@@ -86,15 +78,10 @@ class AlexNet(nn.Module):
         width, extent = 3, recipe.image.crop  # of what a column has, at first the image
         for name, layer in self.hidden.items():
             seen = width * recipe.network.columns if layer.sees == "both" else width
-            if isinstance(layer, Convolution):
-                for column in self.columns:
-                    column[name] = Convolutional(layer, recipe, seen)
-                width, extent = layer.kernels // recipe.network.columns, self.columns[0][name].extent(extent)
-            else:
-                assert isinstance(layer.units, int)
-                for column in self.columns:
-                    column[name] = Dense(seen * extent * extent, layer.units // recipe.network.columns)
-                width, extent = layer.units // recipe.network.columns, 1
+            for column in self.columns:
+                column.add_module(name, build(layer, recipe, seen, extent))
+            width = (layer.kernels if isinstance(layer, Convolution) else units(layer)) // recipe.network.columns
+            extent = extent_after(layer, recipe, extent)
         self.last = last
         self.add_module(last, nn.Linear(width * recipe.network.columns, classes))
 
@@ -107,13 +94,42 @@ class AlexNet(nn.Module):
         for i, (name, layer) in enumerate(self.hidden.items()):
             if layer.sees == "both":
                 halves = exchange(halves)
-            halves = [column[name](half) for column, half in zip(self.columns, halves, strict=True)]
+            halves = [part(half) for part, half in zip(self.parts(name), halves, strict=True)]
             features = halves
             if self.training and isinstance(layer, FullyConnected) and layer.dropout:
                 assert dropout_seed is not None, "training needs a dropout_seed"
                 halves = drop(halves, self.recipe.network.dropout, dropout_seed + i)
         logits = self.get_submodule(self.last)(exchange(halves)[0])
         return logits, exchange(features)[0]
+
+    def parts(self, name: str) -> list[nn.Module]:
+        """A layer's modules: one a column, or the last layer's only one."""
+        if name == self.last:
+            return [self.get_submodule(name)]
+        return [column.get_submodule(name) for column in self.columns]
+
+
+def build(layer: Layer, recipe: Recipe, seen: int, extent: int) -> nn.Module:
+    """One column's part of ``layer``, which sees ``seen`` maps of side ``extent``, or ``seen`` units (side 1)."""
+    if isinstance(layer, Convolution):
+        return Convolutional(layer, recipe, seen)
+    return Dense(seen * extent * extent, units(layer) // recipe.network.columns)
+
+
+def units(layer: FullyConnected) -> int:
+    """How many units a hidden layer has."""
+    assert isinstance(layer.units, int)
+    return layer.units
+
+
+def extent_after(layer: Layer, recipe: Recipe, extent: int) -> int:
+    """Side of the maps that leave ``layer``, for maps of side ``extent`` that come in."""
+    if isinstance(layer, FullyConnected):
+        return 1
+    extent = math.ceil((extent + 2 * layer.padding - layer.size) / layer.stride) + 1
+    if layer.pooling:
+        extent = (extent - recipe.pooling.size) // recipe.pooling.stride + 1
+    return extent
 
 
 def exchange(halves: list[Tensor]) -> list[Tensor]:
@@ -125,14 +141,14 @@ def exchange(halves: list[Tensor]) -> list[Tensor]:
 
 
 def drop(halves: list[Tensor], share: float, seed: int) -> list[Tensor]:
-    """Dropout (§4.2) of units (B, units), a pure function of ``seed``; what stays is scaled up, so testing needs nothing.
+    """Dropout (§4.2) of units (B, units), a pure function of ``seed``; what stays is scaled up: testing needs nothing.
 
     The draw is made for the layer's units of all columns at once: how they are split over columns does not matter.
     """
     widths = [half.shape[1] for half in halves]
     generator = torch.Generator(halves[0].device).manual_seed(seed)
     draw = torch.rand(len(halves[0]), sum(widths), generator=generator, device=halves[0].device)
-    kept = (draw >= share).split(widths, dim=1)
+    kept = torch.split(draw >= share, widths, dim=1)
     return [half * keep / (1 - share) for half, keep in zip(halves, kept, strict=True)]
 
 
@@ -141,8 +157,7 @@ def initialize(net: AlexNet, seed: int) -> None:
     """Initial weights and biases of the recipe (§5), a pure function of ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     for name, layer in net.recipe.layers.items():
-        parts = [column[name] for column in net.columns] if name != net.last else [net.get_submodule(name)]
-        for part in parts:
+        for part in net.parts(name):
             weight, bias = (parameter for parameter in part.parameters())
             fan_in = weight[0].numel()
             deviation = math.sqrt(2 / fan_in) if layer.weights == "he" else layer.weights
@@ -152,5 +167,4 @@ def initialize(net: AlexNet, seed: int) -> None:
 
 def parameters_by_layer(net: AlexNet) -> dict[str, int]:
     """Weights and biases of each layer, over all columns."""
-    counts = {name: sum(p.numel() for column in net.columns for p in column[name].parameters()) for name in net.hidden}
-    return counts | {net.last: sum(p.numel() for p in net.get_submodule(net.last).parameters())}
+    return {name: sum(p.numel() for part in net.parts(name) for p in part.parameters()) for name in net.recipe.layers}

@@ -2,7 +2,7 @@
 
     b_i = a_i / (k + alpha * sum of a_j² over j from max(0, i - n/2) to min(N - 1, i + n/2)) ** beta
 
-alpha is not divided by n here; Caffe, ONNX `LRN` and `torch.nn.LocalResponseNorm` divide, so there it is n times as large.
+alpha is not divided by n here; Caffe, ONNX `LRN` and `torch.nn.LocalResponseNorm` divide: there it is n times as large.
 """
 
 from functools import lru_cache
@@ -27,7 +27,7 @@ class LocalResponseNorm(nn.Module):
         """(B, C, H, W) to (B, C, H, W), any floating type."""
         if torch.compiler.is_exporting():
             return formula(a, self.k, self.n, self.alpha, self.beta)
-        return _Fast.apply(a, self.k, self.n, self.alpha, self.beta)  # type: ignore[no-any-return, no-untyped-call]
+        return _Fast.apply(a, self.k, self.n, self.alpha, self.beta)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         return f"k={self.k}, n={self.n}, alpha={self.alpha}, beta={self.beta}"
@@ -73,7 +73,7 @@ class _Fast(torch.autograd.Function):
         return normalized
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, scale = ctx.saved_tensors
         n, alpha, beta = ctx.constants
         gradient = gradient.contiguous(memory_format=torch.channels_last)
@@ -91,4 +91,4 @@ class _Fast(torch.autograd.Function):
 def _pieces(maps: Tensor) -> tuple[Tensor, ...]:
     """Channels-last maps (B, C, H, W) as views (positions, C), in pieces that fit the cache, whole on a GPU."""
     rows = maps.permute(0, 2, 3, 1).view(-1, maps.shape[1])
-    return rows.split(PIECE if maps.device.type == "cpu" else len(rows))
+    return torch.split(rows, PIECE if maps.device.type == "cpu" else len(rows))

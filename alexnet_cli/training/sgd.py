@@ -39,5 +39,5 @@ class SGD:
 
 def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
     if tensor.device.type == "cpu" and tensor.dim() == 2 and tensor.is_contiguous():
-        return tensor.view(-1).split(PIECE)
+        return torch.split(tensor.view(-1), PIECE)
     return (tensor,)

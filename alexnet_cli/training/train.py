@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -99,7 +98,7 @@ class Run:
         initialize(self.net, seed_of(stream(seed, INITIAL)))
         if start is not None:
             _go_on_from(self.net, start)
-        self.net = self.net.to(self.device, memory_format=torch.channels_last)
+        self.net = self.net.to(memory_format=torch.channels_last).to(self.device)
         self.sgd = SGD(
             dict(self.net.named_parameters()),
             momentum=recipe.training.momentum,
@@ -188,20 +187,26 @@ class Run:
             "recipe": recipes.dumps(self.recipe),
             "seed": self.seed,
             "dataset": self.dataset.fingerprint,
+            "dataset_path": str(self.dataset.path),
             "from": None if start is None else start.fingerprint,
+            "from_path": None if start is None else str(start.path),
             "precision": self.options.precision,
         }
 
     def _resume(self) -> None:
-        position = checkpoint.read_position(self.folder)
-        changed = [key for key, value in self.position.settings.items() if position.settings.get(key) != value]
+        position, own = checkpoint.read_position(self.folder), self.position.settings
+        # The number of epochs may change, and a dataset may move; anything else would be another run.
+        kept = recipes.loads(position.settings["recipe"])
+        same = replace(kept, training=replace(kept.training, epochs=self.recipe.training.epochs))
+        before = position.settings | {"recipe": recipes.dumps(same)}
+        changed = [key for key in own if not key.endswith("_path") and own[key] != before[key]]
         if changed:
             raise BadRecipe(
                 f"{self.folder} holds another run (different {', '.join(changed)}): "
-                f"resume it as it was with `{self.resume_command}`, or choose another --out"
+                f"go on with it as it was by `{self.resume_command}`, or choose another --out"
             )
         checkpoint.load(self.folder, self.net, self.sgd)
-        self.position = position
+        self.position = replace(position, settings=own)
         self._write_history()
         self.progress.note(f"going on in epoch {position.epoch + 1} at update {position.step + 1} of {self.folder}")
 
@@ -252,7 +257,7 @@ class Run:
                 **{key: value for key, value in self.position.settings.items() if key != "recipe"},
                 "dataset_name": self.dataset.name,
                 "epochs": len(history),
-                "seconds": sum(row["seconds"] for row in history),
+                "seconds": round(sum(row["seconds"] for row in history), 1),
                 "date": datetime.date.today().isoformat(),
                 "version": alexnet_cli.__version__,
                 "torch": torch.__version__,
@@ -292,6 +297,7 @@ def _check(dataset: Dataset, recipe: Recipe, progress: Progress) -> None:
         )
 
 
+@torch.no_grad()
 def _go_on_from(net: AlexNet, start: Model) -> None:
     """Take the weights of every layer but the last. Raises BadRecipe naming the first layer that differs."""
     weights, own = start.net.state_dict(), net.state_dict()
@@ -327,8 +333,3 @@ def _stop_on_signal() -> Iterator[threading.Event]:
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
-
-
-def shortened(recipe: Recipe, epochs: int | None) -> Recipe:
-    """The recipe with another number of epochs."""
-    return recipe if epochs is None else replace(recipe, training=replace(recipe.training, epochs=epochs))

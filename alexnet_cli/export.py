@@ -1,0 +1,198 @@
+"""A model as one ONNX file that takes packed pictures: mean subtraction and crop are inside the graph."""
+
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alexnet_cli.data.augment import Eye
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.errors import AlexNetError
+from alexnet_cli.evaluate import View, centre_view, ten_views
+from alexnet_cli.files import written_whole
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.recipe import dumps
+from alexnet_cli.runtime import Runtime
+
+if TYPE_CHECKING:
+    import onnx
+
+FORMAT = 1
+FILE = "model.onnx"
+OPSET = 18
+CHECKED_BATCHES = (1, 5)  # a graph with a batch size burnt in fails at one of them
+# Largest difference to the network: of a probability, and of fc7 as a share of the largest fc7 value.
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
+
+Precision = Literal["fp32", "fp16"]
+
+
+class Difference(AlexNetError):
+    """The exported file does not compute what the network computes."""
+
+
+class Deployed(nn.Module):
+    """The network behind its eye: pictures in, probabilities and fc7 out."""
+
+    def __init__(self, net: AlexNet, eye: Eye, precision: Precision) -> None:
+        super().__init__()
+        self.net = net.half() if precision == "fp16" else net
+        self.mean_image = nn.Buffer(eye.mean_image)
+        self.divide_by = eye.image.divide_by
+        self.half_precision = precision == "fp16"
+
+    def forward(self, image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """``image`` (N, S, S, 3) uint8; ``rows``, ``columns`` (crop,) int64: the view's pixels."""
+        pixels = image.index_select(1, rows).index_select(2, columns).float()
+        mean = self.mean_image.index_select(0, rows).index_select(1, columns)
+        seen = ((pixels - mean) / self.divide_by).permute(0, 3, 1, 2)  # (N, 3, crop, crop)
+        logits, fc7 = self.net(seen.half() if self.half_precision else seen)
+        return logits.float().softmax(dim=1), fc7.float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What was written, and how far it is from the network."""
+
+    path: Path
+    probabilities_difference: float  # the largest
+    fc7_difference: float  # the largest
+    pictures: int
+    precision: str
+
+    def as_json(self) -> dict[str, object]:
+        """What `alexnet export --json` prints."""
+        return {
+            "onnx": str(self.path),
+            "bytes": self.path.stat().st_size,
+            "precision": self.precision,
+            "pictures": self.pictures,
+            "probabilities_difference": self.probabilities_difference,
+            "fc7_difference": self.fc7_difference,
+        }
+
+
+def pictures_to_check(datasets: Iterable[Path], folder: Path) -> np.ndarray | None:
+    """A few real pictures of the size the model in ``folder`` takes, from the first of ``datasets`` that has them."""
+    size = Model.load(folder).recipe.image.size
+    for path in datasets:
+        dataset = Dataset.open(path)
+        if dataset.image_size == size:
+            split = dataset.split("val" if "val" in dataset.counts else "train")
+            spread = np.linspace(0, len(split) - 1, max(CHECKED_BATCHES)).astype(np.int64)
+            return split.read(spread)
+    return None
+
+
+def export_model(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    precision: Precision = "fp32",
+    pictures: np.ndarray | None = None,
+    progress: Progress = SILENT,
+) -> Export:
+    """Export the model in ``folder`` to ``out`` (by default its `model.onnx`), checked before it takes that name.
+
+    ``pictures`` (at least 5, S, S, 3) uint8: what the check is made on; smooth noise if there are none.
+    Raises Difference, and writes no file, if ONNX Runtime's outputs are not those of the network.
+    """
+    model = Model.load(folder)
+    out = folder / FILE if out is None else out
+    if pictures is None:
+        progress.note("no dataset of this picture size here: the export is checked on made-up pictures")
+        pictures = _made_up(model.recipe.image.size)
+    with written_whole(out) as beside:
+        beside.write_bytes(graph(model, precision).SerializeToString())
+        probabilities, fc7 = compare(beside, Model.load(folder), pictures, TOLERANCE[precision])
+    return Export(
+        path=out,
+        probabilities_difference=probabilities,
+        fc7_difference=fc7,
+        pictures=len(pictures),
+        precision=precision,
+    )
+
+
+def graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto":
+    """The ONNX graph: required input `image`, optional `rows` and `columns`; outputs `probabilities` and `fc7`.
+
+    `rows` and `columns` have the central crop as their default, so that other views, the ten of §4.1, can be asked of
+    the same file. Changes ``model.net`` to half precision for fp16.
+    """
+    import onnx
+
+    image, fingerprint = model.recipe.image, model.fingerprint
+    deployed = Deployed(model.net, Eye(image, model.mean_image, torch.device("cpu")), precision).eval()
+    centre = centre_view(image.size, image.crop)[0]
+    examples = (torch.zeros(2, image.size, image.size, 3, dtype=torch.uint8), *map(torch.from_numpy, centre))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        program = torch.onnx.export(
+            deployed,
+            examples,
+            input_names=["image", "rows", "columns"],
+            output_names=["probabilities", "fc7"],
+            dynamic_shapes=({0: torch.export.Dim("N")}, None, None),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    for name, pixels in zip(("rows", "columns"), centre, strict=True):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(pixels, name))
+    for key, value in {
+        "alexnet_format": str(FORMAT),
+        "classes": json.dumps(model.classes, ensure_ascii=False),
+        "fingerprint": fingerprint,
+        "recipe": dumps(model.recipe),
+        "precision": precision,
+    }.items():
+        proto.metadata_props.add(key=key, value=value)
+    return proto
+
+
+def compare(path: Path, model: Model, pictures: np.ndarray, tolerance: float) -> tuple[float, float]:
+    """Largest differences of probabilities and of fc7 between ONNX Runtime and the network, over two batch sizes and
+    the central and a reflected corner view. Raises Difference if one is beyond ``tolerance``."""
+    image = model.recipe.image
+    runtime = Runtime.open(path)
+    eye = Eye(image, model.mean_image, torch.device("cpu"))
+    views: list[View] = [*centre_view(image.size, image.crop), ten_views(image.size, image.crop)[-2]]
+    worst = [0.0, 0.0]
+    for batch in CHECKED_BATCHES:
+        for rows, columns in views:
+            got = runtime.run(pictures[:batch], rows, columns)
+            expected = _outputs(model.net, eye, pictures[:batch], rows, columns)
+            for i, (ours, theirs) in enumerate(zip(expected, got, strict=True)):
+                worst[i] = max(worst[i], float(np.abs(ours - theirs).max()))
+                largest = 1.0 if i == 0 else max(1.0, float(np.abs(ours).max()))
+                if not worst[i] <= tolerance * largest:  # also when it is no number
+                    raise Difference(
+                        f"the exported graph differs from the network by {worst[i]:.2g} in "
+                        f"{('probabilities', 'fc7')[i]} at batch {batch}: nothing was written"
+                    )
+    return worst[0], worst[1]
+
+
+@torch.inference_mode()
+def _outputs(net: AlexNet, eye: Eye, pictures: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
+    every = (np.tile(rows, (len(pictures), 1)), np.tile(columns, (len(pictures), 1)))
+    logits, fc7 = net(eye.see(torch.from_numpy(pictures), *every))
+    return [logits.softmax(dim=1).numpy(), fc7.numpy()]
+
+
+def _made_up(size: int) -> np.ndarray:
+    """Smooth coloured noise, the same every time. (5, size, size, 3) uint8"""
+    small = torch.rand(max(CHECKED_BATCHES), 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    large = nn.functional.interpolate(small, size=(size, size), mode="bicubic").clamp(0, 1)
+    return np.ascontiguousarray((255 * large).byte().permute(0, 2, 3, 1).numpy())
