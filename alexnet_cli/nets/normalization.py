@@ -34,18 +34,26 @@ class LocalResponseNorm(nn.Module):
 
 
 def formula(a: Tensor, k: float, n: int, alpha: float, beta: float) -> Tensor:
-    """The formula as it stands, in whole-tensor operations; in half precision the squares would overflow."""
+    """The formula in whole-tensor operations, as it is exported; in half precision the squares would overflow.
+
+    A 1×1 convolution whose weights are a band sums over the window, scales by alpha and adds k, all in one.
+    """
     wide = a.float() if a.dtype == torch.float16 else a
-    band = _band(a.shape[1], n, wide.dtype, wide.device)[:, :, None, None]
-    scale = k + alpha * nn.functional.conv2d(wide * wide, band)  # (B, C, H, W)
-    return (wide * scale.pow(-beta)).to(a.dtype)
+    weights = alpha * band(a.shape[1], n, wide.dtype, wide.device)[:, :, None, None]
+    scale = nn.functional.conv2d(wide * wide, weights, wide.new_full((a.shape[1],), k))  # (B, C, H, W)
+    if beta == 0.75:
+        root = scale.sqrt()
+        return (wide / (root * root.sqrt())).to(a.dtype)
+    return (wide / scale.pow(beta)).to(a.dtype)
 
 
-@lru_cache(maxsize=16)
-def _band(maps: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """1 where two maps are neighbours: multiplying by it sums over the window. (maps, maps)"""
-    i = torch.arange(maps, device=device)
-    return ((i[:, None] - i[None, :]).abs() <= n // 2).to(dtype)
+def band(maps: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1 where two maps are neighbours, else 0: multiplying by it sums over the window. (maps, maps)"""
+    rows = [[float(abs(i - j) <= n // 2) for j in range(maps)] for i in range(maps)]
+    return torch.tensor(rows, dtype=dtype, device=device)
+
+
+_kept_band = lru_cache(maxsize=16)(band)
 
 
 def _power(scale: Tensor, beta: float) -> Tensor:
@@ -64,9 +72,9 @@ class _Fast(torch.autograd.Function):
         maps = maps.contiguous(memory_format=torch.channels_last)
         with torch.autocast(maps.device.type, enabled=False):
             scale, normalized = torch.empty_like(maps), torch.empty_like(maps)
-            band = alpha * _band(maps.shape[1], n, maps.dtype, maps.device)
+            window = alpha * _kept_band(maps.shape[1], n, maps.dtype, maps.device)
             for a, s, b in zip(_pieces(maps), _pieces(scale), _pieces(normalized), strict=True):
-                torch.mm(a * a, band, out=s).add_(k)  # (positions, C)
+                torch.mm(a * a, window, out=s).add_(k)  # (positions, C)
                 torch.mul(a, _power(s, beta), out=b)
         ctx.save_for_backward(maps, scale)
         ctx.constants = n, alpha, beta
@@ -79,12 +87,12 @@ class _Fast(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         with torch.autocast(maps.device.type, enabled=False):
             result = torch.empty_like(maps)
-            band = 2 * alpha * beta * _band(maps.shape[1], n, maps.dtype, maps.device)
+            window = 2 * alpha * beta * _kept_band(maps.shape[1], n, maps.dtype, maps.device)
             pieces = zip(_pieces(maps), _pieces(scale), _pieces(gradient), _pieces(result), strict=True)
             for a, s, g, r in pieces:
                 direct = g * _power(s, beta)  # through the numerator
-                window = torch.mm((direct * a).div_(s), band)  # through the scale of every neighbour
-                torch.sub(direct, window.mul_(a), out=r)
+                through_scales = torch.mm((direct * a).div_(s), window)  # of every neighbour
+                torch.sub(direct, through_scales.mul_(a), out=r)
         return result, None, None, None, None
 
 
