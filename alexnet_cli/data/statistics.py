@@ -1,8 +1,14 @@
-"""Mean image and colour PCA of the training split (§2, §4.1), accumulated exactly in one pass."""
+"""Mean image and colour PCA of the training split (§2, §4.1), accumulated exactly in the pass that packs the images."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import written_whole
+
+FILE = "statistics.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,3 +19,59 @@ class Statistics:
     mean_colour: np.ndarray  # (3,) float32, RGB
     eigenvalues: np.ndarray  # (3,) float32, of the RGB covariance over all pixels, largest first
     eigenvectors: np.ndarray  # (3, 3) float32; column i belongs to eigenvalue i
+
+    def save(self, folder: Path) -> None:
+        """Write `statistics.safetensors` into ``folder``."""
+        from safetensors.numpy import save_file
+
+        with written_whole(folder / FILE) as beside:
+            save_file(asdict(self), beside)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Statistics":
+        """Raises BadArtefact if the file is missing or damaged."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return cls(**load_file(folder / FILE))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise BadArtefact(f"{folder / FILE} is missing or damaged ({error}): prep the dataset again") from None
+
+
+@dataclass(kw_only=True)
+class Sums:
+    """Sums over images, exact: integers below 2^53 in float64, so that their order does not matter."""
+
+    images: int
+    pixels: np.ndarray  # (S, S, 3) float64, sum of the images
+    products: np.ndarray  # (3, 3) float64, sum over all pixels of the outer products of their colours
+
+    @classmethod
+    def of(cls, images: np.ndarray) -> "Sums":
+        """Of ``images`` (N, S, S, 3) uint8."""
+        products = np.zeros((3, 3))
+        for image in images:
+            colours = image.reshape(-1, 3).astype(np.float64)
+            products += colours.T @ colours
+        return cls(images=len(images), pixels=images.sum(axis=0, dtype=np.float64), products=products)
+
+    def add(self, other: "Sums") -> None:
+        """Take in the images of ``other``."""
+        self.images += other.images
+        self.pixels += other.pixels
+        self.products += other.products
+
+    def statistics(self) -> Statistics:
+        """Of all images taken in."""
+        count = self.images * self.pixels.shape[0] * self.pixels.shape[1]
+        mean = self.pixels.sum(axis=(0, 1)) / count
+        values, vectors = np.linalg.eigh(self.products / count - np.outer(mean, mean))
+        values, vectors = values[::-1], vectors[:, ::-1]  # largest first
+        vectors = vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)  # a sign is arbitrary: choose one
+        return Statistics(
+            mean_image=(self.pixels / self.images).astype(np.float32),
+            mean_colour=mean.astype(np.float32),
+            eigenvalues=np.maximum(values, 0).astype(np.float32),
+            eigenvectors=np.ascontiguousarray(vectors, dtype=np.float32),
+        )

@@ -1,11 +1,17 @@
 """A packed dataset on disk: uint8 shards that are memory-mapped, with labels, names and statistics."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from alexnet_cli.data.statistics import Statistics
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import check_format, read_json
+
+FORMAT = 1
+FILE = "dataset.json"  # written last: it makes a dataset whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +27,18 @@ class Split:
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Images at ``positions`` (B,), any order: (B, S, S, 3) uint8."""
-        raise NotImplementedError
+        starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
+        of_shard = np.searchsorted(starts, positions, side="right") - 1
+        images = np.empty((len(positions), *self.shards[0].shape[1:]), np.uint8)
+        for image, position, shard in zip(images, positions, of_shard, strict=True):
+            image[:] = self.shards[shard][position - starts[shard]]
+        return images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
+    """Packed images with their classes."""
+
     path: Path
     name: str
     classes: list[str]  # in label order
@@ -33,15 +46,46 @@ class Dataset:
     counts: dict[str, int]  # split -> number of images
     source: dict[str, object]  # path, layout ("folders", "flat", "ilsvrc-2012", "cifar-10", ...)
     fingerprint: str  # of images, labels and classes
+    shards: dict[str, list[str]] = field(default_factory=dict)  # split -> its shards' names
 
     @classmethod
     def open(cls, path: Path) -> "Dataset":
         """Raises BadArtefact if missing, half written, damaged or of a newer format."""
-        raise NotImplementedError
+        content = read_json(path / FILE, what="dataset")
+        check_format(content.get("format"), FORMAT, path / FILE)
+        try:
+            known = {key: content[key] for key in cls.__dataclass_fields__ if key not in ("path", "name")}
+        except KeyError as error:
+            raise BadArtefact(f"{path / FILE} is damaged (no {error}): prep the dataset again") from None
+        return cls(path=path, name=path.resolve().name, **known)
 
     def split(self, name: str) -> Split:
-        """Raises BadArtefact naming the splits there are."""
-        raise NotImplementedError
+        """Raises BadArtefact naming the splits there are, or a shard that is missing or damaged."""
+        if name not in self.shards:
+            raise BadArtefact(f"dataset {self.name} has no split {name!r}: it has {' and '.join(self.counts)}")
+        facts = [read_shard(self.path, shard) for shard in self.shards[name]]
+        labels = np.array([label for fact in facts for label in fact["labels"]], np.int64)
+        names = [picture for fact in facts for picture in fact["names"]]
+        maps = [self._map(shard, len(fact["labels"])) for shard, fact in zip(self.shards[name], facts, strict=True)]
+        if len(labels) != self.counts[name]:
+            raise BadArtefact(f"{self.path} is damaged: {name} has {len(labels)} images, not {self.counts[name]}")
+        return Split(labels=labels, names=names, shards=[shard for shard in maps if len(shard)])
 
     def statistics(self) -> Statistics:
-        raise NotImplementedError
+        """Mean image and colour PCA of the training split. Raises BadArtefact."""
+        return Statistics.load(self.path)
+
+    def _map(self, shard: str, images: int) -> np.ndarray:
+        path = self.path / f"{shard}.npy"
+        try:
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BadArtefact(f"{path} is missing or damaged ({error}): prep the dataset again") from None
+        if array.shape != (images, self.image_size, self.image_size, 3) or array.dtype != np.uint8:
+            raise BadArtefact(f"{path} is damaged: it does not hold its {images} images; prep the dataset again")
+        return array
+
+
+def read_shard(folder: Path, shard: str) -> dict[str, Any]:
+    """What is known of a shard: labels, names, rejected, digest. Raises BadArtefact."""
+    return read_json(folder / f"{shard}.json", what="dataset")
