@@ -67,7 +67,7 @@ class Tar:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.archive = tarfile.open(path)
+            self.archive = tarfile.open(path)  # noqa: SIM115 - open as long as the source is
             self.members = {member.name: member for member in self.archive if member.isreg()}
         except (tarfile.TarError, OSError, EOFError) as error:
             raise BadSource(f"{path} is no tar that can be read ({error})") from None
