@@ -1,16 +1,23 @@
 """The commands: parse, call the library, show. Heavy libraries are imported inside the command using them."""
 
 import errno
+import signal
 import sys
+import threading
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alexnet_cli.console import Console, fail, show, show_json, show_table
 from alexnet_cli.errors import AlexNetError, Interrupted
 from alexnet_cli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from alexnet_cli.retrieval.index import Index
+    from alexnet_cli.retrieval.search import Answer
+    from alexnet_cli.runtime import Runtime
 
 app = typer.Typer(
     name="alexnet",
@@ -152,6 +159,190 @@ def export(
         show("Next: alexnet index")
 
 
+class OnBad(StrEnum):
+    skip = "skip"
+    stop = "stop"
+
+
+ModelOption = Annotated[str | None, typer.Option(help="A model or .onnx file; the newest model if none.")]
+
+
+@app.command()
+def prep(
+    source: Annotated[Path, typer.Argument(help="A folder, .zip or .tar of pictures in class folders; see README.")],
+    dataset: Annotated[str | None, typer.Argument(help="Name of the dataset; that of SOURCE if none.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if none.")] = None,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=0.9, help="Share of each class's training pictures to validate on, instead of SOURCE's own val/."
+        ),
+    ] = None,
+    on_bad: Annotated[OnBad, typer.Option(help="What to do at a picture that cannot be read.")] = OnBad.skip,
+    size: Annotated[int, typer.Option(min=8, help="Side of the packed pictures, in pixels.")] = 256,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack pictures into a dataset: 256×256 RGB, mean image and colour PCA. Stopped, it goes on where it was.
+
+    Example: alexnet prep photos/
+    """
+    from alexnet_cli.data.prepare import prepare
+
+    console, space = Console(), Workspace(workspace)
+    folder = space.home("dataset") / (dataset or source.resolve().name.split(".")[0])
+    made = prepare(
+        source,
+        folder,
+        size=size,
+        workers=workers,
+        val_fraction=val_fraction,
+        on_bad=on_bad.value,
+        progress=console,
+    )
+    console.close()
+    if as_json:
+        show_json(made.as_json())
+        return
+    splits = ", ".join(f"{count:,} {split}" for split, count in made.dataset.counts.items())
+    show(f"packed {folder}: {splits} pictures, {len(made.dataset.classes):,} classes, {made.rejected:,} rejected")
+    if made.rejected:
+        show(f"what was rejected, and why: {folder / 'rejected.csv'}")
+    show("Next: alexnet train")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Pictures of any kind Pillow reads.")],
+    model: ModelOption = None,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """The five most probable classes of each picture.
+
+    Example: alexnet predict image.jpg
+    """
+    from alexnet_cli.retrieval.search import predictions
+
+    name, runtime = _runtime(Workspace(workspace), model, Console())
+    found = predictions(runtime, images)
+    if as_json:
+        show_json({"model": name, "predictions": found})
+        return
+    rows = [
+        [one["path"] if i == 0 else "", best["label"], f"{100 * best['probability']:.1f} %"]
+        for one in found
+        for i, best in enumerate(one["classes"])
+    ]
+    show_table("", ["picture", "class", "probability"], rows)
+
+
+@app.command()
+def index(
+    images: Annotated[
+        str | None, typer.Argument(help="A folder, an archive or a dataset; the newest dataset's training pictures.")
+    ] = None,
+    model: ModelOption = None,
+    out: Annotated[str | None, typer.Option(help="Name of the index; that of IMAGES if none.")] = None,
+    kind: Annotated[str, typer.Option(help="flat: exact.")] = "flat",
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make or update an index of pictures: fc7 of each. Run again, it embeds only what is new and drops what is gone.
+
+    Example: alexnet index photos/
+    """
+    from alexnet_cli.retrieval.index import build
+    from alexnet_cli.retrieval.pictures import open_pictures
+
+    if kind != "flat":
+        raise AlexNetError(f"unknown --kind {kind}: there is flat, which is exact")
+    console, space = Console(), Workspace(workspace)
+    source = space.find_pictures(images)
+    name, runtime = _runtime(space, model, console)
+    folder = space.home("index") / (out or source.resolve().name.split(".")[0])
+    console.note(f"indexing {source} into {folder}")
+    built = build(open_pictures(str(source)), runtime, folder, model=name, progress=console)
+    console.close()
+    for path, reason in built.refused:
+        console.note(f"refused {path}: {reason}")
+    if as_json:
+        show_json(built.as_json(folder.name, name))
+    else:
+        show(
+            f"index {folder}: {built.images:,} pictures "
+            f"({built.added:,} added, {built.kept:,} kept, {built.removed:,} removed, {len(built.refused):,} refused)"
+        )
+        show("Next: alexnet search IMAGE")
+
+
+@app.command()
+def search(
+    images: Annotated[list[Path], typer.Argument(help="Pictures of any kind Pillow reads.")],
+    index: Annotated[str | None, typer.Option("--index", help="Name or path; the newest index if none.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model or .onnx file; the index's own if none.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet, a PNG.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page with thumbnails.")] = None,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """The pictures of an index that are most similar to each picture, by the distance of their fc7.
+
+    Example: alexnet search image.jpg
+    """
+    from alexnet_cli.retrieval.index import Index
+    from alexnet_cli.retrieval.search import search as find
+
+    console, space = Console(), Workspace(workspace)
+    asked = Index(space.find("index", index))
+    name, runtime = _runtime(space, model or asked.facts["model"], console)
+    answers = find(asked, runtime, images, k)
+    if sheet or page:
+        _draw(answers, asked, sheet, page, name)
+    if as_json:
+        queries = [answer.as_json() for answer in answers]
+        show_json({"index": asked.path.name, "model": name, "queries": queries})
+        return
+    for answer in answers:
+        rows = [[str(n.rank), n.label or "", f"{n.distance:.2f}", n.path] for n in answer.neighbours]
+        show_table(f"nearest to {answer.path}", ["", "class", "distance", "picture"], rows)
+
+
+def _draw(answers: "list[Answer]", asked: "Index", sheet: Path | None, page: Path | None, model: str) -> None:
+    from alexnet_cli.figures.sheet import draw_sheet, thumbnails, write_page
+    from alexnet_cli.retrieval.pictures import open_pictures
+
+    try:
+        pictures = open_pictures(asked.source)
+    except AlexNetError:
+        pictures = None  # moved since: the distances are still right
+    rows = thumbnails(answers, pictures)
+    if sheet:
+        draw_sheet(answers, rows, sheet)
+    if page:
+        write_page(answers, rows, page, index=asked.path.name, model=model)
+
+
+def _runtime(space: Workspace, named: str | None, console: Console) -> "tuple[str, Runtime]":
+    """Name and open ONNX file of the model asked for; a model that has none yet is exported first."""
+    from alexnet_cli.runtime import Runtime, model_fingerprint
+
+    path = space.find_classifier(named)
+    if path.suffix == ".onnx":
+        return path.stem, Runtime.open(path)
+    if named is None:
+        console.note(f"model {path}")
+    file = path / "model.onnx"
+    if file.exists() and (runtime := Runtime.open(file)).fingerprint == model_fingerprint(path):
+        return path.name, runtime
+    from alexnet_cli.export import export_model, pictures_to_check
+
+    console.note(f"exporting {path} first")
+    export_model(path, pictures=pictures_to_check(space.all("dataset"), path), progress=console)
+    return path.name, Runtime.open(file)
+
+
 @app.command()
 def recipes(as_json: JsonOption = False) -> None:
     """The recipes that come with alexnet, and the lines in which each differs from `paper`.
@@ -206,6 +397,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns 0 done, 1 an error (one line said what to do), 2 wrong usage, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # asked to end: as by Ctrl-C
     try:
         return int(app([word for word in given if word != "--debug"], standalone_mode=False) or 0)
     except typer.TyperException as error:
@@ -219,6 +412,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         fail(_one_line(error))
         return 1
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _one_line(error: Exception) -> str:

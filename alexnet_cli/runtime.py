@@ -72,6 +72,17 @@ class Runtime:
         return np.concatenate(probabilities), np.concatenate(fc7)
 
 
+def model_fingerprint(folder: Path) -> str:
+    """The fingerprint in the header of a model's `model.safetensors`. Raises BadArtefact."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / "model.safetensors", framework="numpy") as file:
+            return str((file.metadata() or {})["fingerprint"])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise BadArtefact(f"{folder} is no model, or damaged ({_first_line(error)}): train it again") from None
+
+
 def _providers() -> list[str]:
     """CUDA where there is a GPU, quietly the CPU elsewhere."""
     import onnxruntime

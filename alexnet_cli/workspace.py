@@ -53,3 +53,9 @@ class Workspace:
                     return path
             raise BadArtefact(f"no file {named}: make one with `alexnet export`")
         return self.find("model", named)
+
+    def find_pictures(self, named: str | None) -> Path:
+        """A dataset, or any folder or archive of pictures; the newest dataset if none is named."""
+        if named is None or (self.home("dataset") / named / HOMES["dataset"][1]).is_file():
+            return self.find("dataset", named)
+        return Path(named)

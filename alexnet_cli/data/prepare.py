@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,6 +36,16 @@ class Prepared:
     dataset: Dataset
     rejected: int
     images_per_second: float
+
+    def as_json(self) -> dict[str, Any]:
+        """As `alexnet prep --json` prints it."""
+        return {
+            "dataset": self.dataset.name,
+            "splits": self.dataset.counts,
+            "classes": self.dataset.classes,
+            "rejected": self.rejected,
+            "images_per_second": self.images_per_second,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,11 @@ import hashlib
 import os
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from alexnet_cli.errors import BadSource
+from alexnet_cli.errors import BadPicture, BadSource
 
 DEFAULT_FRACTION = 0.1  # of each class, held out for validation where a source has no validation split
 
@@ -43,7 +44,14 @@ class Folder:
         return found
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise BadPicture(f"cannot be read ({error.strerror})") from None
+
+    def stamp(self, name: str) -> str:
+        facts = (self.path / name).stat()
+        return f"{facts.st_size} {facts.st_mtime_ns}"
 
 
 class Zip:
@@ -59,7 +67,14 @@ class Zip:
         return [member.filename for member in self.archive.infolist() if not member.is_dir()]
 
     def read(self, name: str) -> bytes:
-        return self.archive.read(name)
+        try:
+            return self.archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise BadPicture(f"cannot be read from the archive ({error})") from None
+
+    def stamp(self, name: str) -> str:
+        member = self.archive.getinfo(name)
+        return f"{member.file_size} {member.CRC}"
 
 
 class Tar:
@@ -78,7 +93,13 @@ class Tar:
     def read(self, name: str) -> bytes:
         file = self.archive.extractfile(self.members[name])
         assert file is not None  # only regular files are listed
-        return file.read()
+        try:
+            return file.read()
+        except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
+            raise BadPicture(f"cannot be read from the archive ({error})") from None
+
+    def stamp(self, name: str) -> str:
+        return f"{self.members[name].size} {self.members[name].mtime}"
 
 
 Source = Folder | Zip | Tar
@@ -102,7 +123,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", "
 
 def list_pictures(source: Source, val_fraction: float | None = None) -> Listing:
     """Split, label and name of every picture. Raises BadSource where that cannot be told, or something is empty."""
-    names = sorted(name for name in source.names() if _is_picture(name))
+    names = sorted(name for name in source.names() if is_picture(name))
     if not names:
         raise BadSource("no pictures there: give a folder of class folders, each with its pictures")
     depth = _common_folders(names)
@@ -130,7 +151,7 @@ def list_pictures(source: Source, val_fraction: float | None = None) -> Listing:
     )
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
     parts = PurePosixPath(name).parts
     hidden = any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in parts)
     return not hidden and PurePosixPath(name).suffix.lower() in SUFFIXES

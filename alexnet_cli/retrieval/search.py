@@ -1,0 +1,59 @@
+"""Queries to their neighbours."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.errors import BadPicture
+from alexnet_cli.retrieval.index import Index, Neighbour
+from alexnet_cli.runtime import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A query and what is near it."""
+
+    path: str
+    neighbours: list[Neighbour]
+
+    def as_json(self) -> dict[str, Any]:
+        """As `alexnet search --json` prints it."""
+        return {"path": self.path, "neighbours": [asdict(neighbour) for neighbour in self.neighbours]}
+
+
+def search(index: Index, runtime: Runtime, queries: list[Path], k: int) -> list[Answer]:
+    """The ``k`` pictures of the index nearest to each of ``queries``.
+
+    Raises WrongModel if the index was built with another model, BadPicture for a query that is no picture.
+    """
+    index.check_model(runtime)
+    _, fc7 = runtime.run(load_all(queries, runtime.image_size))
+    found = index.neighbours(fc7, k)
+    return [Answer(path=str(path), neighbours=near) for path, near in zip(queries, found, strict=True)]
+
+
+def load_all(paths: list[Path], size: int) -> np.ndarray:
+    """Every picture's pixels: (N, size, size, 3) uint8. Raises BadPicture naming the first that is none."""
+    images = np.empty((len(paths), size, size, 3), np.uint8)
+    for image, path in zip(images, paths, strict=True):
+        try:
+            image[:] = load_picture(path, size)
+        except BadPicture as error:
+            raise BadPicture(f"{path}: {error}") from None
+    return images
+
+
+def predictions(runtime: Runtime, paths: list[Path], best: int = 5) -> list[dict[str, Any]]:
+    """The ``best`` most probable classes of each picture, as `alexnet predict --json` prints them."""
+    probabilities, _ = runtime.run(load_all(paths, runtime.image_size))
+    ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :best]  # (N, best)
+    return [
+        {
+            "path": str(path),
+            "classes": [{"label": runtime.classes[i], "probability": float(line[i])} for i in order],
+        }
+        for path, line, order in zip(paths, probabilities, ranked, strict=True)
+    ]
