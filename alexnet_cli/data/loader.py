@@ -32,10 +32,7 @@ def batches(split: Split, order: np.ndarray, size: int, device: torch.device, fi
 
     with ThreadPoolExecutor(1) as reader:
         ahead = [reader.submit(read, rows) for rows in parts[:1]]
-        for rows in [*parts[1:], None]:
-            if not ahead:
-                return
-            batch = ahead.pop()
-            if rows is not None:
-                ahead.append(reader.submit(read, rows))
-            yield batch.result()
+        for i in range(1, len(parts) + 1):
+            ready = ahead.pop()
+            ahead += [reader.submit(read, rows) for rows in parts[i : i + 1]]
+            yield ready.result()

@@ -5,7 +5,9 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -16,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import Entry, Listing, Source, list_pictures, open_source
+from alexnet_cli.data.sources import SPLITS, Entry, Listing, Source, open_source
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import FILE, FORMAT, Dataset, read_shard
-from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, BadSource
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, BadSource, Interrupted
 from alexnet_cli.files import read_json, write_json, written_whole
 from alexnet_cli.progress import SILENT, Progress
 
@@ -71,24 +73,51 @@ def prepare(
 ) -> Prepared:
     """Pack the pictures of ``path`` into the dataset ``folder``; finished shards of a stopped run are kept.
 
-    Raises BadSource, BadPicture (``on_bad="stop"``), or BadArtefact if another dataset has that name.
+    ``val_fraction`` of each class's training pictures become the validation split, in place of one that ``path`` has;
+    None: DEFAULT_FRACTION where it has none. Raises BadSource if ``path`` cannot be packed; BadPicture at the first
+    picture that cannot be read if ``on_bad`` is "stop"; BadArtefact if another dataset has that name; Interrupted.
     """
-    listing = list_pictures(open_source(path), val_fraction)
+    source = open_source(path)
+    listing = source.listing(val_fraction)
+    digest = _digest(listing, size)
+    if (folder / FILE).exists():
+        return _already_there(folder, digest, progress)
     jobs = _plan(listing, folder, size, on_bad)
-    _begin(path, listing, folder, size, progress)
-    done = [job for job in jobs if (job.folder / f"{job.shard}.json").exists()]
-    if done:
-        progress.note(f"going on: {len(done)} of {len(jobs)} shards are there already")
+    _begin(path, folder, digest, progress)
+    left = [job for job in jobs if not (job.folder / f"{job.shard}.json").exists()]
+    if len(left) < len(jobs):
+        progress.note(f"going on: {len(jobs) - len(left)} of {len(jobs)} shards are there already")
+    _check_disk(left, folder)
     began = time.monotonic()
-    fresh = _pack(path, [job for job in jobs if job not in done], workers, progress, len(jobs))
+    images = _pack(path, left, workers, progress, len(jobs))
     seconds = time.monotonic() - began
-    dataset, rejected = _finish(path, listing, jobs, folder, size)
-    return Prepared(dataset=dataset, rejected=rejected, images_per_second=fresh / seconds if fresh else 0.0)
+    dataset, rejected = _finish(path, listing, jobs, folder, size, digest)
+    return Prepared(dataset=dataset, rejected=rejected, images_per_second=images / seconds if images else 0.0)
+
+
+def _digest(listing: Listing, size: int) -> str:
+    """Of all that decides the dataset's bytes: which pictures, as they are now, in which order, at which size."""
+    digest = hashlib.sha256(repr((FORMAT, SHARD, size, listing.classes)).encode())
+    for entry in listing.entries:
+        digest.update(repr(entry).encode())
+    return digest.hexdigest()[:16]
+
+
+def _already_there(folder: Path, digest: str, progress: Progress) -> Prepared:
+    dataset = Dataset.open(folder)
+    if dataset.source.get("digest") != digest:
+        raise BadArtefact(
+            f"{folder} holds other pictures, or was packed with other settings: choose another name, or remove it"
+        )
+    progress.note(f"{folder} is packed already")
+    with open(folder / "rejected.csv", newline="", encoding="utf-8") as file:
+        rejected = sum(1 for _ in csv.reader(file)) - 1
+    return Prepared(dataset=dataset, rejected=rejected, images_per_second=0.0)
 
 
 def _plan(listing: Listing, folder: Path, size: int, on_bad: str) -> list[Job]:
     jobs = []
-    for split in ("train", "val"):
+    for split in SPLITS:
         entries = [entry for entry in listing.entries if entry.split == split]
         for number, start in enumerate(range(0, len(entries), SHARD)):
             part = entries[start : start + SHARD]
@@ -96,37 +125,66 @@ def _plan(listing: Listing, folder: Path, size: int, on_bad: str) -> list[Job]:
     return jobs
 
 
-def _begin(path: Path, listing: Listing, folder: Path, size: int, progress: Progress) -> None:
-    digest = hashlib.sha256(repr((size, listing)).encode()).hexdigest()[:16]
-    if (folder / FILE).exists():
-        raise BadArtefact(f"{folder} exists: choose another name for the dataset, or remove that folder")
-    if folder.exists() and read_json(folder / PLAN, what="dataset").get("digest") != digest:
+def _begin(path: Path, folder: Path, digest: str, progress: Progress) -> None:
+    """Mark ``folder`` as being made of this listing; what another unfinished run left there goes."""
+    if (folder / PLAN).exists() and read_json(folder / PLAN, what="dataset").get("digest") != digest:
         progress.note(f"the pictures or settings changed since {folder} was begun: starting anew")
         for file in folder.iterdir():
             file.unlink()
+    elif folder.exists() and not (folder / PLAN).exists() and any(folder.iterdir()):
+        raise BadArtefact(f"{folder} is no dataset but is not empty: choose another name")
+    for file in folder.glob(".*.part*"):  # what was half written when a run was killed
+        file.unlink()
     write_json(folder / PLAN, {"digest": digest, "source": str(path)})
 
 
+def _check_disk(jobs: list[Job], folder: Path) -> None:
+    needed = sum(len(job.entries) * 3 * job.size**2 for job in jobs)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise AlexNetError(
+            f"the dataset takes {needed / 1e9:,.1f} GB, {folder} has {free / 1e9:,.1f} GB free: free some, or use "
+            "--workspace on another disk"
+        )
+
+
 def _pack(path: Path, jobs: list[Job], workers: int | None, progress: Progress, total: int) -> int:
-    images = 0
+    """Pack ``jobs`` on all cores; returns how many pictures. A shard is whole on disk or not there."""
+    if not jobs:
+        return 0
+    images, count = 0, min(workers or os.cpu_count() or 1, len(jobs))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), context, _open, (path,)) as pool:
+    with ProcessPoolExecutor(count, context, _start_worker, (path,)) as pool:
         try:
             for done, future in enumerate(as_completed([pool.submit(_pack_shard, job) for job in jobs]), 1):
                 images += future.result()
                 progress.advance("packing shards", total - len(jobs) + done, total)
         except BrokenProcessPool:
-            raise AlexNetError("a worker died, perhaps for lack of memory: try --workers 1") from None
+            raise AlexNetError(
+                "a worker process died, perhaps for lack of memory: run the command again, with --workers 1"
+            ) from None
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise Interrupted("stopped; finished shards are kept: the same command goes on") from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return images
 
 
-def _open(path: Path) -> None:
+def _start_worker(path: Path) -> None:
     global _source
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent tells us when to stop
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _source = open_source(path)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its workers: watch it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _pack_shard(job: Job) -> int:
@@ -136,12 +194,12 @@ def _pack_shard(job: Job) -> int:
     rejected = []
     for entry in job.entries:
         try:
-            images[len(kept)] = load_picture(_source.read(entry.name), job.size)
+            images[len(kept)] = load_picture(_source.read(entry.file), job.size)
             kept.append(entry)
         except BadPicture as error:
             if job.on_bad == "stop":
-                raise BadPicture(f"{entry.name}: {error}") from None
-            rejected.append([entry.name, str(error)])
+                raise BadPicture(f"{entry.file.name}: {error}") from None
+            rejected.append([entry.file.name, str(error)])
     images = images[: len(kept)]
     with written_whole(job.folder / f"{job.shard}.npy") as beside:
         np.save(beside, images, allow_pickle=False)
@@ -151,7 +209,7 @@ def _pack_shard(job: Job) -> int:
             np.save(beside, np.concatenate([sums.pixels.ravel(), sums.products.ravel()]))
     facts = {
         "labels": [entry.label for entry in kept],
-        "names": [entry.name for entry in kept],
+        "names": [entry.file.name for entry in kept],
         "rejected": rejected,
         "digest": hashlib.sha256(images.tobytes()).hexdigest(),
     }
@@ -159,15 +217,18 @@ def _pack_shard(job: Job) -> int:
     return len(kept)
 
 
-def _finish(path: Path, listing: Listing, jobs: list[Job], folder: Path, size: int) -> tuple[Dataset, int]:
-    digest = hashlib.sha256(json.dumps(listing.classes).encode())
-    total, counts, rejected = None, {"train": 0, "val": 0}, []
+def _finish(path: Path, listing: Listing, jobs: list[Job], folder: Path, size: int, digest: str) -> tuple[Dataset, int]:
+    """Sum up the shards, in their order, and write what makes the dataset whole."""
+    content = hashlib.sha256(json.dumps(listing.classes).encode())
+    total: Sums | None = None
+    counts, rejected, seen = dict.fromkeys(SPLITS, 0), [], set()
     for job in jobs:
         facts = read_shard(folder, job.shard)
         split = job.shard.split("-")[0]
         counts[split] += len(facts["labels"])
         rejected += facts["rejected"]
-        digest.update(json.dumps([split, facts["digest"], facts["labels"]]).encode())
+        seen |= {(split, label) for label in facts["labels"]}
+        content.update(json.dumps([split, facts["digest"], facts["labels"]]).encode())
         if split == "train":
             flat = np.load(folder / f"{job.shard}.sums.npy")
             sums = Sums(
@@ -177,8 +238,12 @@ def _finish(path: Path, listing: Listing, jobs: list[Job], folder: Path, size: i
                 total = sums
             else:
                 total.add(sums)
-    if total is None or not total.images:
-        raise BadSource(f"no training picture in {path} could be read")
+    for split, label in sorted({(entry.split, entry.label) for entry in listing.entries} - seen):
+        raise BadSource(
+            f"no picture of class {listing.classes[label]} in {split} could be read: mend or remove them "
+            f"({rejected[0][0]}: {rejected[0][1]})"
+        )
+    assert total is not None  # there is a training picture: `listing` saw to it
     total.statistics().save(folder)
     with written_whole(folder / "rejected.csv") as beside, open(beside, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["file", "reason"], *rejected])
@@ -189,8 +254,8 @@ def _finish(path: Path, listing: Listing, jobs: list[Job], folder: Path, size: i
             "image_size": size,
             "classes": listing.classes,
             "counts": {split: count for split, count in counts.items() if count},
-            "source": {"path": str(path), "layout": listing.layout},
-            "fingerprint": digest.hexdigest()[:16],
+            "source": {"path": str(path), "layout": listing.layout, "digest": digest, **listing.facts},
+            "fingerprint": content.hexdigest()[:16],
             "shards": {
                 split: [job.shard for job in jobs if job.shard.startswith(split)] for split in counts if counts[split]
             },
@@ -198,4 +263,5 @@ def _finish(path: Path, listing: Listing, jobs: list[Job], folder: Path, size: i
     )
     for job in jobs:
         (folder / f"{job.shard}.sums.npy").unlink(missing_ok=True)
+    (folder / PLAN).unlink()
     return Dataset.open(folder), len(rejected)

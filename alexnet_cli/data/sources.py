@@ -1,61 +1,134 @@
-"""Where pictures come from: folders and archives, read in place; a source names its pictures and reads their bytes."""
+"""Where pictures come from: folders and archives, read in place; a source lists its files and reads their bytes."""
 
 import hashlib
 import os
 import tarfile
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from alexnet_cli.errors import BadPicture, BadSource
 
 DEFAULT_FRACTION = 0.1  # of each class, held out for validation where a source has no validation split
+SPLITS = ("train", "val", "test")
+UNLABELLED = "unlabelled"  # the one class of pictures that lie in no class folder
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".avif"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file of a source; its name is a name only, nothing is ever written to it."""
+
+    name: str  # within the source, folders separated by /
+    stamp: str  # changes when the file changes
+    offset: int = 0  # of its bytes within the archive, where the source reads them by it
+    size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One picture of a source."""
+    """A picture that is to be packed."""
 
-    split: str  # "train" or "val"
+    split: str
     label: int
-    name: str  # its path within the source
+    file: File
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """All pictures of a source, in the order in which they are packed."""
 
-    layout: str  # "folders" or "flat"
+    layout: str
     classes: list[str]
     entries: list[Entry]
+    facts: dict[str, object] = field(default_factory=dict)  # what else the dataset should keep
 
 
-class Folder:
-    """Files below a folder."""
+class Source(Protocol):
+    """A folder or an archive."""
+
+    def files(self) -> list[File]:
+        """Every file, whatever it is."""
+        ...
+
+    def folders(self) -> list[str]:
+        """Every folder, also empty ones, as far as the source knows."""
+        ...
+
+    def read(self, file: File) -> bytes:
+        """Its bytes. Raises BadPicture if they cannot be read."""
+        ...
+
+    def listing(self, val_fraction: float | None) -> Listing:
+        """Split and class of every picture. Raises BadSource."""
+        ...
+
+
+def open_source(path: Path) -> Source:
+    """The source at ``path``. Raises BadSource if it is none."""
+    from alexnet_cli.data import cifar, ilsvrc
+
+    if path.is_dir():
+        return ilsvrc.Ilsvrc(path) if ilsvrc.is_ilsvrc(path) else Folder(path)
+    if not path.exists():
+        raise BadSource(f"no folder or archive at {path}")
+    if zipfile.is_zipfile(path):
+        return Zip(path)
+    if tarfile.is_tarfile(path):
+        tar = Tar(path)
+        return cifar.Cifar10(tar) if cifar.is_cifar10(tar) else tar
+    raise BadSource(f"{path} is neither a folder nor a .zip nor a .tar: give one of pictures in class folders")
+
+
+class ClassFolders:
+    """Files whose folders say split and class; the common part of folders and archives."""
+
+    def files(self) -> list[File]:
+        raise NotImplementedError
+
+    def folders(self) -> list[str]:
+        raise NotImplementedError
+
+    def listing(self, val_fraction: float | None) -> Listing:
+        return from_folders(self.files(), self.folders(), val_fraction)
+
+
+class Folder(ClassFolders):
+    """A folder on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def names(self) -> list[str]:
+    def files(self) -> list[File]:
         found = []
-        for base, _, files in os.walk(self.path):  # does not follow links to folders: no loops
-            found += [(Path(base) / file).relative_to(self.path).as_posix() for file in files]
+        for base, _, names in os.walk(self.path):  # does not follow links to folders: no loops
+            for name in names:
+                path = Path(base) / name
+                if path.is_file():
+                    facts = path.stat()
+                    stamp = f"{facts.st_size} {facts.st_mtime_ns}"
+                    found.append(File(name=path.relative_to(self.path).as_posix(), stamp=stamp))
         return found
 
-    def read(self, name: str) -> bytes:
+    def folders(self) -> list[str]:
+        return [
+            (Path(base) / name).relative_to(self.path).as_posix()
+            for base, names, _ in os.walk(self.path)
+            for name in names
+        ]
+
+    def read(self, file: File) -> bytes:
         try:
-            return (self.path / name).read_bytes()
+            return (self.path / file.name).read_bytes()
         except OSError as error:
             raise BadPicture(f"cannot be read ({error.strerror})") from None
 
-    def stamp(self, name: str) -> str:
-        facts = (self.path / name).stat()
-        return f"{facts.st_size} {facts.st_mtime_ns}"
 
-
-class Zip:
-    """Members of a zip; names are names only, nothing is ever extracted."""
+class Zip(ClassFolders):
+    """A zip."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -63,130 +136,149 @@ class Zip:
         except (zipfile.BadZipFile, OSError) as error:
             raise BadSource(f"{path} is no zip that can be read ({error})") from None
 
-    def names(self) -> list[str]:
-        return [member.filename for member in self.archive.infolist() if not member.is_dir()]
+    def files(self) -> list[File]:
+        members = [member for member in self.archive.infolist() if not member.is_dir()]
+        return [File(name=member.filename, stamp=f"{member.file_size} {member.CRC}") for member in members]
 
-    def read(self, name: str) -> bytes:
+    def folders(self) -> list[str]:
+        return [member.filename.rstrip("/") for member in self.archive.infolist() if member.is_dir()]
+
+    def read(self, file: File) -> bytes:
         try:
-            return self.archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            return self.archive.read(file.name)
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
             raise BadPicture(f"cannot be read from the archive ({error})") from None
 
-    def stamp(self, name: str) -> str:
-        member = self.archive.getinfo(name)
-        return f"{member.file_size} {member.CRC}"
 
-
-class Tar:
-    """Members of a tar; names are names only, nothing is ever extracted."""
+class Tar(ClassFolders):
+    """A tar; a compressed one works too, but every reader has to unpack it from its beginning."""
 
     def __init__(self, path: Path) -> None:
         try:
             self.archive = tarfile.open(path)  # noqa: SIM115 - open as long as the source is
-            self.members = {member.name: member for member in self.archive if member.isreg()}
-        except (tarfile.TarError, OSError, EOFError) as error:
+            self.members = {member.name: member for member in self.archive}
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise BadSource(f"{path} is no tar that can be read ({error})") from None
 
-    def names(self) -> list[str]:
-        return list(self.members)
+    def files(self) -> list[File]:
+        files = [member for member in self.members.values() if member.isreg()]
+        return [File(name=member.name, stamp=f"{member.size} {member.mtime}") for member in files]
 
-    def read(self, name: str) -> bytes:
-        file = self.archive.extractfile(self.members[name])
-        assert file is not None  # only regular files are listed
+    def folders(self) -> list[str]:
+        return [member.name for member in self.members.values() if member.isdir()]
+
+    def read(self, file: File) -> bytes:
+        content = self.archive.extractfile(self.members[file.name])
+        assert content is not None  # only regular files are listed
         try:
-            return file.read()
+            return content.read()
         except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
             raise BadPicture(f"cannot be read from the archive ({error})") from None
 
-    def stamp(self, name: str) -> str:
-        return f"{self.members[name].size} {self.members[name].mtime}"
+
+def is_picture(file: File) -> bool:
+    """Whether a file may be a picture: hidden files and what systems leave in archives are not."""
+    return not _is_hidden(file.name) and PurePosixPath(file.name).suffix.lower() in SUFFIXES
 
 
-Source = Folder | Zip | Tar
+def _is_hidden(name: str) -> bool:
+    return any((part[0] == "." and part not in (".", "..")) or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
-def open_source(path: Path) -> Source:
-    """The source at ``path``. Raises BadSource if it is none."""
-    if path.is_dir():
-        return Folder(path)
-    if not path.exists():
-        raise BadSource(f"no folder or archive at {path}")
-    if zipfile.is_zipfile(path):
-        return Zip(path)
-    if tarfile.is_tarfile(path):
-        return Tar(path)
-    raise BadSource(f"{path} is neither a folder nor a .zip nor a .tar")
+def from_folders(files: list[File], folders: list[str], val_fraction: float | None) -> Listing:
+    """Split and class of every file by the folders it lies in: [wrapper/][train|val|test/]class/...
+
+    Everything in a class folder counts as a picture, whatever its suffix: what is none is rejected when it is packed.
+    """
+    files = sorted((file for file in files if not _is_hidden(file.name)), key=lambda file: file.name)
+    folders = [folder for folder in folders if not _is_hidden(folder)]
+    pictures = [file for file in files if is_picture(file)]
+    if not pictures:
+        raise BadSource("there are no pictures: give a folder of class folders, each with its pictures")
+    depth = _wrappers([PurePosixPath(file.name).parts[:-1] for file in pictures])
+    below = [parts[depth:] for parts in (PurePosixPath(folder).parts for folder in folders) if len(parts) > depth]
+    split_folders = {PurePosixPath(file.name).parts[depth] for file in pictures} | {parts[0] for parts in below}
+    splits = [split for split in SPLITS if split in split_folders] if "train" in split_folders else []
+    start = depth + 1 if splits else depth
+    entries: list[tuple[str, str, File]] = []  # split, class, file
+    for file in files:
+        parts = PurePosixPath(file.name).parts
+        split = parts[depth] if splits and len(parts) > depth + 1 else "train"
+        inside = len(parts) > start + 1
+        if splits and split not in splits:
+            if is_picture(file):
+                raise BadSource(f"{file.name} lies beside {' and '.join(splits)}: move it into one of them, or away")
+        elif inside:
+            entries.append((split, parts[start], file))
+        elif is_picture(file):
+            entries.append((split, UNLABELLED, file))
+    expected = {(parts[0], parts[1]) for parts in below if len(parts) > 1} if splits else set()
+    expected |= {(parts[0], "") for parts in below if len(parts) == 1 and parts[0] in splits}
+    expected |= set() if splits else {("train", parts[0]) for parts in below}
+    return _listing(entries, {one for one in expected if one[0] in SPLITS}, val_fraction)
 
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".jpe", ".jfif", ".avif"}
-
-
-def list_pictures(source: Source, val_fraction: float | None = None) -> Listing:
-    """Split, label and name of every picture. Raises BadSource where that cannot be told, or something is empty."""
-    names = sorted(name for name in source.names() if is_picture(name))
-    if not names:
-        raise BadSource("no pictures there: give a folder of class folders, each with its pictures")
-    depth = _common_folders(names)
-    parts = [PurePosixPath(name).parts[depth:] for name in names]
-    has_splits = all(len(part) > 1 and part[0] in ("train", "val") for part in parts)
-    if not has_splits:
-        depth, parts = depth, [("train", *part) for part in parts]
-    labels = [part[1] if len(part) > 2 else "" for part in parts]
-    for split in ("train", "val"):
-        here = {label for part, label in zip(parts, labels, strict=True) if part[0] == split}
-        if "" in here and len(here | set(labels)) > 1:
-            raise BadSource(
-                f"{split} has pictures outside of class folders, so their classes are unknown: sort them into folders"
-            )
-    classes = sorted(set(labels) - {""}) or ["unlabelled"]
-    number = {label: i for i, label in enumerate(classes)} | {"": 0}
-    entries = [
-        Entry(split=part[0], label=number[label], name=name)
-        for part, label, name in zip(parts, labels, names, strict=True)
-    ]
-    return Listing(
-        layout="flat" if classes == ["unlabelled"] else "folders",
-        classes=classes,
-        entries=_with_validation(entries, has_splits, val_fraction),
-    )
-
-
-def is_picture(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    hidden = any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in parts)
-    return not hidden and PurePosixPath(name).suffix.lower() in SUFFIXES
-
-
-def _common_folders(names: list[str]) -> int:
-    """How many folders wrap everything: those that all names share and that are neither a split nor a class."""
+def _wrappers(folders: list[tuple[str, ...]]) -> int:
+    """How many folders wrap everything: shared by all pictures, and neither a split nor the only class."""
     depth = 0
-    folders = [PurePosixPath(name).parts[:-1] for name in names]
-    while all(len(part) > depth + 1 for part in folders):
-        here = {part[depth] for part in folders}
-        if len(here) > 1 or here & {"train", "val"}:
+    while all(len(parts) > depth + 1 for parts in folders):
+        here = {parts[depth] for parts in folders}
+        if len(here) > 1 or here & set(SPLITS):
             break
         depth += 1
     return depth
 
 
-def _with_validation(entries: list[Entry], has_splits: bool, fraction: float | None) -> list[Entry]:
-    """Training entries first, then validation ones: those given, or the share asked for of each class's own."""
-    train = [entry for entry in entries if entry.split == "train"]
-    val = [entry for entry in entries if entry.split == "val"]
+def _listing(
+    entries: list[tuple[str, str, File]], expected: set[tuple[str, str]], val_fraction: float | None
+) -> Listing:
+    """Check what was found, ``expected`` being the folders that should have pictures, and number the classes."""
+    found = {(split, name) for split, name, _ in entries}
+    for split, name in sorted(expected):
+        if name and (split, name) not in found:
+            raise BadSource(f"class {name} has no pictures in {split}: add some, or remove its folder")
+        if not name and not any(one == split for one, _ in found):
+            raise BadSource(f"{split} has no pictures: add some, or remove the folder")
+    names = {name for _, name in found}
+    if UNLABELLED in names and len(names) > 1:
+        split = next(split for split, name, _ in entries if name == UNLABELLED)
+        raise BadSource(
+            f"{split} has pictures outside of class folders, so their classes are unknown: sort them into class "
+            "folders (for ImageNet's own archives give the folder with the tars and the devkit)"
+        )
+    trained = {name for split, name in found if split == "train"}
+    if names - trained:
+        raise BadSource(f"class {min(names - trained)} has no training pictures: add some, or remove it from the rest")
+    classes = sorted(names)
+    number = {name: label for label, name in enumerate(classes)}
+    numbered = [Entry(split=split, label=number[name], file=file) for split, name, file in entries]
+    flat = classes == [UNLABELLED]
+    return Listing(
+        layout="flat" if flat else "folders",
+        classes=classes,
+        entries=numbered if flat else with_validation(numbered, val_fraction),
+    )
+
+
+def with_validation(entries: list[Entry], fraction: float | None) -> list[Entry]:
+    """The entries in the order of SPLITS; ``fraction`` of each class's training ones held out, replacing any val."""
+    by_split = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
     if fraction is None:
-        fraction = 0.0 if val else DEFAULT_FRACTION
+        fraction = 0.0 if by_split["val"] else DEFAULT_FRACTION
     if fraction > 0:
-        train, val = _held_out(train, fraction)
-    return train + val
+        held = _held_out(by_split["train"], fraction)
+        by_split["val"] = [replace(entry, split="val") for entry in by_split["train"] if entry.file.name in held]
+        by_split["train"] = [entry for entry in by_split["train"] if entry.file.name not in held]
+    return [entry for split in SPLITS for entry in by_split[split]]
 
 
-def _held_out(entries: list[Entry], fraction: float) -> tuple[list[Entry], list[Entry]]:
-    """The pictures of each class whose names hash lowest, the same whatever else is there, are held out."""
-    train, val = [], []
-    for label in sorted({entry.label for entry in entries}):
-        own = [entry for entry in entries if entry.label == label]
-        count = min(max(1, round(len(own) * fraction)), len(own) - 1)
-        held = {e.name for e in sorted(own, key=lambda e: hashlib.sha256(e.name.encode()).digest())[:count]}
-        train += [entry for entry in own if entry.name not in held]
-        val += [replace(entry, split="val") for entry in own if entry.name in held]
-    return train, val
+def _held_out(entries: Iterable[Entry], fraction: float) -> set[str]:
+    """Names of the share of each class that hash lowest: the same whatever else is there; one of each class stays."""
+    by_class: dict[int, list[str]] = {}
+    for entry in entries:
+        by_class.setdefault(entry.label, []).append(entry.file.name)
+    held: set[str] = set()
+    for names in by_class.values():
+        count = min(max(1, round(len(names) * fraction)), len(names) - 1)
+        held |= set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count])
+    return held

@@ -128,8 +128,8 @@ def build(pictures: Pictures, runtime: Runtime, folder: Path, *, model: str = ""
     old = _old(folder, pictures, runtime)
     known = {} if old is None else _known(old)
     everything = pictures.all()
-    fresh = [picture for picture in everything if known.get(picture.path, ("", 0))[0] != picture.stamp]
-    kept = [picture for picture in everything if known.get(picture.path, ("", 0))[0] == picture.stamp]
+    fresh = [picture for picture in everything if known.get(picture.path, ("", 0))[0] != picture.file.stamp]
+    kept = [picture for picture in everything if known.get(picture.path, ("", 0))[0] == picture.file.stamp]
     size = len(everything) * runtime.features * 4
     progress.note(f"{len(everything):,} pictures, {len(fresh):,} to embed; the index takes {size / 1e6:,.0f} MB")
     vectors, rows = faiss.IndexFlatL2(runtime.features), []
@@ -211,7 +211,7 @@ def _write(folder: Path, vectors: "faiss.Index", rows: list[Picture], facts: dic
         faiss.write_index(vectors, str(vectors_beside))
         with contextlib.closing(sqlite3.connect(table_beside)) as table:
             table.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
-            lines = ((row, picture.path, picture.label, picture.stamp) for row, picture in enumerate(rows))
+            lines = ((row, picture.path, picture.label, picture.file.stamp) for row, picture in enumerate(rows))
             table.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", lines)
             table.commit()
         (folder / FILE).unlink(missing_ok=True)

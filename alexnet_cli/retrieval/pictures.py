@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import Source, is_picture, open_source
+from alexnet_cli.data.sources import File, Folder, Source, is_picture, open_source
 from alexnet_cli.data.store import FILE as DATASET_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
@@ -22,8 +22,7 @@ class Picture:
 
     path: str  # where a user finds it: a file, or the name within the archive or the dataset's source
     label: str | None
-    stamp: str  # changes when the picture changes
-    name: str  # within the collection
+    file: File  # within the collection
 
 
 Loaded = np.ndarray | str  # pixels (S, S, 3) uint8, or why there are none
@@ -60,11 +59,11 @@ class Files:
 
     def all(self) -> list[Picture]:
         found = []
-        for name in sorted(self.files.names()):
-            if is_picture(name):
-                folder = PurePosixPath(name).parent.name
-                path = str(self.path / name) if self.path.is_dir() else name
-                found.append(Picture(path=path, label=folder or None, stamp=self.files.stamp(name), name=name))
+        for file in sorted(self.files.files(), key=lambda file: file.name):
+            if is_picture(file):
+                folder = PurePosixPath(file.name).parent.name
+                path = str(self.path / file.name) if isinstance(self.files, Folder) else file.name
+                found.append(Picture(path=path, label=folder or None, file=file))
         if not found:
             raise BadSource(f"no pictures in {self.path}")
         return found
@@ -75,7 +74,7 @@ class Files:
 
     def _read(self, picture: Picture) -> bytes | str:
         try:
-            return self.files.read(picture.name)
+            return self.files.read(picture.file)
         except (OSError, BadPicture) as error:
             return str(error)
 
@@ -91,14 +90,14 @@ class Packed:
     def all(self) -> list[Picture]:
         classes = self.dataset.classes
         return [
-            Picture(path=name, label=classes[label], stamp=self.dataset.fingerprint, name=name)
+            Picture(path=name, label=classes[label], file=File(name=name, stamp=self.dataset.fingerprint))
             for name, label in zip(self.split.names, self.split.labels, strict=True)
         ]
 
     def load(self, wanted: Sequence[Picture], size: int) -> list[Loaded]:
         if size != self.dataset.image_size:
             raise BadArtefact(f"the model takes pictures of {size} pixels, {self.source} has {self.dataset.image_size}")
-        positions = [self._positions.get(picture.name) for picture in wanted]
+        positions = [self._positions.get(picture.file.name) for picture in wanted]
         images = iter(self.split.read(np.array([p for p in positions if p is not None], np.int64)))
         return ["not in the dataset any more" if position is None else next(images) for position in positions]
 
@@ -119,8 +118,7 @@ def batches(
     parts = [wanted[start : start + count] for start in range(0, len(wanted), count)]
     with ThreadPoolExecutor(1) as reader:
         ahead = [reader.submit(pictures.load, part, size) for part in parts[:1]]
-        for part, following in zip(parts, [*parts[1:], None], strict=True):
+        for i, part in enumerate(parts, 1):
             ready = ahead.pop()
-            if following is not None:
-                ahead.append(reader.submit(pictures.load, following, size))
+            ahead += [reader.submit(pictures.load, following, size) for following in parts[i : i + 1]]
             yield part, ready.result()
