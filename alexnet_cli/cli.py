@@ -1,5 +1,6 @@
 """The commands: parse, call the library, show. Heavy libraries are imported inside the command using them."""
 
+import contextlib
 import errno
 import signal
 import sys
@@ -223,11 +224,13 @@ def predict(
     Example: alexnet predict image.jpg
     """
     from alexnet_cli.retrieval.search import predictions
+    from alexnet_cli.runtime import model_name
 
-    name, runtime = _runtime(Workspace(workspace), model, Console())
-    found = predictions(runtime, images)
+    console, space = Console(), Workspace(workspace)
+    path = space.find_classifier(model)
+    found = predictions(_runtime(space, path, console, pictures=len(images)), images)
     if as_json:
-        show_json({"model": name, "predictions": found})
+        show_json({"model": model_name(path), "predictions": found})
         return
     rows = [
         [one["path"] if i == 0 else "", best["label"], f"{100 * best['probability']:.1f} %"]
@@ -244,7 +247,7 @@ def index(
     ] = None,
     model: ModelOption = None,
     out: Annotated[str | None, typer.Option(help="Name of the index; that of IMAGES if none.")] = None,
-    kind: Annotated[str, typer.Option(help="flat: exact.")] = "flat",
+    kind: Annotated[str, typer.Option(help="flat, which is exact.")] = "flat",
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -252,22 +255,21 @@ def index(
 
     Example: alexnet index photos/
     """
-    from alexnet_cli.retrieval.index import build
-    from alexnet_cli.retrieval.pictures import open_pictures
+    from alexnet_cli.retrieval.build import build
+    from alexnet_cli.retrieval.pictures import index_name, open_pictures
+    from alexnet_cli.runtime import model_name
 
-    if kind != "flat":
-        raise AlexNetError(f"unknown --kind {kind}: there is flat, which is exact")
     console, space = Console(), Workspace(workspace)
-    source = space.find_pictures(images)
-    name, runtime = _runtime(space, model, console)
-    folder = space.home("index") / (out or source.resolve().name.split(".")[0])
-    console.note(f"indexing {source} into {folder}")
-    built = build(open_pictures(str(source)), runtime, folder, model=name, progress=console)
-    console.close()
-    for path, reason in built.refused:
-        console.note(f"refused {path}: {reason}")
+    source, path = space.find_pictures(images), space.find_classifier(model)
+    folder = space.home("index") / (out or index_name(source))
+    console.note(f"indexing {source} into {folder} with model {path}")
+    pictures, runtime = open_pictures(source), _runtime(space, path, console)
+    with contextlib.closing(console):
+        built = build(pictures, runtime, folder, model=path, kind=kind, progress=console)
+    for name, reason in built.refused:
+        console.note(f"refused {name}: {reason}")
     if as_json:
-        show_json(built.as_json(folder.name, name))
+        show_json(built.as_json(folder.name, model_name(path)))
     else:
         show(
             f"index {folder}: {built.images:,} pictures "
@@ -292,17 +294,22 @@ def search(
     Example: alexnet search image.jpg
     """
     from alexnet_cli.retrieval.index import Index
+    from alexnet_cli.retrieval.search import model_of
     from alexnet_cli.retrieval.search import search as find
+    from alexnet_cli.runtime import model_name
 
     console, space = Console(), Workspace(workspace)
-    asked = Index(space.find("index", index))
-    name, runtime = _runtime(space, model or asked.facts["model"], console)
-    answers = find(asked, runtime, images, k)
+    asked = Index.open(space.find("index", index))
+    path = model_of(asked, space) if model is None else space.find_classifier(model)
+    console.note(f"searching {asked.path} ({len(asked):,} pictures) with model {path}")
+    if asked.facts["unfinished"]:
+        console.note(f"{asked.facts['unfinished']:,} pictures are not in the index yet: run `alexnet index` again")
+    answers = find(asked, _runtime(space, path, console, pictures=len(images)), images, k)
     if sheet or page:
-        _draw(answers, asked, sheet, page, name)
+        _draw(answers, asked, sheet, page, model_name(path))
     if as_json:
         queries = [answer.as_json() for answer in answers]
-        show_json({"index": asked.path.name, "model": name, "queries": queries})
+        show_json({"index": asked.path.name, "model": model_name(path), "queries": queries})
         return
     for answer in answers:
         rows = [[str(n.rank), n.label or "", f"{n.distance:.2f}", n.path] for n in answer.neighbours]
@@ -310,37 +317,37 @@ def search(
 
 
 def _draw(answers: "list[Answer]", asked: "Index", sheet: Path | None, page: Path | None, model: str) -> None:
-    from alexnet_cli.figures.sheet import draw_sheet, thumbnails, write_page
+    from alexnet_cli.figures.page import write_page
+    from alexnet_cli.figures.sheet import draw_sheet, thumbnails
     from alexnet_cli.retrieval.pictures import open_pictures
 
     try:
         pictures = open_pictures(asked.source)
     except AlexNetError:
         pictures = None  # moved since: the distances are still right
-    rows = thumbnails(answers, pictures)
+    rows = thumbnails(answers, pictures, asked.facts["image_size"])
     if sheet:
         draw_sheet(answers, rows, sheet)
     if page:
         write_page(answers, rows, page, index=asked.path.name, model=model)
 
 
-def _runtime(space: Workspace, named: str | None, console: Console) -> "tuple[str, Runtime]":
-    """Name and open ONNX file of the model asked for; a model that has none yet is exported first."""
+def _runtime(space: Workspace, path: Path, console: Console, pictures: int | None = None) -> "Runtime":
+    """The model at ``path`` in ONNX Runtime; one that has no ONNX file yet, or an old one, is exported first."""
     from alexnet_cli.runtime import Runtime, model_fingerprint
 
-    path = space.find_classifier(named)
     if path.suffix == ".onnx":
-        return path.stem, Runtime.open(path)
-    if named is None:
-        console.note(f"model {path}")
+        return Runtime.open(path, pictures=pictures, progress=console)
     file = path / "model.onnx"
-    if file.exists() and (runtime := Runtime.open(file)).fingerprint == model_fingerprint(path):
-        return path.name, runtime
+    if file.exists():
+        runtime = Runtime.open(file, pictures=pictures, progress=console)
+        if runtime.fingerprint == model_fingerprint(path):
+            return runtime
     from alexnet_cli.export import export_model, pictures_to_check
 
     console.note(f"exporting {path} first")
     export_model(path, pictures=pictures_to_check(space.all("dataset"), path), progress=console)
-    return path.name, Runtime.open(file)
+    return Runtime.open(file, pictures=pictures, progress=console)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """ONNX Runtime: packed pictures in, probabilities and fc7 out. Knows no torch."""
 
+import contextlib
 import ctypes
 import json
 import sys
@@ -9,67 +10,90 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import check_format
+from alexnet_cli.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import onnxruntime
 
 FORMAT = 1
 BATCH = 64  # pictures at a time, so that memory stays bounded
-QUIET = 3  # ONNX Runtime's log level: errors, no warnings
+FEW = 64  # up to so many pictures a CPU is done before CUDA has started
+QUIET = 4  # ONNX Runtime's log level: what stops it comes as an exception as well
 
 
 class Runtime:
     """An ONNX file of ours, open for inference."""
 
-    def __init__(self, session: "onnxruntime.InferenceSession", metadata: dict[str, str]) -> None:
+    def __init__(self, session: "onnxruntime.InferenceSession") -> None:
+        """Raises KeyError, ValueError, IndexError or TypeError if it is no session of a file of ours."""
         self.session = session
+        metadata = session.get_modelmeta().custom_metadata_map
         self.classes: list[str] = json.loads(metadata["classes"])
         self.fingerprint, self.precision = metadata["fingerprint"], metadata["precision"]
-        self.image_size = int(session.get_inputs()[0].shape[1])
-        defaults = {value.name: value for value in session.get_overridable_initializers()}
-        self.crop = int(defaults["rows"].shape[0])
-        self.features = int(session.get_outputs()[1].shape[1])
+        shapes = {value.name: value.shape for value in session.get_inputs() + session.get_outputs()}
+        defaults = {value.name: value.shape for value in session.get_overridable_initializers()}
+        self.image_size = int(shapes["image"][1])  # S
+        self.crop = int(defaults["rows"][0])
+        self.features = int(shapes["fc7"][1])  # D, 4096 for the full network
         self.device = "cuda" if session.get_providers()[0].startswith("CUDA") else "cpu"
 
     @classmethod
-    def open(cls, path: Path) -> "Runtime":
-        """Raises BadArtefact if the file is missing, damaged, none of ours, or of a newer format."""
+    def open(
+        cls, path: Path, *, pictures: int | None = None, threads: int | None = None, progress: Progress = SILENT
+    ) -> "Runtime":
+        """On a GPU if there is one; if only a few ``pictures`` are to be run, on the CPU, which starts at once.
+
+        ``threads``: of the CPU; all cores if None. Raises BadArtefact if the file is missing, damaged, none of ours,
+        or of a newer format.
+        """
         import onnxruntime
 
         if not path.is_file():
             raise BadArtefact(f"no ONNX file at {path}: make one with `alexnet export`")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = QUIET
+        options.intra_op_num_threads = threads or 0
+        few = pictures is not None and pictures <= FEW
+        if few:
+            # Copying the weights into the fastest order, and fusing, costs more than it saves on a few pictures.
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
-            session = onnxruntime.InferenceSession(path, options, providers=_providers())
+            session = _session(path, options, ["CPUExecutionProvider"] if few else _providers(), progress)
         except Exception as error:  # ONNX Runtime has many, of no common kind
             raise BadArtefact(f"{path} is damaged or no ONNX file ({_first_line(error)}): export it again") from None
         metadata = session.get_modelmeta().custom_metadata_map
         if "alexnet_format" not in metadata:
             raise BadArtefact(f"{path} was not made by `alexnet export`: export a model of ours")
-        if int(metadata["alexnet_format"]) > FORMAT:
-            raise BadArtefact(
-                f"{path} has format {metadata['alexnet_format']}, newer than this program's {FORMAT}: "
-                "upgrade alexnet-cli"
-            )
-        return cls(session, metadata)
+        written = metadata["alexnet_format"]
+        check_format(int(written) if written.isdigit() else None, FORMAT, path)
+        try:
+            return cls(session)
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise BadArtefact(f"{path} is not as `alexnet export` writes it ({error!r}): export it again") from None
 
     def run(
         self, images: np.ndarray, rows: np.ndarray | None = None, columns: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (N, classes) and fc7 (N, 4096), float32, of ``images`` (N, S, S, 3) uint8.
+        """Probabilities (N, classes) and fc7 (N, D), float32, of ``images`` (N, S, S, 3) uint8.
 
         ``rows``, ``columns`` (crop,): the pixels of the view; the central crop if none.
         """
-        view = {} if rows is None or columns is None else {"rows": rows, "columns": columns}
-        parts = [
-            self.session.run(["probabilities", "fc7"], {"image": images[start : start + BATCH], **view})
-            for start in range(0, len(images), BATCH)
-        ]
-        if not parts:
-            return np.empty((0, len(self.classes)), np.float32), np.empty((0, self.features), np.float32)
-        probabilities, fc7 = zip(*parts, strict=True)
-        return np.concatenate(probabilities), np.concatenate(fc7)
+        view = {"rows": rows, "columns": columns}
+        given = {name: pixels for name, pixels in view.items() if pixels is not None}
+        probabilities = np.empty((len(images), len(self.classes)), np.float32)
+        fc7 = np.empty((len(images), self.features), np.float32)
+        for start in range(0, len(images), BATCH):
+            part = slice(start, start + BATCH)
+            outputs = self.session.run(["probabilities", "fc7"], {"image": images[part], **given})
+            probabilities[part], fc7[part] = outputs
+        return probabilities, fc7
+
+
+def model_name(path: Path) -> str:
+    """What the model in a folder or ONNX file is called."""
+    return path.stem if path.suffix == ".onnx" else path.resolve().name
 
 
 def model_fingerprint(folder: Path) -> str:
@@ -83,13 +107,30 @@ def model_fingerprint(folder: Path) -> str:
         raise BadArtefact(f"{folder} is no model, or damaged ({_first_line(error)}): train it again") from None
 
 
+def _session(
+    path: Path, options: "onnxruntime.SessionOptions", providers: list[str], progress: Progress
+) -> "onnxruntime.InferenceSession":
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception:
+        if len(providers) == 1:
+            raise
+        session = onnxruntime.InferenceSession(path, options, providers=providers[-1:])
+    if session.get_providers()[0] != providers[0]:
+        progress.note("there is a GPU, but ONNX Runtime could not start CUDA: going on with the CPU")
+    return session
+
+
 def _providers() -> list[str]:
     """CUDA where there is a GPU, quietly the CPU elsewhere."""
     import onnxruntime
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or not _has_gpu():
         return ["CPUExecutionProvider"]
-    onnxruntime.preload_dlls()  # CUDA and cuDNN from the wheels that torch brought
+    with contextlib.redirect_stdout(None):  # it prints what it does not find
+        onnxruntime.preload_dlls()  # CUDA and cuDNN from the wheels that torch brought
     return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 

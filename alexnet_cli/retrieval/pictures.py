@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import File, Folder, Source, is_picture, open_source
+from alexnet_cli.data.sources import Source, is_picture, open_source
 from alexnet_cli.data.store import FILE as DATASET_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
@@ -20,9 +20,9 @@ from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
 class Picture:
     """One picture of a collection."""
 
-    path: str  # where a user finds it: a file, or the name within the archive or the dataset's source
+    name: str  # its path within the folder, the archive or the dataset's source
     label: str | None
-    file: File  # within the collection
+    stamp: str  # changes when the picture changes
 
 
 Loaded = np.ndarray | str  # pixels (S, S, 3) uint8, or why there are none
@@ -31,51 +31,65 @@ Loaded = np.ndarray | str  # pixels (S, S, 3) uint8, or why there are none
 class Pictures(Protocol):
     """A collection of pictures."""
 
-    source: str
+    source: Path
+    are_files: bool  # so that source / name is a file a user can open
 
     def all(self) -> list[Picture]:
-        """Every picture, sorted by path."""
+        """Every picture, sorted by name. Raises BadSource if there is none."""
         ...
 
-    def load(self, wanted: Sequence[Picture], size: int) -> list[Loaded]:
-        """The pixels of each, or the reason why it is refused."""
+    def load(self, names: Sequence[str], size: int) -> list[Loaded]:
+        """The pixels of each, or the reason why there are none."""
         ...
 
 
-def open_pictures(source: str) -> Pictures:
-    """The collection at ``source``: a dataset's folder, another folder, or an archive. Raises BadSource."""
-    path = Path(source)
+def open_pictures(path: Path) -> Pictures:
+    """The collection at ``path``: a dataset's folder, another folder, or an archive. Raises BadSource, BadArtefact."""
     if (path / DATASET_FILE).is_file():
         return Packed(Dataset.open(path))
     return Files(path, open_source(path))
 
 
+def index_name(source: Path) -> str:
+    """What an index of ``source`` is called: its name, without an archive's suffixes."""
+    name = source.resolve().name
+    return name if source.is_dir() else name.split(".")[0]
+
+
 class Files:
-    """Pictures in a folder or an archive; a picture's label is the folder it lies in."""
+    """Pictures in a folder or an archive."""
 
     def __init__(self, path: Path, files: Source) -> None:
-        self.path, self.files, self.source = path, files, str(path)
+        self.files, self.source, self.are_files = files, path, path.is_dir()
         self._pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes without Python's lock
 
     def all(self) -> list[Picture]:
-        found = []
-        for file in sorted(self.files.files(), key=lambda file: file.name):
-            if is_picture(file):
-                folder = PurePosixPath(file.name).parent.name
-                path = str(self.path / file.name) if isinstance(self.files, Folder) else file.name
-                found.append(Picture(path=path, label=folder or None, file=file))
-        if not found:
-            raise BadSource(f"no pictures in {self.path}")
-        return found
+        names = sorted({name for name in self.files.names() if is_picture(name)})
+        if not names:
+            raise BadSource(f"no pictures in {self.source}: name a folder, a .zip or a .tar that has some")
+        return [
+            Picture(name=name, label=label, stamp=self._stamp(name))
+            for name, label in zip(names, labels(names), strict=True)
+        ]
 
-    def load(self, wanted: Sequence[Picture], size: int) -> list[Loaded]:
+    def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         # Archives are read by one thread, decoded by all.
-        return list(self._pool.map(lambda content: _decode(content, size), [self._read(one) for one in wanted]))
+        return list(self._pool.map(lambda content: _decode(content, size), map(self._read, names)))
 
-    def _read(self, picture: Picture) -> bytes | str:
+    def _stamp(self, name: str) -> str:
         try:
-            return self.files.read(picture.file)
-        except (OSError, BadPicture) as error:
+            return self.files.stamp(name)
+        except OSError:
+            return ""  # a link to nowhere, or just removed: loading it will say why
+
+    def _read(self, name: str) -> bytes | str:
+        try:
+            return self.files.read(name)
+        except OSError as error:
+            return error.strerror or str(error)
+        except KeyError:
+            return "not in the archive any more"
+        except BadPicture as error:
             return str(error)
 
 
@@ -83,23 +97,40 @@ class Packed:
     """The training pictures of a packed dataset."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.dataset, self.source = dataset, str(dataset.path)
+        self.dataset, self.source, self.are_files = dataset, dataset.path, False
         self.split = dataset.split("train")
         self._positions = {name: position for position, name in enumerate(self.split.names)}
 
     def all(self) -> list[Picture]:
-        classes = self.dataset.classes
+        classes, stamp = self.dataset.classes, self.dataset.fingerprint
         return [
-            Picture(path=name, label=classes[label], file=File(name=name, stamp=self.dataset.fingerprint))
+            Picture(name=name, label=classes[label], stamp=stamp)
             for name, label in zip(self.split.names, self.split.labels, strict=True)
         ]
 
-    def load(self, wanted: Sequence[Picture], size: int) -> list[Loaded]:
+    def load(self, names: Sequence[str], size: int) -> list[Loaded]:
+        """Raises BadArtefact if the dataset's pictures are not of ``size``."""
         if size != self.dataset.image_size:
-            raise BadArtefact(f"the model takes pictures of {size} pixels, {self.source} has {self.dataset.image_size}")
-        positions = [self._positions.get(picture.file.name) for picture in wanted]
+            raise BadArtefact(
+                f"the model takes pictures of {size} pixels, dataset {self.dataset.name} has "
+                f"{self.dataset.image_size}: prep it with --size {size}"
+            )
+        positions = [self._positions.get(name) for name in names]
         images = iter(self.split.read(np.array([p for p in positions if p is not None], np.int64)))
         return ["not in the dataset any more" if position is None else next(images) for position in positions]
+
+
+def labels(names: Sequence[str]) -> list[str | None]:
+    """The first folder of each path; None for pictures that lie in none.
+
+    A folder that wraps every class folder is no label, nor are `train` and `val`.
+    """
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    while all(len(part) > 1 for part in folders) and (
+        len({part[0] for part in folders}) == 1 or {part[0] for part in folders} <= {"train", "val"}
+    ):
+        folders = [part[1:] for part in folders]
+    return [part[0] if part else None for part in folders]
 
 
 def _decode(content: bytes | str, size: int) -> Loaded:
@@ -112,13 +143,17 @@ def _decode(content: bytes | str, size: int) -> Loaded:
 
 
 def batches(
-    pictures: Pictures, wanted: list[Picture], count: int, size: int
-) -> Iterator[tuple[list[Picture], list[Loaded]]]:
+    pictures: Pictures, wanted: Sequence[Picture], count: int, size: int
+) -> Iterator[tuple[Sequence[Picture], list[Loaded]]]:
     """``wanted``, ``count`` at a time, loaded; one batch is read while the one before is in use."""
     parts = [wanted[start : start + count] for start in range(0, len(wanted), count)]
     with ThreadPoolExecutor(1) as reader:
-        ahead = [reader.submit(pictures.load, part, size) for part in parts[:1]]
+
+        def read(part: Sequence[Picture]) -> list[Loaded]:
+            return pictures.load([picture.name for picture in part], size)
+
+        ahead = [reader.submit(read, part) for part in parts[:1]]
         for i, part in enumerate(parts, 1):
             ready = ahead.pop()
-            ahead += [reader.submit(pictures.load, following, size) for following in parts[i : i + 1]]
+            ahead += [reader.submit(read, following) for following in parts[i : i + 1]]
             yield part, ready.result()

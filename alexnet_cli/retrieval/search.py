@@ -1,15 +1,16 @@
-"""Queries to their neighbours."""
+"""Queries to their neighbours, and pictures to their classes."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.errors import BadPicture
+from alexnet_cli.errors import BadPicture, WrongModel
 from alexnet_cli.retrieval.index import Index, Neighbour
-from alexnet_cli.runtime import Runtime
+from alexnet_cli.runtime import Runtime, model_fingerprint
+from alexnet_cli.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Answer:
 
     def as_json(self) -> dict[str, Any]:
         """As `alexnet search --json` prints it."""
-        return {"path": self.path, "neighbours": [asdict(neighbour) for neighbour in self.neighbours]}
+        return {"path": self.path, "neighbours": [neighbour.as_json() for neighbour in self.neighbours]}
 
 
 def search(index: Index, runtime: Runtime, queries: list[Path], k: int) -> list[Answer]:
@@ -33,6 +34,20 @@ def search(index: Index, runtime: Runtime, queries: list[Path], k: int) -> list[
     _, fc7 = runtime.run(load_all(queries, runtime.image_size))
     found = index.neighbours(fc7, k)
     return [Answer(path=str(path), neighbours=near) for path, near in zip(queries, found, strict=True)]
+
+
+def model_of(index: Index, space: Workspace) -> Path:
+    """The folder or ONNX file of the model ``index`` was built with, wherever it is now. Raises WrongModel."""
+    named, built_with = str(index.facts["model"]), Path(index.facts["model_path"])
+    for path in (space.home("model") / named, built_with, *space.all("model")):
+        if path.suffix == ".onnx" and path.is_file():
+            return path
+        if (path / "model.safetensors").is_file() and model_fingerprint(path) == index.facts["model_fingerprint"]:
+            return path
+    raise WrongModel(
+        f"model {named} that {index.path} was built with is not in {space.home('model')} as it was: "
+        "build the index again under another name with --out, or name the model with --model"
+    )
 
 
 def load_all(paths: list[Path], size: int) -> np.ndarray:

@@ -1,0 +1,340 @@
+"""From pictures to an index, made or brought up to date; whatever its size, memory holds a few batches of it."""
+
+import contextlib
+import datetime
+import os
+import secrets
+import shutil
+import sqlite3
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
+from alexnet_cli.files import write_json, written_whole
+from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.retrieval.index import FILE, FORMAT, TABLE, VECTORS, Index, of_generation
+from alexnet_cli.retrieval.pictures import Picture, Pictures, batches
+from alexnet_cli.runtime import BATCH, Runtime, model_name
+
+KINDS = {"flat": "exact"}
+MEASURED = 20  # queries that recall and time are measured with
+CHUNK = 1024  # vectors copied or compared at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What `build` did."""
+
+    images: int  # in the index now
+    added: int  # new or changed
+    kept: int
+    removed: int  # gone from the source
+    refused: list[tuple[str, str]]  # name, reason
+    images_per_second: float
+
+    def as_json(self, index: str, model: str) -> dict[str, Any]:
+        """As `alexnet index --json` prints it."""
+        return {
+            "index": index,
+            "model": model,
+            "images": self.images,
+            "added": self.added,
+            "kept": self.kept,
+            "removed": self.removed,
+            "refused": len(self.refused),
+            "images_per_second": round(self.images_per_second, 1),
+        }
+
+
+def build(
+    pictures: Pictures,
+    runtime: Runtime,
+    folder: Path,
+    *,
+    model: Path,
+    kind: str = "flat",
+    progress: Progress = SILENT,
+) -> Built:
+    """Bring the index in ``folder`` up to date with ``pictures``: embed what is new or changed, drop what is gone.
+
+    ``model``: the folder or ONNX file of ``runtime``. Until the new index is whole the old one stays as it was. Stopped
+    by KeyboardInterrupt, what is embedded by then becomes the index, marked as unfinished, and Interrupted is raised.
+    Raises WrongModel or BadArtefact if another model or source is behind the index that is there; BadSource if no
+    picture can be embedded; AlexNetError for an unknown ``kind``, a full disk, or if another process updates it.
+    """
+    if kind not in KINDS:
+        raise AlexNetError(f"no kind {kind!r} of index: there is {', '.join(KINDS)}")
+    with _alone(folder), contextlib.ExitStack() as stack:
+        old = _old(folder, pictures, runtime)
+        if old is not None:
+            stack.callback(old.close)
+        plan = _plan(old, pictures.all())
+        if old is not None and plan.nothing_to_do:
+            progress.note(f"all {len(old):,} pictures are in {folder} already")
+            return Built(images=len(old), added=0, kept=len(old), removed=0, refused=[], images_per_second=0.0)
+        _announce(plan, runtime.features, folder, progress)
+        return _update(old, plan, pictures, runtime, folder, model, progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    everything: int
+    kept: list[tuple[int, Picture]]  # row in the old index
+    fresh: list[Picture]  # new or changed
+    removed: int
+    same_labels: bool
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return not self.fresh and not self.removed and self.same_labels
+
+
+def _plan(old: Index | None, everything: list[Picture]) -> _Plan:
+    """What of ``everything`` is in ``old`` as it is now, and what is not."""
+    known = {} if old is None else {name: (row, label, stamp) for row, name, label, stamp in old.rows()}
+    fresh, kept, same_labels = [], [], True
+    for picture in everything:
+        row, label, stamp = known.get(picture.name, (-1, None, None))
+        if stamp == picture.stamp:
+            kept.append((row, picture))
+            same_labels &= label == picture.label
+        else:
+            fresh.append(picture)
+    removed = len(known.keys() - {picture.name for picture in everything})
+    # By row, so that the old vectors are read in one go from front to back.
+    kept.sort(key=lambda pair: pair[0])
+    return _Plan(everything=len(everything), kept=kept, fresh=fresh, removed=removed, same_labels=same_labels)
+
+
+def _announce(plan: _Plan, features: int, folder: Path, progress: Progress) -> None:
+    """Say what the index will take, before the work. Raises AlexNetError if the disk has no room for it."""
+    size, free = plan.everything * features * 4, shutil.disk_usage(folder).free
+    progress.note(
+        f"{plan.everything:,} pictures, {len(plan.fresh):,} to embed: {features:,} features of 4 bytes each "
+        f"make an index of {size / 1e6:,.0f} MB on disk, and up to as much memory while it is searched"
+    )
+    if size > free:
+        raise AlexNetError(
+            f"the index takes {size / 1e9:,.1f} GB beside the old one, {folder} has {free / 1e9:,.1f} GB free: "
+            "free some, or use --workspace on another disk"
+        )
+
+
+def _update(
+    old: Index | None,
+    plan: _Plan,
+    pictures: Pictures,
+    runtime: Runtime,
+    folder: Path,
+    model: Path,
+    progress: Progress,
+) -> Built:
+    """Write the next generation, and let it take the place of the old one."""
+    generation = secrets.token_hex(4)
+    files = {name: of_generation(folder, name, generation) for name in (VECTORS, TABLE)}
+    refused: list[tuple[str, str]] = []
+    began, stopped = time.monotonic(), False
+    with (
+        written_whole(files[VECTORS]) as vectors,
+        written_whole(files[TABLE]) as table,
+        contextlib.closing(_Rows(vectors, table, runtime.features)) as rows,
+    ):
+        if old is not None:
+            _copy(old, plan.kept, rows)
+        try:
+            _embed(pictures, plan.fresh, runtime, rows, refused, progress)
+        except KeyboardInterrupt:
+            stopped = True
+        if not rows.count:
+            raise Interrupted("stopped before the first pictures were embedded") if stopped else _nothing(refused)
+        rows.finish()
+    seconds = time.monotonic() - began
+    left = plan.everything - rows.count - len(refused)
+    facts = _facts(pictures, runtime, model) | {"unfinished": left, "generation": generation}
+    facts |= {"count": rows.count, "dimension": runtime.features, **_measured(files[VECTORS])}
+    facts["bytes"] = {name: file.stat().st_size for name, file in files.items()}
+    write_json(folder / FILE, facts)  # from here on the new generation is the index
+    _settle(folder, files)
+    if stopped:
+        raise Interrupted(
+            f"stopped; {rows.count:,} pictures are in the index, {left:,} are left: the same command goes on"
+        )
+    added = rows.count - len(plan.kept)
+    return Built(
+        images=rows.count,
+        added=added,
+        kept=len(plan.kept),
+        removed=plan.removed,
+        refused=refused,
+        images_per_second=added / seconds if added else 0.0,
+    )
+
+
+class _Rows:
+    """Vectors and the table of their pictures, written side by side and never held in memory.
+
+    A flat index of FAISS on disk is a header, with the number of vectors (int64 at byte 8) and of their values (int64
+    at its end), and then the vectors. A test holds FAISS to that.
+    """
+
+    def __init__(self, vectors: Path, table: Path, dimension: int) -> None:
+        import faiss
+
+        self.header = bytes(faiss.serialize_index(faiss.IndexFlatL2(dimension)))
+        self.dimension, self.count = dimension, 0
+        self.file = open(vectors, "wb")  # noqa: SIM115 - closed by close
+        self.file.write(self.header)
+        self.table = sqlite3.connect(table)
+        self.table.execute("PRAGMA journal_mode = OFF")  # it is renamed when whole, or thrown away
+        self.table.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
+
+    def add(self, pictures: Sequence[Picture], vectors: np.ndarray) -> None:
+        """``vectors`` (n, D) float32 of ``pictures`` (n,)."""
+        self.file.write(np.ascontiguousarray(vectors, np.float32).data)
+        lines = ((self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures))
+        self.table.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", lines)
+        self.count += len(pictures)
+
+    def finish(self) -> None:
+        """Make both files whole; an `add` that was cut short leaves nothing in them."""
+        values = self.count * self.dimension
+        self.file.truncate(len(self.header) + 4 * values)
+        for place, number in ((8, self.count), (len(self.header) - 8, values)):
+            self.file.seek(place)
+            self.file.write(struct.pack("<q", number))
+        self.table.execute("DELETE FROM images WHERE row >= ?", (self.count,))
+        self.table.commit()
+
+    def close(self) -> None:
+        self.file.close()
+        self.table.close()
+
+
+def _copy(old: Index, kept: list[tuple[int, Picture]], rows: _Rows) -> None:
+    for start in range(0, len(kept), CHUNK):
+        part = kept[start : start + CHUNK]
+        vectors = old.vectors.reconstruct_batch(np.array([row for row, _ in part], np.int64))
+        rows.add([picture for _, picture in part], vectors)
+
+
+def _embed(
+    pictures: Pictures,
+    wanted: list[Picture],
+    runtime: Runtime,
+    rows: _Rows,
+    refused: list[tuple[str, str]],
+    progress: Progress,
+) -> None:
+    """Add fc7 of ``wanted`` to ``rows``, those that cannot be decoded to ``refused``."""
+    done = 0
+    for part, loaded in batches(pictures, wanted, BATCH, runtime.image_size):
+        both = list(zip(part, loaded, strict=True))
+        good = [(one, pixels) for one, pixels in both if isinstance(pixels, np.ndarray)]
+        if good:
+            _, fc7 = runtime.run(np.stack([pixels for _, pixels in good]))
+            rows.add([one for one, _ in good], fc7)
+        refused += [(one.name, reason) for one, reason in both if isinstance(reason, str)]
+        done += len(part)
+        progress.advance("embedding", done, len(wanted))
+
+
+def _nothing(refused: list[tuple[str, str]]) -> BadSource:
+    name, reason = refused[0]
+    return BadSource(f"none of {len(refused):,} pictures could be embedded ({name}: {reason})")
+
+
+def _old(folder: Path, pictures: Pictures, runtime: Runtime) -> Index | None:
+    """The index that is there to be brought up to date, if it is one of these pictures by this model."""
+    if not (folder / FILE).exists():
+        return None
+    old = Index.open(folder)
+    try:
+        old.check_model(runtime)
+        if old.source != pictures.source.resolve():
+            raise BadArtefact(
+                f"{folder} is an index of {old.source}, not of {pictures.source}: choose another name with --out"
+            )
+        if old.facts["precision"] != runtime.precision:
+            raise BadArtefact(
+                f"{folder} was built with an {old.facts['precision']} file of its model, not {runtime.precision}: "
+                "choose another name with --out"
+            )
+    except Exception:
+        old.close()
+        raise
+    return old
+
+
+def _facts(pictures: Pictures, runtime: Runtime, model: Path) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "kind": "flat",
+        "metric": "euclidean",
+        "model": model_name(model),
+        "model_path": str(model.resolve()),
+        "model_fingerprint": runtime.fingerprint,
+        "precision": runtime.precision,
+        "image_size": runtime.image_size,
+        "source": str(pictures.source.resolve()),
+        "named": str(pictures.source),
+        "are_files": pictures.are_files,
+        "built": datetime.date.today().isoformat(),
+    }
+
+
+def _measured(file: Path) -> dict[str, float]:
+    """Recall of the 10 nearest against brute force in float64, and milliseconds a query, for some of the vectors."""
+    import faiss
+
+    vectors = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+    queries = vectors.reconstruct_batch(np.linspace(0, vectors.ntotal - 1, min(MEASURED, vectors.ntotal)).astype(int))
+    k = min(10, vectors.ntotal)
+    began = time.perf_counter()
+    found = np.concatenate([vectors.search(query[None], k)[1] for query in queries])  # (Q, k), one by one as asked
+    milliseconds = 1000 * (time.perf_counter() - began) / len(queries)
+    exact = np.concatenate([_squares(queries, vectors, start) for start in range(0, vectors.ntotal, CHUNK)], axis=1)
+    # A neighbour is right if it is no farther than the k-th nearest: of equal distances either may be given.
+    farthest = np.partition(exact, k - 1, axis=1)[:, k - 1 : k]
+    recall = (np.take_along_axis(exact, found, axis=1) <= farthest * (1 + 1e-5) + 1e-6).mean()
+    return {"recall_at_10": float(recall), "milliseconds_per_query": round(milliseconds, 3)}
+
+
+def _squares(queries: np.ndarray, vectors: Any, start: int) -> np.ndarray:
+    """Squared distances of ``queries`` (Q, D) to CHUNK vectors from ``start`` on: (Q, n) float64."""
+    part = vectors.reconstruct_n(start, min(CHUNK, vectors.ntotal - start)).astype(np.float64)  # (n, D)
+    asked = queries.astype(np.float64)
+    squares = (asked**2).sum(axis=1)[:, None] - 2 * asked @ part.T + (part**2).sum(axis=1)
+    return np.asarray(np.maximum(squares, 0))
+
+
+def _settle(folder: Path, files: dict[str, Path]) -> None:
+    """The new generation takes the plain names; what updates that were cut short left behind goes."""
+    for name, file in files.items():
+        os.replace(file, folder / name)
+        stem, suffix = os.path.splitext(name)
+        for stale in [*folder.glob(f"{stem}.*{suffix}"), *folder.glob(f".{stem}.*.part{suffix}")]:
+            stale.unlink()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time updates an index; SQLite's lock ends with its process. Raises AlexNetError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
+    with contextlib.closing(sqlite3.connect(lock, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            raise AlexNetError(f"another process is updating {folder}: wait for it to end") from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if it made nothing
