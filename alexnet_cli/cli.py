@@ -188,10 +188,10 @@ def prep(
 
     Example: alexnet prep photos/
     """
-    from alexnet_cli.data.prepare import prepare
+    from alexnet_cli.data.prepare import dataset_name, prepare
 
     console, space = Console(), Workspace(workspace)
-    folder = space.home("dataset") / (dataset or source.resolve().name.split(".")[0])
+    folder = space.home("dataset") / dataset_name(source, dataset)
     made = prepare(
         source,
         folder,

@@ -4,31 +4,37 @@ import csv
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
+import re
 import shutil
 import signal
 import threading
 import time
+import warnings
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from alexnet_cli.data.layouts import SPLITS, Entry, Listing, list_pictures
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import SPLITS, Entry, Listing, Source, open_source
+from alexnet_cli.data.sources import open_source, read_place
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import FILE, FORMAT, Dataset, read_shard
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, BadSource, Interrupted
 from alexnet_cli.files import read_json, write_json, written_whole
 from alexnet_cli.progress import SILENT, Progress
 
-SHARD = 256  # pictures
-PLAN = "plan.json"  # what an unfinished dataset is being made of
-
-_source: Source | None = None  # of this worker process, opened once
+SHARD = 256  # pictures; what a worker holds in memory, 50 MB, and what a stopped run loses at most for each
+PLAN = "plan.json"  # of what an unfinished dataset is being made
+OURS = re.compile(r"(train|val|test)-\d+(\.sums)?\.(npy|json)|plan\.json|rejected\.csv|statistics\.safetensors")
+STALE = re.compile(r"\..*\.part(\.\w+)?|\.source-.*")  # of a run that was killed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +43,16 @@ class Prepared:
 
     dataset: Dataset
     rejected: int
-    images_per_second: float
+    images_per_second: float  # of this run; 0 if everything was there already
 
     def as_json(self) -> dict[str, Any]:
         """As `alexnet prep --json` prints it."""
         return {
             "dataset": self.dataset.name,
-            "splits": self.dataset.counts,
+            "splits": {"train": 0, "val": 0} | self.dataset.counts,
             "classes": self.dataset.classes,
             "rejected": self.rejected,
-            "images_per_second": self.images_per_second,
+            "images_per_second": round(self.images_per_second, 1),
         }
 
 
@@ -58,7 +64,11 @@ class Job:
     shard: str
     entries: list[Entry]
     size: int
-    on_bad: str
+    stop: bool  # at the first picture that is refused
+
+    @property
+    def split(self) -> str:
+        return self.shard.split("-")[0]
 
 
 def prepare(
@@ -73,195 +83,294 @@ def prepare(
 ) -> Prepared:
     """Pack the pictures of ``path`` into the dataset ``folder``; finished shards of a stopped run are kept.
 
-    ``val_fraction`` of each class's training pictures become the validation split, in place of one that ``path`` has;
-    None: DEFAULT_FRACTION where it has none. Raises BadSource if ``path`` cannot be packed; BadPicture at the first
-    picture that cannot be read if ``on_bad`` is "stop"; BadArtefact if another dataset has that name; Interrupted.
+    Every file's bytes follow from the source and the settings, not from ``workers`` nor from stops. Raises BadSource,
+    BadPicture (``on_bad="stop"``), Interrupted, or BadArtefact if something else has that name.
     """
-    source = open_source(path)
-    listing = source.listing(val_fraction)
-    digest = _digest(listing, size)
-    if (folder / FILE).exists():
-        return _already_there(folder, digest, progress)
-    jobs = _plan(listing, folder, size, on_bad)
-    _begin(path, folder, digest, progress)
-    left = [job for job in jobs if not (job.folder / f"{job.shard}.json").exists()]
-    if len(left) < len(jobs):
-        progress.note(f"going on: {len(jobs) - len(left)} of {len(jobs)} shards are there already")
-    _check_disk(left, folder)
-    began = time.monotonic()
-    images = _pack(path, left, workers, progress, len(jobs))
-    seconds = time.monotonic() - began
-    dataset, rejected = _finish(path, listing, jobs, folder, size, digest)
-    return Prepared(dataset=dataset, rejected=rejected, images_per_second=images / seconds if images else 0.0)
+    _check_folder(folder)
+    source = open_source(path, scratch=folder)
+    try:
+        listing = list_pictures(source, val_fraction, scratch=folder)
+        plan = _plan(listing, size)
+        if (folder / FILE).exists():
+            return _already(folder, plan, progress)
+        for note in listing.notes:
+            progress.note(note)
+        jobs = _jobs(listing, folder, size, on_bad == "stop")
+        left = _begin(folder, jobs, plan, progress)
+        _check_disk(folder, left, size)
+        began = time.monotonic()
+        fresh = _pack(left, workers or _cores(), progress, len(listing.entries))
+        seconds = time.monotonic() - began
+        dataset, rejected = _finish(path, listing, jobs, folder, size, plan, progress)
+    finally:
+        source.close()
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # a source that was refused leaves nothing
+    return Prepared(dataset=dataset, rejected=rejected, images_per_second=fresh / seconds if fresh else 0.0)
 
 
-def _digest(listing: Listing, size: int) -> str:
-    """Of all that decides the dataset's bytes: which pictures, as they are now, in which order, at which size."""
-    digest = hashlib.sha256(repr((FORMAT, SHARD, size, listing.classes)).encode())
+def dataset_name(source: Path, named: str | None) -> str:
+    """``named``, or the source's name without the suffix of an archive. Raises AlexNetError if it is no plain name."""
+    name = named
+    if name is None:
+        name = source.resolve().name
+        if not source.is_dir():
+            name = re.sub(r"(\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE)
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise AlexNetError(f"{name!r} cannot be a dataset's name: give a plain one, it becomes a folder in data/")
+    return name
+
+
+# Before
+
+
+def _check_folder(folder: Path) -> None:
+    """Only a folder that prep itself began is written to. Raises BadArtefact."""
+    if folder.is_dir():
+        others = [file.name for file in folder.iterdir() if not (OURS.fullmatch(file.name) or STALE.match(file.name))]
+        if others and FILE not in others:
+            raise BadArtefact(f"{folder} holds something else ({others[0]}): choose another name for the dataset")
+
+
+def _plan(listing: Listing, size: int) -> str:
+    """A digest of everything the dataset's bytes follow from."""
+    digest = hashlib.sha256(repr((FORMAT, SHARD, size, listing.layout, listing.classes, listing.rejected)).encode())
     for entry in listing.entries:
-        digest.update(repr(entry).encode())
+        line = f"{entry.split}\0{entry.label}\0{entry.name}\0{entry.place.stamp}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 
-def _already_there(folder: Path, digest: str, progress: Progress) -> Prepared:
+def _already(folder: Path, plan: str, progress: Progress) -> Prepared:
+    if read_json(folder / FILE, what="dataset").get("plan") != plan:
+        raise BadArtefact(f"{folder} is a dataset of other pictures or settings: choose another name, or remove it")
+    progress.note(f"{folder} is there already, of the same pictures and settings: nothing to do")
     dataset = Dataset.open(folder)
-    if dataset.source.get("digest") != digest:
-        raise BadArtefact(
-            f"{folder} holds other pictures, or was packed with other settings: choose another name, or remove it"
-        )
-    progress.note(f"{folder} is packed already")
     with open(folder / "rejected.csv", newline="", encoding="utf-8") as file:
-        rejected = sum(1 for _ in csv.reader(file)) - 1
-    return Prepared(dataset=dataset, rejected=rejected, images_per_second=0.0)
+        return Prepared(dataset=dataset, rejected=len(list(csv.reader(file))) - 1, images_per_second=0.0)
 
 
-def _plan(listing: Listing, folder: Path, size: int, on_bad: str) -> list[Job]:
+def _jobs(listing: Listing, folder: Path, size: int, stop: bool) -> list[Job]:
     jobs = []
     for split in SPLITS:
         entries = [entry for entry in listing.entries if entry.split == split]
         for number, start in enumerate(range(0, len(entries), SHARD)):
             part = entries[start : start + SHARD]
-            jobs.append(Job(folder=folder, shard=f"{split}-{number:05d}", entries=part, size=size, on_bad=on_bad))
+            jobs.append(Job(folder=folder, shard=f"{split}-{number:05d}", entries=part, size=size, stop=stop))
     return jobs
 
 
-def _begin(path: Path, folder: Path, digest: str, progress: Progress) -> None:
-    """Mark ``folder`` as being made of this listing; what another unfinished run left there goes."""
-    if (folder / PLAN).exists() and read_json(folder / PLAN, what="dataset").get("digest") != digest:
-        progress.note(f"the pictures or settings changed since {folder} was begun: starting anew")
-        for file in folder.iterdir():
+def _begin(folder: Path, jobs: list[Job], plan: str, progress: Progress) -> list[Job]:
+    """The jobs that are left to do: all, or those that a stopped run of the same plan has not done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        if STALE.match(file.name) and not file.name.startswith(f".source-{os.getpid()}-"):
             file.unlink()
-    elif folder.exists() and not (folder / PLAN).exists() and any(folder.iterdir()):
-        raise BadArtefact(f"{folder} is no dataset but is not empty: choose another name")
-    for file in folder.glob(".*.part*"):  # what was half written when a run was killed
-        file.unlink()
-    write_json(folder / PLAN, {"digest": digest, "source": str(path)})
+    try:
+        begun = read_json(folder / PLAN, what="dataset").get("plan") if (folder / PLAN).exists() else None
+    except BadArtefact:
+        begun = "damaged"
+    if begun not in (None, plan):
+        progress.note(f"the pictures or settings changed since {folder} was begun: starting anew")
+    if begun != plan:
+        for file in folder.iterdir():
+            if OURS.fullmatch(file.name):
+                file.unlink()
+        write_json(folder / PLAN, {"plan": plan})
+    left = [job for job in jobs if not _is_done(job)]
+    if len(left) < len(jobs):
+        progress.note(f"going on with {folder}: {len(jobs) - len(left):,} of {len(jobs):,} shards are there already")
+    return left
 
 
-def _check_disk(jobs: list[Job], folder: Path) -> None:
-    needed = sum(len(job.entries) * 3 * job.size**2 for job in jobs)
+def _is_done(job: Job) -> bool:
+    """A shard's facts are written last; with ``stop``, one in which something was refused is done again."""
+    if not (job.folder / f"{job.shard}.json").exists() or not (job.folder / f"{job.shard}.npy").exists():
+        return False
+    if job.split == "train" and not (job.folder / f"{job.shard}.sums.npy").exists():
+        return False
+    try:
+        return not (job.stop and read_shard(job.folder, job.shard)["rejected"])
+    except (BadArtefact, KeyError):
+        return False
+
+
+def _check_disk(folder: Path, left: list[Job], size: int) -> None:
+    """Raises AlexNetError at once, not after hours, if there is clearly too little room."""
+    needed = sum(len(job.entries) * size * size * 3 for job in left)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise AlexNetError(
-            f"the dataset takes {needed / 1e9:,.1f} GB, {folder} has {free / 1e9:,.1f} GB free: free some, or use "
-            "--workspace on another disk"
+            f"the disk is too small: {folder} needs {needed / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free; "
+            "free some space, or use --workspace on another disk"
         )
 
 
-def _pack(path: Path, jobs: list[Job], workers: int | None, progress: Progress, total: int) -> int:
-    """Pack ``jobs`` on all cores; returns how many pictures. A shard is whole on disk or not there."""
-    if not jobs:
-        return 0
-    images, count = 0, min(workers or os.cpu_count() or 1, len(jobs))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context, _start_worker, (path,)) as pool:
+# The work
+
+
+def _pack(jobs: list[Job], workers: int, progress: Progress, total: int) -> int:
+    """Do ``jobs``, each in one worker process. Returns the number of pictures decoded."""
+    done = total - sum(len(job.entries) for job in jobs)
+    fresh, began = 0, time.monotonic()
+    with _stoppable():
+        for count in _in_processes(jobs, workers) if min(workers, len(jobs)) > 1 else map(_pack_shard, jobs):
+            fresh += count
+            rate = fresh / (time.monotonic() - began)
+            progress.advance("packing", done + fresh, total, f"{rate:,.0f} images/s")
+    return fresh
+
+
+def _in_processes(jobs: list[Job], workers: int) -> Iterator[int]:
+    with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), _start_worker) as pool:
         try:
-            for done, future in enumerate(as_completed([pool.submit(_pack_shard, job) for job in jobs]), 1):
-                images += future.result()
-                progress.advance("packing shards", total - len(jobs) + done, total)
+            with _ignored(signal.SIGINT):  # what is started now is not stopped by Ctrl-C, but by us
+                waiting = [pool.submit(_pack_shard, job) for job in jobs]
+            for future in as_completed(waiting):
+                yield future.result()
         except BrokenProcessPool:
             raise AlexNetError(
-                "a worker process died, perhaps for lack of memory: run the command again, with --workers 1"
+                "a worker process died, perhaps for lack of memory: the same command, with fewer --workers, goes on"
             ) from None
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise Interrupted("stopped; finished shards are kept: the same command goes on") from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return images
+        finally:
+            pool.shutdown(cancel_futures=True)  # the shards at work are finished: they count
 
 
-def _start_worker(path: Path) -> None:
-    global _source
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent tells us when to stop
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _source = open_source(path)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot tell its workers: watch it."""
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    assert parent is not None  # we were started by one
+
+    def die_with_parent() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=die_with_parent, daemon=True).start()
 
 
 def _pack_shard(job: Job) -> int:
-    assert _source is not None
+    """Decode a shard and write it; its facts last, for they make it whole. Returns the number of its entries."""
     images = np.empty((len(job.entries), job.size, job.size, 3), np.uint8)
     kept: list[Entry] = []
-    rejected = []
+    rejected, warned = [], 0
     for entry in job.entries:
         try:
-            images[len(kept)] = load_picture(_source.read(entry.file), job.size)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                images[len(kept)] = load_picture(read_place(entry.place), job.size)
             kept.append(entry)
+            warned += bool(caught)
         except BadPicture as error:
-            if job.on_bad == "stop":
-                raise BadPicture(f"{entry.file.name}: {error}") from None
-            rejected.append([entry.file.name, str(error)])
+            if job.stop:
+                raise BadPicture(f"{printable(entry.name)}: {error}") from None
+            rejected.append((entry.name, str(error)))
     images = images[: len(kept)]
     with written_whole(job.folder / f"{job.shard}.npy") as beside:
         np.save(beside, images, allow_pickle=False)
-    if job.shard.startswith("train"):
-        sums = Sums.of(images)
+    if job.split == "train":
         with written_whole(job.folder / f"{job.shard}.sums.npy") as beside:
-            np.save(beside, np.concatenate([sums.pixels.ravel(), sums.products.ravel()]))
+            np.save(beside, Sums.of(images).flat(), allow_pickle=False)
     facts = {
         "labels": [entry.label for entry in kept],
-        "names": [entry.file.name for entry in kept],
-        "rejected": rejected,
-        "digest": hashlib.sha256(images.tobytes()).hexdigest(),
+        "names": [printable(entry.name) for entry in kept],
+        "rejected": [[printable(name), reason] for name, reason in rejected],
+        "warned": warned,
+        "digest": hashlib.sha256(images.data).hexdigest(),
     }
     write_json(job.folder / f"{job.shard}.json", facts)
-    return len(kept)
+    return len(job.entries)
 
 
-def _finish(path: Path, listing: Listing, jobs: list[Job], folder: Path, size: int, digest: str) -> tuple[Dataset, int]:
-    """Sum up the shards, in their order, and write what makes the dataset whole."""
-    content = hashlib.sha256(json.dumps(listing.classes).encode())
-    total: Sums | None = None
-    counts, rejected, seen = dict.fromkeys(SPLITS, 0), [], set()
+def printable(name: str) -> str:
+    """A file's name as text, even if its bytes are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM become Interrupted, which says how to go on."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if in_main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; finished shards are kept: the same command goes on") from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# After
+
+
+def _finish(
+    path: Path, listing: Listing, jobs: list[Job], folder: Path, size: int, plan: str, progress: Progress
+) -> tuple[Dataset, int]:
+    """Statistics, `rejected.csv` and, last, `dataset.json`. Returns the dataset and how many pictures were rejected."""
+    digest = hashlib.sha256(json.dumps(listing.classes).encode())
+    sums = Sums.none(size)
+    counts = {split: np.zeros(len(listing.classes), np.int64) for split in SPLITS}
+    rejected: list[tuple[str, str]] = [(printable(name), reason) for name, reason in listing.rejected]
+    warned = 0
     for job in jobs:
         facts = read_shard(folder, job.shard)
-        split = job.shard.split("-")[0]
-        counts[split] += len(facts["labels"])
+        counts[job.split] += np.bincount(np.array(facts["labels"], np.int64), minlength=len(listing.classes))
         rejected += facts["rejected"]
-        seen |= {(split, label) for label in facts["labels"]}
-        content.update(json.dumps([split, facts["digest"], facts["labels"]]).encode())
-        if split == "train":
-            flat = np.load(folder / f"{job.shard}.sums.npy")
-            sums = Sums(
-                images=len(facts["labels"]), pixels=flat[:-9].reshape(size, size, 3), products=flat[-9:].reshape(3, 3)
-            )
-            if total is None:
-                total = sums
-            else:
-                total.add(sums)
-    for split, label in sorted({(entry.split, entry.label) for entry in listing.entries} - seen):
-        raise BadSource(
-            f"no picture of class {listing.classes[label]} in {split} could be read: mend or remove them "
-            f"({rejected[0][0]}: {rejected[0][1]})"
-        )
-    assert total is not None  # there is a training picture: `listing` saw to it
-    total.statistics().save(folder)
+        warned += facts["warned"]
+        digest.update(json.dumps([job.split, facts["digest"], facts["labels"]]).encode())
+        if job.split == "train":
+            sums.add(Sums.from_flat(len(facts["labels"]), np.load(folder / f"{job.shard}.sums.npy")))
     with written_whole(folder / "rejected.csv") as beside, open(beside, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["file", "reason"], *rejected])
+        csv.writer(file).writerows([("file", "reason"), *rejected])
+    _check_counts(counts, listing, folder)
+    if warned:
+        progress.note(f"{warned:,} pictures have damaged EXIF or other metadata; they are packed all the same")
+    sums.statistics().save(folder)
+    shards = {split: [job.shard for job in jobs if job.split == split] for split in SPLITS if counts[split].any()}
     write_json(
         folder / FILE,
         {
             "format": FORMAT,
             "image_size": size,
             "classes": listing.classes,
-            "counts": {split: count for split, count in counts.items() if count},
-            "source": {"path": str(path), "layout": listing.layout, "digest": digest, **listing.facts},
-            "fingerprint": content.hexdigest()[:16],
-            "shards": {
-                split: [job.shard for job in jobs if job.shard.startswith(split)] for split in counts if counts[split]
-            },
+            "words": listing.words,
+            "counts": {split: int(counts[split].sum()) for split in shards},
+            "source": {"path": printable(str(path)), "layout": listing.layout},
+            "fingerprint": digest.hexdigest()[:16],
+            "plan": plan,
+            "shards": shards,
         },
     )
     for job in jobs:
         (folder / f"{job.shard}.sums.npy").unlink(missing_ok=True)
-    (folder / PLAN).unlink()
+    (folder / PLAN).unlink(missing_ok=True)
     return Dataset.open(folder), len(rejected)
+
+
+def _check_counts(counts: dict[str, np.ndarray], listing: Listing, folder: Path) -> None:
+    """Raises BadSource if every picture of a class, or of a split, was refused."""
+    lost = [label for label, count in zip(listing.classes, counts["train"], strict=True) if not count]
+    if lost:
+        raise BadSource(f"no training picture of {lost[0]} could be read: {folder / 'rejected.csv'} says why")
+    if not counts["val"].any() and any(entry.split == "val" for entry in listing.entries):
+        raise BadSource(f"no validation picture could be read: {folder / 'rejected.csv'} says why")

@@ -1,284 +1,259 @@
-"""Where pictures come from: folders and archives, read in place; a source lists its files and reads their bytes."""
+"""Where pictures come from: folders and archives, read in place.
 
+A source is a table from names to places: which bytes of which file hold a picture. Any process can read a place
+without opening the archive again, and nothing is ever extracted: names are only names.
+"""
+
+import bz2
+import gzip
 import hashlib
+import lzma
 import os
+import shutil
+import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import IO, Any, NamedTuple
 
 from alexnet_cli.errors import BadPicture, BadSource
 
-DEFAULT_FRACTION = 0.1  # of each class, held out for validation where a source has no validation split
-SPLITS = ("train", "val", "test")
-UNLABELLED = "unlabelled"  # the one class of pictures that lie in no class folder
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".avif"}
+BYTES_LIMIT = 2**30  # of one picture's file
+SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".apng",
+    ".gif",
+    ".bmp",
+    ".dib",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".avif",
+}
+SUFFIXES |= {".jp2", ".j2k", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".ico"}
+SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+NO_PICTURES = {"readme", "license", "licence", "copying", "notice", "authors", "makefile"}  # files without a suffix
 
 
-@dataclass(frozen=True, kw_only=True)
-class File:
-    """A file of a source; its name is a name only, nothing is ever written to it."""
+class Place(NamedTuple):
+    """Where the bytes of one member of a source are."""
 
-    name: str  # within the source, folders separated by /
-    stamp: str  # changes when the file changes
-    offset: int = 0  # of its bytes within the archive, where the source reads them by it
-    size: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A picture that is to be packed."""
-
-    split: str
-    label: int
-    file: File
+    file: str
+    offset: int  # in a zip: of the member's own header
+    packed: int  # bytes there
+    length: int  # bytes when unpacked
+    stamp: str  # changes when the content does
+    zipped: int | None = None  # the zip's compression method; 0 is none, 8 is deflate, -1 encrypted
+    crc: int = 0  # in a zip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """All pictures of a source, in the order in which they are packed."""
-
-    layout: str
-    classes: list[str]
-    entries: list[Entry]
-    facts: dict[str, object] = field(default_factory=dict)  # what else the dataset should keep
-
-
-class Source(Protocol):
-    """A folder or an archive."""
-
-    def files(self) -> list[File]:
-        """Every file, whatever it is."""
-        ...
-
-    def folders(self) -> list[str]:
-        """Every folder, also empty ones, as far as the source knows."""
-        ...
-
-    def read(self, file: File) -> bytes:
-        """Its bytes. Raises BadPicture if they cannot be read."""
-        ...
-
-    def listing(self, val_fraction: float | None) -> Listing:
-        """Split and class of every picture. Raises BadSource."""
-        ...
+def read_place(place: Place) -> bytes:
+    """The bytes of a member. Raises BadPicture if they are not there."""
+    if place.length > BYTES_LIMIT:
+        raise BadPicture(f"a file of more than {BYTES_LIMIT:,} bytes")
+    try:
+        with open(place.file, "rb") as file:
+            file.seek(place.offset)
+            content = file.read(place.packed) if place.zipped is None else _unzip(file, place)
+    except (OSError, zlib.error, struct.error) as error:
+        raise BadPicture(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if len(content) < place.length:
+        raise BadPicture("cannot be read (the file ends within it)")
+    return content
 
 
-def open_source(path: Path) -> Source:
-    """The source at ``path``. Raises BadSource if it is none."""
-    from alexnet_cli.data import cifar, ilsvrc
-
-    if path.is_dir():
-        return ilsvrc.Ilsvrc(path) if ilsvrc.is_ilsvrc(path) else Folder(path)
-    if not path.exists():
-        raise BadSource(f"no folder or archive at {path}")
-    if zipfile.is_zipfile(path):
-        return Zip(path)
-    if tarfile.is_tarfile(path):
-        tar = Tar(path)
-        return cifar.Cifar10(tar) if cifar.is_cifar10(tar) else tar
-    raise BadSource(f"{path} is neither a folder nor a .zip nor a .tar: give one of pictures in class folders")
+def _unzip(file: IO[bytes], place: Place) -> bytes:
+    name, extra = struct.unpack("<26xHH", file.read(30))  # the lengths of what stands between header and data
+    file.seek(name + extra, os.SEEK_CUR)
+    content = file.read(place.packed)
+    if place.zipped == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, place.length + 1)
+    elif place.zipped != zipfile.ZIP_STORED:
+        raise BadPicture("encrypted" if place.zipped == -1 else f"zip compression {place.zipped} is not supported")
+    if zlib.crc32(content) != place.crc:
+        raise BadPicture("damaged in the archive (its checksum differs)")
+    return content
 
 
-class ClassFolders:
-    """Files whose folders say split and class; the common part of folders and archives."""
+@dataclass(kw_only=True)
+class Source:
+    """Files below a folder or members of an archive."""
 
-    def files(self) -> list[File]:
-        raise NotImplementedError
+    path: Path
+    places: dict[str, Place]
+    folders: list[str] = field(default_factory=list)  # also those without pictures
+    scratch: list[Any] = field(default_factory=list)  # temporary files that must live as long as the source
 
-    def folders(self) -> list[str]:
-        raise NotImplementedError
+    def names(self) -> list[str]:
+        """Of every file, pictures or not."""
+        return list(self.places)
 
-    def listing(self, val_fraction: float | None) -> Listing:
-        return from_folders(self.files(), self.folders(), val_fraction)
+    def read(self, name: str) -> bytes:
+        """Raises BadPicture if it cannot be read."""
+        return read_place(self.places[name])
 
+    def stamp(self, name: str) -> str:
+        """Changes when the file does."""
+        return self.places[name].stamp
 
-class Folder(ClassFolders):
-    """A folder on disk."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def files(self) -> list[File]:
-        found = []
-        for base, _, names in os.walk(self.path):  # does not follow links to folders: no loops
-            for name in names:
-                path = Path(base) / name
-                if path.is_file():
-                    facts = path.stat()
-                    stamp = f"{facts.st_size} {facts.st_mtime_ns}"
-                    found.append(File(name=path.relative_to(self.path).as_posix(), stamp=stamp))
-        return found
-
-    def folders(self) -> list[str]:
-        return [
-            (Path(base) / name).relative_to(self.path).as_posix()
-            for base, names, _ in os.walk(self.path)
-            for name in names
-        ]
-
-    def read(self, file: File) -> bytes:
-        try:
-            return (self.path / file.name).read_bytes()
-        except OSError as error:
-            raise BadPicture(f"cannot be read ({error.strerror})") from None
+    def close(self) -> None:
+        """Remove temporary files."""
+        for file in self.scratch:
+            file.close()
 
 
-class Zip(ClassFolders):
-    """A zip."""
+def open_source(path: Path, scratch: Path | None = None) -> Source:
+    """The source at ``path``; a compressed tar is unpacked into a temporary file in ``scratch``.
 
-    def __init__(self, path: Path) -> None:
-        try:
-            self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise BadSource(f"{path} is no zip that can be read ({error})") from None
-
-    def files(self) -> list[File]:
-        members = [member for member in self.archive.infolist() if not member.is_dir()]
-        return [File(name=member.filename, stamp=f"{member.file_size} {member.CRC}") for member in members]
-
-    def folders(self) -> list[str]:
-        return [member.filename.rstrip("/") for member in self.archive.infolist() if member.is_dir()]
-
-    def read(self, file: File) -> bytes:
-        try:
-            return self.archive.read(file.name)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-            raise BadPicture(f"cannot be read from the archive ({error})") from None
-
-
-class Tar(ClassFolders):
-    """A tar; a compressed one works too, but every reader has to unpack it from its beginning."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self.archive = tarfile.open(path)  # noqa: SIM115 - open as long as the source is
-            self.members = {member.name: member for member in self.archive}
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise BadSource(f"{path} is no tar that can be read ({error})") from None
-
-    def files(self) -> list[File]:
-        files = [member for member in self.members.values() if member.isreg()]
-        return [File(name=member.name, stamp=f"{member.size} {member.mtime}") for member in files]
-
-    def folders(self) -> list[str]:
-        return [member.name for member in self.members.values() if member.isdir()]
-
-    def read(self, file: File) -> bytes:
-        content = self.archive.extractfile(self.members[file.name])
-        assert content is not None  # only regular files are listed
-        try:
-            return content.read()
-        except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
-            raise BadPicture(f"cannot be read from the archive ({error})") from None
-
-
-def is_picture(file: File) -> bool:
-    """Whether a file may be a picture: hidden files and what systems leave in archives are not."""
-    return not _is_hidden(file.name) and PurePosixPath(file.name).suffix.lower() in SUFFIXES
-
-
-def _is_hidden(name: str) -> bool:
-    return any((part[0] == "." and part not in (".", "..")) or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-def from_folders(files: list[File], folders: list[str], val_fraction: float | None) -> Listing:
-    """Split and class of every file by the folders it lies in: [wrapper/][train|val|test/]class/...
-
-    Everything in a class folder counts as a picture, whatever its suffix: what is none is rejected when it is packed.
+    Raises BadSource if there is none, or it is damaged.
     """
-    files = sorted((file for file in files if not _is_hidden(file.name)), key=lambda file: file.name)
-    folders = [folder for folder in folders if not _is_hidden(folder)]
-    pictures = [file for file in files if is_picture(file)]
-    if not pictures:
-        raise BadSource("there are no pictures: give a folder of class folders, each with its pictures")
-    depth = _wrappers([PurePosixPath(file.name).parts[:-1] for file in pictures])
-    below = [parts[depth:] for parts in (PurePosixPath(folder).parts for folder in folders) if len(parts) > depth]
-    split_folders = {PurePosixPath(file.name).parts[depth] for file in pictures} | {parts[0] for parts in below}
-    splits = [split for split in SPLITS if split in split_folders] if "train" in split_folders else []
-    start = depth + 1 if splits else depth
-    entries: list[tuple[str, str, File]] = []  # split, class, file
-    for file in files:
-        parts = PurePosixPath(file.name).parts
-        split = parts[depth] if splits and len(parts) > depth + 1 else "train"
-        inside = len(parts) > start + 1
-        if splits and split not in splits:
-            if is_picture(file):
-                raise BadSource(f"{file.name} lies beside {' and '.join(splits)}: move it into one of them, or away")
-        elif inside:
-            entries.append((split, parts[start], file))
-        elif is_picture(file):
-            entries.append((split, UNLABELLED, file))
-    expected = {(parts[0], parts[1]) for parts in below if len(parts) > 1} if splits else set()
-    expected |= {(parts[0], "") for parts in below if len(parts) == 1 and parts[0] in splits}
-    expected |= set() if splits else {("train", parts[0]) for parts in below}
-    return _listing(entries, {one for one in expected if one[0] in SPLITS}, val_fraction)
+    try:
+        if path.is_dir():
+            return _folder(path)
+        with open(path, "rb") as file:
+            start = file.read(6)
+        if zipfile.is_zipfile(path):
+            return _zip(path)
+        if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start == b"\xfd7zXZ\x00":
+            return _compressed_tar(path, start, scratch)
+        if tarfile.is_tarfile(path):
+            places, folders = tar_members(path)
+            return Source(path=path, places=places, folders=folders)
+    except FileNotFoundError:
+        raise BadSource(f"no folder or archive at {path}") from None
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
+        raise BadSource(f"{path} is damaged ({error}): fetch or make it again") from None
+    except PermissionError as error:
+        raise BadSource(f"{error.filename or path} may not be read: {error.strerror}") from None
+    raise BadSource(f"{path} is neither a folder nor a .zip nor a .tar")
 
 
-def _wrappers(folders: list[tuple[str, ...]]) -> int:
-    """How many folders wrap everything: shared by all pictures, and neither a split nor the only class."""
-    depth = 0
-    while all(len(parts) > depth + 1 for parts in folders):
-        here = {parts[depth] for parts in folders}
-        if len(here) > 1 or here & set(SPLITS):
-            break
-        depth += 1
-    return depth
+def _folder(path: Path) -> Source:
+    places: dict[str, Place] = {}
+    folders = []
+
+    def walk(base: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+        facts = os.stat(base)
+        here = (facts.st_dev, facts.st_ino)
+        if here in above:  # a link to a folder that it lies in
+            return
+        for entry in sorted(os.scandir(base), key=lambda entry: entry.name):
+            name = prefix + entry.name
+            if entry.is_dir():
+                folders.append(name)
+                walk(entry.path, name + "/", above | {here})
+            elif entry.is_file():
+                facts = entry.stat()
+                stamp = f"{facts.st_size} {facts.st_mtime_ns}"
+                places[name] = Place(entry.path, 0, facts.st_size, facts.st_size, stamp)
+            elif entry.is_symlink():  # it leads nowhere: listed, so that it is refused and not passed over
+                places[name] = Place(entry.path, 0, 0, 0, "")
+
+    walk(str(path), "", frozenset())
+    return Source(path=path, places=places, folders=folders)
 
 
-def _listing(
-    entries: list[tuple[str, str, File]], expected: set[tuple[str, str]], val_fraction: float | None
-) -> Listing:
-    """Check what was found, ``expected`` being the folders that should have pictures, and number the classes."""
-    found = {(split, name) for split, name, _ in entries}
-    for split, name in sorted(expected):
-        if name and (split, name) not in found:
-            raise BadSource(f"class {name} has no pictures in {split}: add some, or remove its folder")
-        if not name and not any(one == split for one, _ in found):
-            raise BadSource(f"{split} has no pictures: add some, or remove the folder")
-    names = {name for _, name in found}
-    if UNLABELLED in names and len(names) > 1:
-        split = next(split for split, name, _ in entries if name == UNLABELLED)
-        raise BadSource(
-            f"{split} has pictures outside of class folders, so their classes are unknown: sort them into class "
-            "folders (for ImageNet's own archives give the folder with the tars and the devkit)"
+def _zip(path: Path) -> Source:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    places = {
+        member.filename: Place(
+            str(path),
+            member.header_offset,
+            member.compress_size,
+            member.file_size,
+            f"{member.file_size} {member.CRC}",
+            -1 if member.flag_bits & 1 else member.compress_type,
+            member.CRC,
         )
-    trained = {name for split, name in found if split == "train"}
-    if names - trained:
-        raise BadSource(f"class {min(names - trained)} has no training pictures: add some, or remove it from the rest")
-    classes = sorted(names)
-    number = {name: label for label, name in enumerate(classes)}
-    numbered = [Entry(split=split, label=number[name], file=file) for split, name, file in entries]
-    flat = classes == [UNLABELLED]
-    return Listing(
-        layout="flat" if flat else "folders",
-        classes=classes,
-        entries=numbered if flat else with_validation(numbered, val_fraction),
-    )
+        for member in members
+        if not member.is_dir()
+    }
+    return Source(path=path, places=places, folders=[member.filename for member in members if member.is_dir()])
 
 
-def with_validation(entries: list[Entry], fraction: float | None) -> list[Entry]:
-    """The entries in the order of SPLITS; ``fraction`` of each class's training ones held out, replacing any val."""
-    by_split = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
-    if fraction is None:
-        fraction = 0.0 if by_split["val"] else DEFAULT_FRACTION
-    if fraction > 0:
-        held = _held_out(by_split["train"], fraction)
-        by_split["val"] = [replace(entry, split="val") for entry in by_split["train"] if entry.file.name in held]
-        by_split["train"] = [entry for entry in by_split["train"] if entry.file.name not in held]
-    return [entry for split in SPLITS for entry in by_split[split]]
+def tar_members(path: Path) -> tuple[dict[str, Place], list[str]]:
+    """Files and folders in an uncompressed tar; a tar in it counts as a folder of its members, as in ILSVRC."""
+    with open(path, "rb") as file:
+        return _tar_members(file, str(path), 0)
 
 
-def _held_out(entries: Iterable[Entry], fraction: float) -> set[str]:
-    """Names of the share of each class that hash lowest: the same whatever else is there; one of each class stays."""
-    by_class: dict[int, list[str]] = {}
-    for entry in entries:
-        by_class.setdefault(entry.label, []).append(entry.file.name)
-    held: set[str] = set()
-    for names in by_class.values():
-        count = min(max(1, round(len(names) * fraction)), len(names) - 1)
-        held |= set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count])
-    return held
+def _tar_members(file: IO[bytes], path: str, start: int) -> tuple[dict[str, Place], list[str]]:
+    places: dict[str, Place] = {}
+    folders = []
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # it would keep them all: gigabytes for ILSVRC
+            offset = start + member.offset_data
+            if member.isreg() and member.name.endswith(".tar"):
+                inner = archive.extractfile(member)
+                assert inner is not None  # it is a regular file
+                name = member.name.removesuffix(".tar")
+                folders.append(name)
+                places |= {f"{name}/{key}": place for key, place in _tar_members(inner, path, offset)[0].items()}
+            elif member.isreg():
+                places[member.name] = Place(path, offset, member.size, member.size, f"{member.size} {member.mtime}")
+            elif member.islnk() and member.linkname in places:
+                places[member.name] = places[member.linkname]
+            elif member.isdir():
+                folders.append(member.name)
+    return places, folders
+
+
+def _compressed_tar(path: Path, start: bytes, scratch: Path | None) -> Source:
+    """Reading it in place would mean to unpack everything before a picture, for every picture: it is unpacked once."""
+    opened: Any = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}[start[:2]]
+    temporary = temporary_file(scratch)
+    with opened(path, "rb") as packed:
+        shutil.copyfileobj(packed, temporary, 2**20)
+    temporary.flush()
+    unpacked = Path(temporary.name)
+    if not tarfile.is_tarfile(unpacked):
+        raise BadSource(f"{path} is compressed, but no tar is in it")
+    places, folders = tar_members(unpacked)
+    return Source(path=path, places=places, folders=folders, scratch=[temporary])
+
+
+def temporary_file(scratch: Path | None) -> Any:
+    """A file in ``scratch`` that is gone when nobody holds it any more."""
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+    return tempfile.NamedTemporaryFile(prefix=f".source-{os.getpid()}-", dir=scratch)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a name may be a picture's; whether it is one shows when it is decoded."""
+    path = PurePosixPath(name)
+    suffix = path.suffix.lower()
+    return not is_hidden(name) and (suffix in SUFFIXES or (not suffix and path.name.lower() not in NO_PICTURES))
+
+
+def is_hidden(name: str) -> bool:
+    """Hidden files and folders, and what systems leave in folders and archives."""
+    parts = PurePosixPath(name).parts
+    return any((part.startswith(".") and part != "..") or part in SYSTEM for part in parts)
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a member's name is absolute or climbs out of its archive."""
+    return name.startswith(("/", "\\")) or ".." in PurePosixPath(name).parts
+
+
+def shown(names: Iterable[str], most: int = 3) -> str:
+    """A few names, for a message."""
+    some = sorted(names)
+    return ", ".join(some[:most]) + (f" and {len(some) - most:,} more" if len(some) > most else "")
+
+
+def held_out(names: list[str], fraction: float) -> set[str]:
+    """The share of a class's pictures to validate on: those whose names hash lowest; one stays to train on."""
+    count = min(max(1, round(len(names) * fraction)), len(names) - 1)
+    return set(sorted(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())[:count])

@@ -48,19 +48,36 @@ class Sums:
     products: np.ndarray  # (3, 3) float64, sum over all pixels of the outer products of their colours
 
     @classmethod
+    def none(cls, size: int) -> "Sums":
+        """Of no images yet, of ``size`` pixels."""
+        return cls(images=0, pixels=np.zeros((size, size, 3)), products=np.zeros((3, 3)))
+
+    @classmethod
     def of(cls, images: np.ndarray) -> "Sums":
         """Of ``images`` (N, S, S, 3) uint8."""
-        products = np.zeros((3, 3))
+        sums = cls.none(images.shape[1])
         for image in images:
-            colours = image.reshape(-1, 3).astype(np.float64)
-            products += colours.T @ colours
-        return cls(images=len(images), pixels=images.sum(axis=0, dtype=np.float64), products=products)
+            colours = image.reshape(-1, 3).astype(np.float64)  # (S*S, 3)
+            sums.pixels += image
+            sums.products += colours.T @ colours
+        sums.images = len(images)
+        return sums
 
     def add(self, other: "Sums") -> None:
         """Take in the images of ``other``."""
         self.images += other.images
         self.pixels += other.pixels
         self.products += other.products
+
+    def flat(self) -> np.ndarray:
+        """(S*S*3 + 9,) float64, to keep on disk."""
+        return np.concatenate([self.pixels.ravel(), self.products.ravel()])
+
+    @classmethod
+    def from_flat(cls, images: int, flat: np.ndarray) -> "Sums":
+        """What `flat` gave, of ``images`` images."""
+        size = round(((len(flat) - 9) / 3) ** 0.5)
+        return cls(images=images, pixels=flat[:-9].reshape(size, size, 3), products=flat[-9:].reshape(3, 3))
 
     def statistics(self) -> Statistics:
         """Of all images taken in."""

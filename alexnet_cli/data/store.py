@@ -1,6 +1,7 @@
 """A packed dataset on disk: uint8 shards that are memory-mapped, with labels, names and statistics."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,20 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, positions: np.ndarray) -> np.ndarray:
-        """Images at ``positions`` (B,), any order: (B, S, S, 3) uint8."""
-        starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
-        of_shard = np.searchsorted(starts, positions, side="right") - 1
-        images = np.empty((len(positions), *self.shards[0].shape[1:]), np.uint8)
-        for image, position, shard in zip(images, positions, of_shard, strict=True):
-            image[:] = self.shards[shard][position - starts[shard]]
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.cumsum([0, *(len(shard) for shard in self.shards)])
+
+    def read(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Images at ``positions`` (B,), any order: (B, S, S, 3) uint8, written to ``out`` if one is given."""
+        positions = np.asarray(positions, np.int64)
+        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
+            raise IndexError(f"positions from 0 to {len(self) - 1}, not {positions.min()} to {positions.max()}")
+        of_shard = np.searchsorted(self._starts, positions, side="right") - 1
+        within = positions - self._starts[of_shard]
+        images = np.empty((len(positions), *self.shards[0].shape[1:]), np.uint8) if out is None else out
+        for image, shard, row in zip(images, of_shard.tolist(), within.tolist(), strict=True):
+            image[:] = self.shards[shard][row]
         return images
 
 
@@ -47,6 +55,7 @@ class Dataset:
     source: dict[str, object]  # path, layout ("folders", "flat", "ilsvrc-2012", "cifar-10", ...)
     fingerprint: str  # of images, labels and classes
     shards: dict[str, list[str]] = field(default_factory=dict)  # split -> its shards' names
+    words: dict[str, str] = field(default_factory=dict)  # what a class's name means, where the source says
 
     @classmethod
     def open(cls, path: Path) -> "Dataset":
@@ -54,7 +63,8 @@ class Dataset:
         content = read_json(path / FILE, what="dataset")
         check_format(content.get("format"), FORMAT, path / FILE)
         try:
-            known = {key: content[key] for key in cls.__dataclass_fields__ if key not in ("path", "name")}
+            needed = set(cls.__dataclass_fields__) - {"path", "name", "words"}
+            known = {key: content[key] for key in needed} | {"words": content.get("words", {})}
         except KeyError as error:
             raise BadArtefact(f"{path / FILE} is damaged (no {error}): prep the dataset again") from None
         return cls(path=path, name=path.resolve().name, **known)
@@ -78,7 +88,8 @@ class Dataset:
     def _map(self, shard: str, images: int) -> np.ndarray:
         path = self.path / f"{shard}.npy"
         try:
-            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            # A plain view: indexing a numpy memmap makes a new one of them every time, which costs.
+            array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError) as error:
             raise BadArtefact(f"{path} is missing or damaged ({error}): prep the dataset again") from None
         if array.shape != (images, self.image_size, self.image_size, 3) or array.dtype != np.uint8:
