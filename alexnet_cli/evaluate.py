@@ -12,6 +12,7 @@ import torch
 from alexnet_cli.data.augment import Eye, view
 from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.progress import SILENT, Progress
@@ -41,6 +42,7 @@ class Network:
 
     @classmethod
     def of(cls, model: Model, device: torch.device) -> "Network":
+        keep_freed_memory()
         eye = Eye(model.recipe.image, model.mean_image, device)
         return cls(model.net.to(device).eval(), eye, model.classes)
 

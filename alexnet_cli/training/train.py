@@ -127,7 +127,7 @@ class Run:
             rate = learning_rate(training, at.epoch + (at.step + 1) / steps, self.validation_errors)
             self._update(batch, draws, rate)
             at.step, at.seconds = at.step + 1, time.monotonic() - began
-            self._report(batch.rows.stop, rate, steps)
+            self._report(batch.rows.stop, rate)
             if stop.is_set():
                 self._save()
                 raise Interrupted(f"stopped and saved in epoch {at.epoch + 1}; go on with: {self.resume_command}")
@@ -153,13 +153,14 @@ class Run:
         at.loss += value * len(batch.labels)
         at.wrong += int((logits.argmax(1) != batch.labels).sum())
 
-    def _report(self, done: int, rate: float, steps: int) -> None:
+    def _report(self, done: int, rate: float) -> None:
         at = self.position
         speed = done / max(at.seconds, 1e-9)
         left = (len(self.split) - done + (self.recipe.training.epochs - at.epoch - 1) * len(self.split)) / speed
+        at_most = " at most" if self.recipe.training.schedule == "plateau" else ""
         detail = (
             f"loss {at.loss / done:.3f}  top-1 error {at.wrong / done:.1%}  {speed:.0f} images/s  "
-            f"learning rate {rate:.2g}  {_duration(left)} left at most"
+            f"learning rate {rate:.2g}  {_duration(left)} left{at_most}"
         )
         self.progress.advance(f"epoch {at.epoch + 1}/{self.recipe.training.epochs}", done, len(self.split), detail)
 
