@@ -306,7 +306,7 @@ def search(
         console.note(f"{asked.facts['unfinished']:,} pictures are not in the index yet: run `alexnet index` again")
     answers = find(asked, _runtime(space, path, console, pictures=len(images)), images, k)
     if sheet or page:
-        _draw(answers, asked, sheet, page, model_name(path))
+        _draw(answers, asked, sheet, page, model_name(path), console)
     if as_json:
         queries = [answer.as_json() for answer in answers]
         show_json({"index": asked.path.name, "model": model_name(path), "queries": queries})
@@ -316,7 +316,9 @@ def search(
         show_table(f"nearest to {answer.path}", ["", "class", "distance", "picture"], rows)
 
 
-def _draw(answers: "list[Answer]", asked: "Index", sheet: Path | None, page: Path | None, model: str) -> None:
+def _draw(
+    answers: "list[Answer]", asked: "Index", sheet: Path | None, page: Path | None, model: str, console: Console
+) -> None:
     from alexnet_cli.figures.page import write_page
     from alexnet_cli.figures.sheet import draw_sheet, thumbnails
     from alexnet_cli.retrieval.pictures import open_pictures
@@ -328,8 +330,10 @@ def _draw(answers: "list[Answer]", asked: "Index", sheet: Path | None, page: Pat
     rows = thumbnails(answers, pictures, asked.facts["image_size"])
     if sheet:
         draw_sheet(answers, rows, sheet)
+        console.note(f"wrote {sheet}")
     if page:
         write_page(answers, rows, page, index=asked.path.name, model=model)
+        console.note(f"wrote {page}")
 
 
 def _runtime(space: Workspace, path: Path, console: Console, pictures: int | None = None) -> "Runtime":

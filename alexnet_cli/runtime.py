@@ -92,7 +92,9 @@ class Runtime:
 
 
 def model_name(path: Path) -> str:
-    """What the model in a folder or ONNX file is called."""
+    """What the model in a folder or ONNX file is called; a `model.onnx` goes by its folder."""
+    if path.name == "model.onnx":
+        return path.resolve().parent.name
     return path.stem if path.suffix == ".onnx" else path.resolve().name
 
 

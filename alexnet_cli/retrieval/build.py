@@ -77,7 +77,8 @@ def build(
         plan = _plan(old, pictures.all())
         if old is not None and plan.nothing_to_do:
             progress.note(f"all {len(old):,} pictures are in {folder} already")
-            return Built(images=len(old), added=0, kept=len(old), removed=0, refused=[], images_per_second=0.0)
+            refused = [(picture.name, reason) for picture, reason in plan.refused]
+            return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
         _announce(plan, runtime.features, folder, progress)
         return _update(old, plan, pictures, runtime, folder, model, progress)
 
@@ -86,6 +87,7 @@ def build(
 class _Plan:
     everything: int
     kept: list[tuple[int, Picture]]  # row in the old index
+    refused: list[tuple[Picture, str]]  # before, for a reason, and unchanged since
     fresh: list[Picture]  # new or changed
     removed: int
     same_labels: bool
@@ -98,18 +100,23 @@ class _Plan:
 def _plan(old: Index | None, everything: list[Picture]) -> _Plan:
     """What of ``everything`` is in ``old`` as it is now, and what is not."""
     known = {} if old is None else {name: (row, label, stamp) for row, name, label, stamp in old.rows()}
-    fresh, kept, same_labels = [], [], True
+    refusals = {} if old is None else {name: (reason, stamp) for name, reason, stamp in old.refused()}
+    fresh, refused, kept, same_labels = [], [], [], True
     for picture in everything:
         row, label, stamp = known.get(picture.name, (-1, None, None))
         if stamp == picture.stamp:
             kept.append((row, picture))
             same_labels &= label == picture.label
+        elif refusals.get(picture.name, ("", None))[1] == picture.stamp:
+            refused.append((picture, refusals[picture.name][0]))
         else:
             fresh.append(picture)
     removed = len(known.keys() - {picture.name for picture in everything})
     # By row, so that the old vectors are read in one go from front to back.
     kept.sort(key=lambda pair: pair[0])
-    return _Plan(everything=len(everything), kept=kept, fresh=fresh, removed=removed, same_labels=same_labels)
+    return _Plan(
+        everything=len(everything), kept=kept, refused=refused, fresh=fresh, removed=removed, same_labels=same_labels
+    )
 
 
 def _announce(plan: _Plan, features: int, folder: Path, progress: Progress) -> None:
@@ -138,7 +145,6 @@ def _update(
     """Write the next generation, and let it take the place of the old one."""
     generation = secrets.token_hex(4)
     files = {name: of_generation(folder, name, generation) for name in (VECTORS, TABLE)}
-    refused: list[tuple[str, str]] = []
     began, stopped = time.monotonic(), False
     with (
         written_whole(files[VECTORS]) as vectors,
@@ -147,15 +153,17 @@ def _update(
     ):
         if old is not None:
             _copy(old, plan.kept, rows)
+        for picture, reason in plan.refused:
+            rows.refuse(picture, reason)
         try:
-            _embed(pictures, plan.fresh, runtime, rows, refused, progress)
+            _embed(pictures, plan.fresh, runtime, rows, progress)
         except KeyboardInterrupt:
             stopped = True
         if not rows.count:
-            raise Interrupted("stopped before the first pictures were embedded") if stopped else _nothing(refused)
+            raise Interrupted("stopped before the first pictures were embedded") if stopped else _nothing(rows)
         rows.finish()
     seconds = time.monotonic() - began
-    left = plan.everything - rows.count - len(refused)
+    left = plan.everything - rows.count - len(rows.refused)
     facts = _facts(pictures, runtime, model) | {"unfinished": left, "generation": generation}
     facts |= {"count": rows.count, "dimension": runtime.features, **_measured(files[VECTORS])}
     facts["bytes"] = {name: file.stat().st_size for name, file in files.items()}
@@ -171,7 +179,7 @@ def _update(
         added=added,
         kept=len(plan.kept),
         removed=plan.removed,
-        refused=refused,
+        refused=rows.refused,
         images_per_second=added / seconds if added else 0.0,
     )
 
@@ -188,11 +196,13 @@ class _Rows:
 
         self.header = bytes(faiss.serialize_index(faiss.IndexFlatL2(dimension)))
         self.dimension, self.count = dimension, 0
+        self.refused: list[tuple[str, str]] = []  # name, reason
         self.file = open(vectors, "wb")  # noqa: SIM115 - closed by close
         self.file.write(self.header)
         self.table = sqlite3.connect(table)
         self.table.execute("PRAGMA journal_mode = OFF")  # it is renamed when whole, or thrown away
         self.table.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
+        self.table.execute("CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)")
 
     def add(self, pictures: Sequence[Picture], vectors: np.ndarray) -> None:
         """``vectors`` (n, D) float32 of ``pictures`` (n,)."""
@@ -200,6 +210,11 @@ class _Rows:
         lines = ((self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures))
         self.table.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", lines)
         self.count += len(pictures)
+
+    def refuse(self, picture: Picture, reason: str) -> None:
+        """Note that ``picture`` cannot be embedded; it is tried again when it has changed."""
+        self.table.execute("INSERT INTO refused VALUES (?, ?, ?)", (picture.name, reason, picture.stamp))
+        self.refused.append((picture.name, reason))
 
     def finish(self) -> None:
         """Make both files whole; an `add` that was cut short leaves nothing in them."""
@@ -228,10 +243,9 @@ def _embed(
     wanted: list[Picture],
     runtime: Runtime,
     rows: _Rows,
-    refused: list[tuple[str, str]],
     progress: Progress,
 ) -> None:
-    """Add fc7 of ``wanted`` to ``rows``, those that cannot be decoded to ``refused``."""
+    """Add fc7 of ``wanted`` to ``rows``, or the reason why there is none."""
     done = 0
     for part, loaded in batches(pictures, wanted, BATCH, runtime.image_size):
         both = list(zip(part, loaded, strict=True))
@@ -239,14 +253,16 @@ def _embed(
         if good:
             _, fc7 = runtime.run(np.stack([pixels for _, pixels in good]))
             rows.add([one for one, _ in good], fc7)
-        refused += [(one.name, reason) for one, reason in both if isinstance(reason, str)]
+        for one, reason in both:
+            if isinstance(reason, str):
+                rows.refuse(one, reason)
         done += len(part)
         progress.advance("embedding", done, len(wanted))
 
 
-def _nothing(refused: list[tuple[str, str]]) -> BadSource:
-    name, reason = refused[0]
-    return BadSource(f"none of {len(refused):,} pictures could be embedded ({name}: {reason})")
+def _nothing(rows: _Rows) -> BadSource:
+    name, reason = rows.refused[0]
+    return BadSource(f"none of {len(rows.refused):,} pictures could be embedded ({name}: {reason})")
 
 
 def _old(folder: Path, pictures: Pictures, runtime: Runtime) -> Index | None:
@@ -327,14 +343,16 @@ def _alone(folder: Path) -> Iterator[None]:
     """One process at a time updates an index; SQLite's lock ends with its process. Raises AlexNetError."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / ".lock"
-    with contextlib.closing(sqlite3.connect(lock, timeout=0, isolation_level=None)) as connection:
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            raise AlexNetError(f"another process is updating {folder}: wait for it to end") from None
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # if it made nothing
+    connection = sqlite3.connect(lock, timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:
+        connection.close()
+        raise AlexNetError(f"another process is updating {folder}: wait for it to end") from None
+    try:
+        yield
+    finally:
+        connection.close()
+        lock.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if it made nothing

@@ -118,6 +118,10 @@ class Index:
         """Row, name, label and stamp of every picture."""
         yield from self.table.execute("SELECT row, path, label, stamp FROM images ORDER BY row")
 
+    def refused(self) -> Iterator[tuple[str, str, str]]:
+        """Name, reason and stamp of every picture of the source that could not be embedded."""
+        yield from self.table.execute("SELECT path, reason, stamp FROM refused")
+
     def close(self) -> None:
         """Let go of the files."""
         self.table.close()

@@ -67,6 +67,9 @@ class Files:
         names = sorted({name for name in self.files.names() if is_picture(name)})
         if not names:
             raise BadSource(f"no pictures in {self.source}: name a folder, a .zip or a .tar that has some")
+        for name in names:
+            if any("\ud800" <= letter <= "\udfff" for letter in name):
+                raise BadSource(f"the name {name!a} in {self.source} is not UTF-8: rename it")
         return [
             Picture(name=name, label=label, stamp=self._stamp(name))
             for name, label in zip(names, labels(names), strict=True)

@@ -1,0 +1,404 @@
+"""`alexnet index`: what is embedded, kept, dropped and refused; what survives damage, a crash and Ctrl-C."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from onnx_files import SIZE, write_onnx
+from PIL import Image
+
+from alexnet_cli.cli import main
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted
+from alexnet_cli.progress import Progress
+from alexnet_cli.retrieval import build as building
+from alexnet_cli.retrieval.build import Built, build
+from alexnet_cli.retrieval.index import Index
+from alexnet_cli.retrieval.pictures import Files, labels, open_pictures
+from alexnet_cli.runtime import Runtime
+
+
+def picture(path: Path, seed: int) -> Path:
+    """Smooth random colours, different for every ``seed``."""
+    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3)).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(small).resize((60, 48), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def folder_of_classes(root: Path, count: int = 6) -> Path:
+    """``count`` pictures in each of `cat` and `dog`."""
+    for i in range(count):
+        picture(root / "cat" / f"{i}.png", i)
+        picture(root / "dog" / f"{i}.png", 100 + i)
+    return root
+
+
+@pytest.fixture
+def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace, the current folder, with a model `m.onnx` and a folder `photos`."""
+    monkeypatch.chdir(tmp_path)
+    write_onnx(tmp_path / "m.onnx")
+    folder_of_classes(tmp_path / "photos")
+    return tmp_path
+
+
+def update(source: str = "photos", model: str = "m.onnx", name: str = "photos") -> Built:
+    path = Path(model)
+    return build(open_pictures(Path(source)), Runtime.open(path), Path("indexes") / name, model=path)
+
+
+def counts(built: Built) -> tuple[int, int, int, int, int]:
+    return built.images, built.added, built.kept, built.removed, len(built.refused)
+
+
+def content(name: str = "photos") -> dict[str, tuple[str | None, bytes]]:
+    """Name -> (label, vector) of everything in an index."""
+    index = Index.open(Path("indexes") / name)
+    found = {path: (label, index.vectors.reconstruct(row).tobytes()) for row, path, label, _ in index.rows()}
+    index.close()
+    return found
+
+
+def test_a_folder(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (space / "photos/cat/bad.jpg").write_text("no picture")
+    assert main(["index", "photos", "--model", "m.onnx"]) == 0
+    out, err = capsys.readouterr()
+    assert out == (
+        "index indexes/photos: 12 pictures (12 added, 0 kept, 0 removed, 1 refused)\nNext: alexnet search IMAGE\n"
+    )
+    assert err.count("refused cat/bad.jpg: not a picture") == 1
+    assert "13 pictures, 13 to embed: 24 features of 4 bytes each make an index of 0 MB on disk" in err
+    facts = json.loads(Path("indexes/photos/index.json").read_text())
+    assert {key: facts[key] for key in ("format", "kind", "metric", "count", "dimension", "model", "recall_at_10")} == {
+        "format": 1,
+        "kind": "flat",
+        "metric": "euclidean",
+        "count": 12,
+        "dimension": 24,
+        "model": "m",
+        "recall_at_10": 1.0,
+    }
+    assert sorted(os.listdir("indexes/photos")) == ["images.sqlite", "index.faiss", "index.json"]
+
+
+def test_json_is_all_there_is_on_standard_output(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "photos", "--model", "m.onnx", "--out", "mine", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told.pop("images_per_second") > 0
+    assert told == {"index": "mine", "model": "m", "images": 12, "added": 12, "kept": 0, "removed": 0, "refused": 0}
+
+
+def test_vectors_are_fc7_of_the_pictures(space: Path) -> None:
+    update()
+    pictures, runtime = open_pictures(Path("photos")), Runtime.open(Path("m.onnx"))
+    for name, (label, vector) in content().items():
+        _, fc7 = runtime.run(np.stack(pictures.load([name], SIZE)))
+        np.testing.assert_allclose(np.frombuffer(vector, np.float32), fc7[0], rtol=1e-4, atol=1e-5)
+        assert label == name.split("/")[0]
+
+
+def test_a_file_faiss_wrote_has_the_same_bytes(space: Path, tmp_path: Path) -> None:
+    update()
+    flat = faiss.read_index("indexes/photos/index.faiss")
+    again = faiss.IndexFlatL2(flat.d)
+    again.add(flat.reconstruct_n(0, flat.ntotal))
+    faiss.write_index(again, str(tmp_path / "again.faiss"))
+    assert (tmp_path / "again.faiss").read_bytes() == Path("indexes/photos/index.faiss").read_bytes()
+
+
+def test_an_update_embeds_what_is_new_or_changed_and_drops_what_is_gone(space: Path) -> None:
+    assert counts(update()) == (12, 12, 0, 0, 0)
+    before = content()
+    assert counts(update()) == (12, 0, 12, 0, 0)
+    picture(space / "photos/owl/new.png", 7)
+    picture(space / "photos/cat/0.png", 8)  # changed
+    (space / "photos/dog/3.png").unlink()
+    (space / "photos/dog/4.png").write_text("no picture any more")
+    assert counts(update()) == (11, 2, 9, 1, 1)
+    after = content()
+    assert set(after) == set(before) - {"dog/3.png", "dog/4.png"} | {"owl/new.png"}
+    same = set(after) - {"cat/0.png", "owl/new.png"}
+    assert all(after[name] == before[name] for name in same)
+    assert after["cat/0.png"] != before["cat/0.png"]
+    shutil.rmtree("indexes")
+    assert counts(update()) == (11, 11, 0, 0, 1)  # from nothing it is the same index
+    assert {name: label for name, (label, _) in content().items()} == {
+        name: label for name, (label, _) in after.items()
+    }
+    for name, (_, vector) in content().items():
+        np.testing.assert_allclose(
+            np.frombuffer(vector, "f4"), np.frombuffer(after[name][1], "f4"), rtol=1e-4, atol=1e-5
+        )
+
+
+class Asked(Files):
+    """A folder that remembers what was loaded from it."""
+
+    def __init__(self, path: Path) -> None:
+        files = open_pictures(path)
+        assert isinstance(files, Files)
+        super().__init__(path, files.files)
+        self.loaded: list[str] = []
+
+    def load(self, names: "list[str]", size: int) -> "list[np.ndarray | str]":  # type: ignore[override]
+        self.loaded += names
+        return super().load(names, size)
+
+
+def test_an_update_loads_nothing_twice(space: Path) -> None:
+    (space / "photos/cat/bad.jpg").write_text("no picture")
+    update()
+    asked = Asked(Path("photos"))
+    built = build(asked, Runtime.open(Path("m.onnx")), Path("indexes/photos"), model=Path("m.onnx"))
+    assert (counts(built), asked.loaded) == ((12, 0, 12, 0, 1), [])
+    picture(space / "photos/cat/bad.jpg", 5)
+    asked = Asked(Path("photos"))
+    built = build(asked, Runtime.open(Path("m.onnx")), Path("indexes/photos"), model=Path("m.onnx"))
+    assert (counts(built), asked.loaded) == ((13, 1, 12, 0, 0), ["cat/bad.jpg"])
+
+
+def test_a_moved_class_changes_its_label_only(space: Path) -> None:
+    update()
+    for path in (space / "photos").iterdir():
+        path.rename(space / f"{path.name}-2")
+    (space / "cat-2").rename(space / "photos/pug")
+    assert counts(update()) == (6, 6, 0, 12, 0)
+    assert {label for label, _ in content().values()} == {"pug"}
+
+
+def archive(space: Path, kind: str) -> str:
+    name = f"photos.{kind}"
+    files = sorted(path for path in (space / "photos").rglob("*.png"))
+    if kind == "zip":
+        with zipfile.ZipFile(space / name, "w") as zipped:
+            for path in files:
+                zipped.write(path, path.relative_to(space))
+    else:
+        with tarfile.open(space / name, "w") as tar:
+            for path in files:
+                tar.add(path, path.relative_to(space))
+    return name
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_is_the_same_as_its_folder(space: Path, kind: str) -> None:
+    update()
+    folder = content()
+    name = archive(space, kind)
+    assert counts(update(name, name="packed")) == (12, 12, 0, 0, 0)
+    assert content("packed") == {f"photos/{path}": rest for path, rest in folder.items()}
+    assert counts(update(name, name="packed")) == (12, 0, 12, 0, 0)
+
+
+def test_a_dataset_gives_its_training_pictures(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = prepare(Path("photos"), Path("data/pets"), size=SIZE, workers=1)
+    assert main(["index", "--model", "m.onnx"]) == 0
+    assert "indexing data/pets into indexes/pets with model m.onnx" in capsys.readouterr().err
+    split = made.dataset.split("train")
+    runtime = Runtime.open(Path("m.onnx"))
+    _, fc7 = runtime.run(split.read(np.arange(len(split))))
+    found = content("pets")
+    assert len(found) == len(split)
+    for name, label, vector in zip(split.names, split.labels, fc7, strict=True):
+        assert found[name][0] == made.dataset.classes[label]
+        np.testing.assert_allclose(np.frombuffer(found[name][1], np.float32), vector, rtol=1e-4, atol=1e-5)
+
+
+def test_labels() -> None:
+    assert labels(["cat/1.png", "dog/old/2.png"]) == ["cat", "dog"]
+    assert labels(["a.png", "b.png"]) == [None, None]
+    assert labels(["a.png", "cat/b.png"]) == [None, "cat"]
+    assert labels(["cat/a.png", "cat/b.png"]) == ["cat", "cat"]
+    assert labels(["pets/train/cat/1.png", "pets/val/cat/2.png", "pets/val/dog/2.png"]) == ["cat", "cat", "dog"]
+    assert labels(["wrap/cat/1.png", "wrap/dog/1.png"]) == ["cat", "dog"]
+
+
+def error_of(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of a command that fails."""
+    capsys.readouterr()
+    assert main(list(arguments)) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("error: ") == 1
+    return err[err.index("error: ") + 7 :].rstrip("\n")
+
+
+def test_what_cannot_be_indexed(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*arguments: str) -> str:
+        return error_of("index", *arguments, "--model", "m.onnx", capsys=capsys)
+
+    Path("empty").mkdir()
+    picture(Path("text/a.png"), 0).write_text("no picture")
+    assert fails("empty").startswith("no pictures in empty")
+    assert fails("gone").startswith("no folder or archive at gone")
+    assert fails("m.onnx").startswith("m.onnx is neither a folder nor a .zip nor a .tar")
+    assert fails("text").startswith("none of 1 pictures could be embedded (a.png: not a picture")
+    assert fails("photos", "--kind", "hnsw") == "no kind 'hnsw' of index: there is flat"
+    assert fails().startswith("no dataset in data yet")
+    assert not list(Path("indexes").iterdir())
+
+
+def test_another_model_or_source_is_refused(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_onnx(space / "other.onnx", seed=1)
+    write_onnx(space / "half.onnx", precision="fp16")
+    folder_of_classes(space / "more/photos")
+    update()
+    before = content()
+    assert error_of("index", "photos", "--model", "other.onnx", capsys=capsys) == (
+        "indexes/photos was built with model m (seed-0), not with seed-1: take that one with --model, or build another "
+        "index with --out"
+    )
+    assert error_of("index", "photos", "--model", "half.onnx", capsys=capsys) == (
+        "indexes/photos was built with an fp32 file of its model, not fp16: choose another name with --out"
+    )
+    assert error_of("index", "more/photos", "--model", "m.onnx", capsys=capsys) == (
+        f"indexes/photos is an index of {space}/photos, not of more/photos: choose another name with --out"
+    )
+    assert content() == before
+
+
+def test_damage_is_noticed(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    update()
+    shutil.copytree("indexes/photos", "whole")
+
+    def after(name: str, damage: bytes | None) -> str:
+        """The error of a search after ``name`` was replaced, or removed."""
+        shutil.rmtree("indexes/photos")
+        shutil.copytree("whole", "indexes/photos")
+        path = Path("indexes/photos") / name
+        path.unlink() if damage is None else path.write_bytes(damage)
+        return error_of("search", "photos/cat/0.png", "--index", "photos", "--model", "m.onnx", capsys=capsys)
+
+    facts = json.loads(Path("whole/index.json").read_text())
+    vectors, table = Path("whole/index.faiss").read_bytes(), Path("whole/images.sqlite").read_bytes()
+    assert after("index.faiss", None) == (
+        "indexes/photos is damaged: index.faiss is missing; remove it and build the index again"
+    )
+    assert after("index.faiss", vectors[:-4]) == (
+        f"indexes/photos is damaged: index.faiss has {len(vectors) - 4:,} bytes, not {len(vectors):,}; "
+        "remove it and build the index again"
+    )
+    assert after("index.faiss", b"\0" * len(vectors)).startswith("indexes/photos is damaged (")
+    assert after("images.sqlite", b"\0" * len(table)).startswith("indexes/photos is damaged (")
+    assert after("images.sqlite", None).startswith("indexes/photos is damaged: images.sqlite is missing")
+    assert after("index.json", json.dumps(facts | {"format": 9}).encode()) == (
+        "indexes/photos/index.json has format 9, newer than this program's 1: upgrade alexnet-cli"
+    )
+    assert after("index.json", b"{").startswith("indexes/photos/index.json is damaged (")
+    assert after("index.json", json.dumps(facts | {"count": 3}).encode()).startswith(
+        "indexes/photos is damaged: 3 pictures by index.json, 12 vectors, 12 in the table"
+    )
+    assert after("index.json", None).startswith("no index 'photos'")
+
+
+CRASH = """
+import os, sys
+from pathlib import Path
+from alexnet_cli.retrieval import build as b
+from alexnet_cli.retrieval.pictures import open_pictures
+from alexnet_cli.runtime import Runtime
+step, calls = sys.argv[1], 0
+def crash(*_):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[2]):
+        os._exit(9)  # as by kill -9: no clean-up of any kind
+original = getattr(b if step != "replace" else b.os, step)
+def stepped(*given, **named):
+    crash()
+    return original(*given, **named)
+setattr(b if step != "replace" else b.os, step, stepped)
+b.build(open_pictures(Path("photos")), Runtime.open(Path("m.onnx")), Path("indexes/photos"), model=Path("m.onnx"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "call", "is_new"),
+    [
+        ("_embed", 1, False),
+        ("replace", 3, False),
+        ("replace", 4, True),
+        ("replace", 5, True),
+    ],
+)
+def test_killed_in_an_update_the_index_is_the_old_or_the_new_one(
+    space: Path, step: str, call: int, is_new: bool
+) -> None:
+    """`replace` 1 and 2 make the two files whole, 3 `index.json`; by 4 and 5 the files take their names."""
+    update()
+    before = content()
+    picture(space / "photos/owl/new.png", 7)
+    (space / "photos/dog/3.png").unlink()
+    done = subprocess.run([sys.executable, "-c", CRASH, step, str(call)], capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    found = content()
+    if not is_new:
+        assert found == before
+    else:
+        assert set(found) == set(before) - {"dog/3.png"} | {"owl/new.png"}
+    after = update()
+    assert counts(after)[0] == 12
+    assert counts(after)[1] == (0 if is_new else 1)
+    picture(space / "photos/owl/newer.png", 9)
+    assert counts(update())[0] == 13
+    assert sorted(os.listdir("indexes/photos")) == ["images.sqlite", "index.faiss", "index.json"]
+
+
+class CtrlC(Progress):
+    """The user presses Ctrl-C after the first batch."""
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        raise KeyboardInterrupt
+
+
+def test_interrupted_it_keeps_what_is_embedded(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "BATCH", 5)
+    runtime, folder, model = Runtime.open(Path("m.onnx")), Path("indexes/photos"), Path("m.onnx")
+    with pytest.raises(
+        Interrupted, match=r"^stopped; 5 pictures are in the index, 7 are left: the same command goes on$"
+    ):
+        build(open_pictures(Path("photos")), runtime, folder, model=model, progress=CtrlC())
+    index = Index.open(folder)
+    assert (len(index), index.facts["unfinished"]) == (5, 7)
+    index.close()
+    assert counts(update()) == (12, 7, 5, 0, 0)
+    assert Index.open(folder).facts["unfinished"] == 0
+
+
+def test_two_at_once(space: Path) -> None:
+    folder = Path("indexes/photos")
+    with building._alone(folder), pytest.raises(AlexNetError, match=r"^another process is updating indexes/photos"):
+        update()
+    update()
+
+
+def test_a_name_that_is_not_utf8(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        shutil.copy("photos/cat/0.png", b"photos/cat/\xff.png")
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    assert error_of("index", "photos", "--model", "m.onnx", capsys=capsys) == (
+        r"the name 'cat/\udcff.png' in photos is not UTF-8: rename it"
+    )
+
+
+def test_the_table_is_sqlite(space: Path) -> None:
+    update()
+    table = sqlite3.connect("indexes/photos/images.sqlite")
+    assert table.execute("SELECT path, label FROM images WHERE row = 0").fetchall() == [("cat/0.png", "cat")]
+    table.close()
+
+
+def test_an_index_that_is_none(space: Path) -> None:
+    with pytest.raises(BadArtefact, match=r"^photos is no index: it has no index\.json$"):
+        Index.open(Path("photos"))

@@ -1,0 +1,259 @@
+"""`alexnet search` and `alexnet predict`: exact answers, contact sheet and page, messages, and no torch on the way."""
+
+import html.parser
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_files import CLASSES, FEATURES, SIZE, write_onnx
+from PIL import Image
+from safetensors.numpy import save_file
+from test_index import archive, error_of, folder_of_classes, picture, update
+
+from alexnet_cli.cli import main
+from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.figures.sheet import GAP, SIDE, TEXT
+from alexnet_cli.retrieval.index import Index
+from alexnet_cli.runtime import Runtime
+
+
+@pytest.fixture
+def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace, the current folder: a model `pets` with its ONNX file, and its index of `photos`."""
+    monkeypatch.chdir(tmp_path)
+    write_onnx(tmp_path / "models/pets/model.onnx")
+    save_file({"w": np.zeros(1)}, tmp_path / "models/pets/model.safetensors", {"fingerprint": "seed-0"})
+    folder_of_classes(tmp_path / "photos")
+    update(model="models/pets/model.onnx")
+    return tmp_path
+
+
+def answer(*arguments: str, capsys: pytest.CaptureFixture[str]) -> dict:
+    """What a command prints with --json."""
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert isinstance(told, dict)
+    return told
+
+
+def brute_force(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Every Euclidean distance in float64: (Q, D), (N, D) to (Q, N)."""
+    return np.sqrt(((queries[:, None].astype(np.float64) - vectors[None].astype(np.float64)) ** 2).sum(axis=2))
+
+
+@pytest.mark.parametrize("queries", [1, 3, 40])  # FAISS takes another formula from 20 on
+def test_neighbours_are_those_of_brute_force(space: Path, queries: int) -> None:
+    index = Index.open(Path("indexes/photos"))
+    vectors = index.vectors.reconstruct_n(0, len(index))
+    random = np.random.default_rng(0)
+    near = vectors[random.integers(0, len(index), queries)]
+    asked = (near + random.normal(0, 1e-3, near.shape)).astype(np.float32)
+    exact = brute_force(asked, vectors)
+    names = {name: row for row, name, _, _ in index.rows()}
+    for line, found in zip(exact, index.neighbours(asked, 5), strict=True):
+        np.testing.assert_allclose([one.distance for one in found], np.sort(line)[:5], rtol=1e-5)
+        np.testing.assert_allclose([line[names[one.name]] for one in found], np.sort(line)[:5], rtol=1e-5)
+        assert [one.rank for one in found] == [1, 2, 3, 4, 5]
+    index.close()
+
+
+def test_a_query_of_the_index_finds_itself(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = answer("search", "photos/dog/2.png", "photos/cat/1.png", "-k", "3", capsys=capsys)
+    assert (told["index"], told["model"]) == ("photos", "pets")
+    for query, path, label in zip(
+        told["queries"], ("photos/dog/2.png", "photos/cat/1.png"), ("dog", "cat"), strict=True
+    ):
+        assert query["path"] == path
+        assert [one["rank"] for one in query["neighbours"]] == [1, 2, 3]
+        first = query["neighbours"][0]
+        assert (first["path"], first["label"]) == (path, label)
+        assert first["distance"] == pytest.approx(0, abs=1e-3)
+        assert set(first) == {"rank", "path", "label", "distance"}
+
+
+def test_more_neighbours_than_pictures_are_all_of_them(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (query,) = answer("search", "photos/dog/2.png", "-k", "50", capsys=capsys)["queries"]
+    assert [one["rank"] for one in query["neighbours"]] == list(range(1, 13))
+    assert len({one["path"] for one in query["neighbours"]}) == 12
+
+
+def test_the_table(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["search", "photos/dog/2.png", "-k", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "searching indexes/photos (12 pictures) with model models/pets\n"
+    assert "nearest to photos/dog/2.png" in out
+    assert "│ 1 │ dog   │     0.00 │ photos/dog/2.png │" in out
+
+
+def test_paths_lead_to_the_files_from_wherever(
+    space: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = str(space / "photos/dog/2.png")
+    (space / "elsewhere").mkdir()
+    monkeypatch.chdir(space / "elsewhere")
+    told = answer("search", query, "-k", "1", "--workspace", "..", capsys=capsys)
+    assert told["queries"][0]["neighbours"][0]["path"] == query
+
+
+def test_another_model_is_refused(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_onnx(space / "other.onnx", seed=1)
+    assert error_of("search", "photos/dog/2.png", "--model", "other.onnx", capsys=capsys) == (
+        "indexes/photos was built with model pets (seed-0), not with seed-1: take that one with --model, or build "
+        "another index with --out"
+    )
+
+
+def test_the_index_finds_its_model(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was renamed since, and a newer one has its name."""
+    shutil.move("models/pets", "models/old")
+    write_onnx(space / "models/pets/model.onnx", seed=1)
+    save_file({"w": np.zeros(1)}, space / "models/pets/model.safetensors", {"fingerprint": "seed-1"})
+    assert answer("search", "photos/dog/2.png", capsys=capsys)["model"] == "old"
+    shutil.rmtree("models/old")
+    assert error_of("search", "photos/dog/2.png", capsys=capsys).startswith(
+        "indexes/photos was built with model pets (seed-0), not with seed-1: "
+    )
+    shutil.rmtree("models/pets")
+    assert error_of("search", "photos/dog/2.png", capsys=capsys).startswith(
+        "model pets that indexes/photos was built with is not in models as it was: build the index again"
+    )
+
+
+def test_queries_that_are_no_pictures(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("text.jpg").write_text("hello")
+    for command in ("search", "predict"):
+        for bad, reason in (("gone.jpg", "no such file"), ("photos", "a folder"), ("text.jpg", "not a picture")):
+            assert error_of(command, "photos/dog/2.png", bad, capsys=capsys).startswith(f"{bad}: {reason}")
+    shutil.rmtree("indexes")
+    assert error_of("search", "photos/dog/2.png", capsys=capsys) == (
+        "no index in indexes yet: make one with `alexnet index`, or name one"
+    )
+    assert main(["search"]) == 2
+
+
+def thumbnail_at(sheet: Image.Image, row: int, column: int) -> np.ndarray:
+    """(SIDE, SIDE, 3): the query in column 0, then the neighbours."""
+    left = GAP if column == 0 else 3 * GAP + column * (SIDE + GAP)
+    top = GAP + row * (SIDE + TEXT + GAP)
+    return np.asarray(sheet.convert("RGB").crop((left, top, left + SIDE, top + SIDE)))
+
+
+def shrunk(path: str) -> np.ndarray:
+    return np.asarray(Image.fromarray(load_picture(Path(path), SIZE)).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+
+
+def test_the_contact_sheet_shows_the_pictures(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    queries = ["photos/dog/2.png", "photos/cat/1.png"]
+    told = answer("search", *queries, "-k", "3", "--sheet", "out/sheet.png", capsys=capsys)
+    sheet = Image.open("out/sheet.png")
+    for row, (query, path) in enumerate(zip(told["queries"], queries, strict=True)):
+        assert (thumbnail_at(sheet, row, 0) == shrunk(path)).all()
+        for column, one in enumerate(query["neighbours"], 1):
+            assert (thumbnail_at(sheet, row, column) == shrunk(one["path"])).all()
+
+
+class Tags(html.parser.HTMLParser):
+    """The images and the text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe", "b")
+        if tag == "img":
+            self.images.append(dict(attrs))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_needs_nothing_else_and_escapes(space: Path) -> None:
+    folder_of_classes(space / "odd", 2)
+    (space / "odd/cat").rename(space / "odd/<b>&'\"")
+    update("odd", model="models/pets/model.onnx", name="odd")
+    assert main(["search", "odd/dog/0.png", "--index", "odd", "--html", "page.html"]) == 0
+    page = Path("page.html").read_text()
+    tags = Tags(page)
+    assert len(tags.images) == 1 + 4
+    assert all(str(image["src"]).startswith("data:image/jpeg;base64,") and image["alt"] for image in tags.images)
+    assert "<b>&'\"" in tags.text
+    assert "http" not in page
+    assert "query: odd/dog/0.png" in [image["alt"] for image in tags.images]
+
+
+def test_pictures_that_are_gone_are_grey(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    query = picture(space / "query.png", 102)
+    shutil.rmtree("photos")
+    told = answer("search", str(query), "-k", "2", "--sheet", "sheet.png", "--html", "page.html", capsys=capsys)
+    assert len(told["queries"][0]["neighbours"]) == 2
+    sheet = Image.open("sheet.png")
+    assert (thumbnail_at(sheet, 0, 0) == shrunk("query.png")).all()
+    assert len(np.unique(thumbnail_at(sheet, 0, 1))) == 1
+
+
+@pytest.mark.parametrize("kind", ["zip", "dataset"])
+def test_sheets_of_archives_and_datasets(space: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if kind == "zip":
+        source = archive(space, "zip")
+    else:
+        prepare(Path("photos"), Path("data/pets"), size=SIZE, workers=1, val_fraction=0.2)
+        source = "data/pets"
+    update(source, model="models/pets/model.onnx", name="other")
+    index = Index.open(Path("indexes/other"))
+    name = next(name for _, name, _, _ in index.rows())
+    index.close()
+    query = f"photos/{name.removeprefix('photos/')}"
+    told = answer("search", query, "--index", "other", "-k", "1", "--sheet", "s.png", capsys=capsys)
+    assert told["queries"][0]["neighbours"][0]["path"] == name
+    assert (thumbnail_at(Image.open("s.png"), 0, 1) == shrunk(query)).all()
+
+
+def test_predict(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = ["photos/dog/2.png", "photos/cat/1.png"]
+    told = answer("predict", *paths, capsys=capsys)
+    assert told["model"] == "pets"
+    images = np.stack([load_picture(Path(path), SIZE) for path in paths])
+    probabilities, _ = Runtime.open(Path("models/pets/model.onnx")).run(images)
+    for one, path, expected in zip(told["predictions"], paths, probabilities, strict=True):
+        assert one["path"] == path
+        order = np.argsort(-expected)[:5]
+        assert [best["label"] for best in one["classes"]] == [CLASSES[i] for i in order]
+        np.testing.assert_allclose([best["probability"] for best in one["classes"]], expected[order], rtol=1e-4)
+
+
+def test_predict_with_fewer_than_five_classes(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_onnx(space / "two.onnx", classes=["cat", "dog"])
+    (one,) = answer("predict", "photos/dog/2.png", "--model", "two.onnx", capsys=capsys)["predictions"]
+    assert sorted(best["label"] for best in one["classes"]) == ["cat", "dog"]
+    assert sum(best["probability"] for best in one["classes"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_no_torch_with_an_onnx_file_and_nothing_heavy_for_help(space: Path) -> None:
+    code = (
+        "import sys; from alexnet_cli.cli import main\n"
+        "assert main(['--help']) == 0\n"
+        "assert not {'torch', 'faiss', 'onnxruntime'} & set(sys.modules)\n"
+        "for line in ('index photos', 'search photos/cat/0.png --html p --sheet s.png', 'predict photos/cat/0.png'):\n"
+        "    assert main(line.split()) == 0\n"
+        "assert not {'torch', 'torchvision', 'scipy', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_fc7_is_after_its_relu(space: Path) -> None:
+    index = Index.open(Path("indexes/photos"))
+    vectors = index.vectors.reconstruct_n(0, len(index))
+    assert vectors.shape == (12, FEATURES)
+    assert vectors.min() == 0 < vectors.max()
+    index.close()
