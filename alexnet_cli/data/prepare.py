@@ -191,7 +191,7 @@ def _is_done(job: Job) -> bool:
         return False
     try:
         return not (job.stop and read_shard(job.folder, job.shard)["rejected"])
-    except (BadArtefact, KeyError):
+    except BadArtefact:
         return False
 
 
@@ -214,7 +214,8 @@ def _pack(jobs: list[Job], workers: int, progress: Progress, total: int) -> int:
     done = total - sum(len(job.entries) for job in jobs)
     fresh, began = 0, time.monotonic()
     with _stoppable():
-        for count in _in_processes(jobs, workers) if min(workers, len(jobs)) > 1 else map(_pack_shard, jobs):
+        few = total - done <= SHARD  # sooner done than a process is started
+        for count in map(_pack_shard, jobs) if few or workers == 1 else _in_processes(jobs, workers):
             fresh += count
             rate = fresh / (time.monotonic() - began)
             progress.advance("packing", done + fresh, total, f"{rate:,.0f} images/s")
@@ -336,7 +337,7 @@ def _finish(
         facts = read_shard(folder, job.shard)
         counts[job.split] += np.bincount(np.array(facts["labels"], np.int64), minlength=len(listing.classes))
         rejected += facts["rejected"]
-        warned += facts["warned"]
+        warned += facts.get("warned", 0)
         digest.update(json.dumps([job.split, facts["digest"], facts["labels"]]).encode())
         if job.split == "train":
             sums.add(Sums.from_flat(len(facts["labels"]), np.load(folder / f"{job.shard}.sums.npy")))

@@ -99,4 +99,7 @@ class Dataset:
 
 def read_shard(folder: Path, shard: str) -> dict[str, Any]:
     """What is known of a shard: labels, names, rejected, digest. Raises BadArtefact."""
-    return read_json(folder / f"{shard}.json", what="dataset")
+    facts = read_json(folder / f"{shard}.json", what="dataset")
+    if not {"labels", "names", "rejected", "digest"} <= set(facts) or len(facts["labels"]) != len(facts["names"]):
+        raise BadArtefact(f"{folder / shard}.json is damaged: prep the dataset again")
+    return facts

@@ -1,0 +1,77 @@
+"""Pictures a second packed from JPEGs: alexnet prep against torchvision's usual loop, both with two workers.
+
+    python benchmarks/prep.py photos.zip
+
+The pictures of the zip or folder are written out as class folders first. Then each run reads all of them: prep makes
+a whole dataset on disk, with statistics, torchvision's ImageFolder and DataLoader resize, cut and batch them.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from alexnet_cli.data.layouts import list_pictures
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.sources import open_source, read_place
+
+WORKERS = 2
+
+
+def extract(source: Path, folder: Path, most: int) -> int:
+    """Write the training pictures, ``most`` of them spread over the classes, as CLASS/NUMBER.jpg."""
+    listing = list_pictures(open_source(source), 0.0)
+    step = max(1, len(listing.entries) // most)
+    chosen = listing.entries[::step][:most]
+    for number, entry in enumerate(chosen):
+        path = folder / listing.classes[entry.label] / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(read_place(entry.place))
+    return len(chosen)
+
+
+def ours(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        prepare(folder, Path(place) / "packed", workers=WORKERS, val_fraction=0.0)
+
+
+def torchvision_loop(folder: Path) -> None:
+    import torch
+    from torchvision import datasets, transforms
+
+    steps = [transforms.Resize(256), transforms.CenterCrop(256), transforms.PILToTensor()]
+    whole = datasets.ImageFolder(folder, transforms.Compose(steps))
+    for _ in torch.utils.data.DataLoader(whole, 128, num_workers=WORKERS):
+        pass
+
+
+def seconds(job: Callable[[Path], None], folder: Path) -> float:
+    began = time.perf_counter()
+    job(folder)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--runs", type=int, default=5)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "jpegs"
+        count = extract(given.source, folder, given.images)
+        found: dict[str, list[float]] = {"alexnet prep": [], "torchvision loop": []}
+        for _ in range(given.runs):  # in turns: whatever else the machine does falls on both
+            found["alexnet prep"].append(count / seconds(ours, folder))
+            found["torchvision loop"].append(count / seconds(torchvision_loop, folder))
+    for name, speeds in found.items():
+        low, high = min(speeds), max(speeds)
+        print(f"{name}, {WORKERS} workers: {statistics.median(speeds):,.0f} images/s  ({low:,.0f}-{high:,.0f})")
+    medians = [statistics.median(speeds) for speeds in found.values()]
+    print(f"ratio of medians: {medians[0] / medians[1]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,335 @@
+"""`alexnet prep`: from a source to a packed dataset, whatever happens in between."""
+
+import csv
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import cifar, encoded, files, pixels, write_folder, write_ilsvrc, write_tar, write_zip
+
+from alexnet_cli.cli import main
+from alexnet_cli.data import prepare as module
+from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.statistics import Sums
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.errors import AlexNetError, BadSource, Interrupted
+
+SIZE = ["--size", "16"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_zip(tmp_path / "photos.zip", files(count=9, prefix="train/") | files(count=3, prefix="val/"))
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARD", 4)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def test_packs_a_zip_and_names_the_next_command(source: Path, capsys) -> None:
+    assert main(["prep", str(source), *SIZE]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        "packed data/photos: 18 train, 6 val pictures, 2 classes, 0 rejected",
+        "Next: alexnet train",
+    ]
+    assert "packing: 24 of 24" in shown.err
+    dataset = Dataset.open(Path("data/photos"))
+    assert (dataset.classes, dataset.counts, dataset.image_size) == (["cats", "dogs"], {"train": 18, "val": 6}, 16)
+    assert dataset.source == {"path": str(source), "layout": "folders"}
+    train = dataset.split("train")
+    for name, label, image in zip(train.names, train.labels, train.read(np.arange(18)), strict=True):
+        assert name.split("/")[1] == dataset.classes[label]
+        original = files(count=9, prefix="train/")[name]
+        assert np.array_equal(image, load_picture(original, 16))
+    left = {file.name for file in Path("data/photos").iterdir()}
+    assert left == {
+        *("dataset.json", "rejected.csv", "statistics.safetensors"),
+        *("train-00000.npy", "train-00000.json", "val-00000.npy", "val-00000.json"),
+    }
+
+
+def test_json_is_one_object_and_all_there_is_on_standard_output(source: Path, capsys) -> None:
+    assert main(["prep", str(source), "mine", "--json", *SIZE]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("images_per_second") > 0
+    assert found == {
+        "dataset": "mine",
+        "splits": {"train": 18, "val": 6},
+        "classes": ["cats", "dogs"],
+        "rejected": 0,
+    }
+
+
+def test_default_size_is_256(tmp_path: Path) -> None:
+    main(["prep", str(write_zip(tmp_path / "p.zip", files(count=1)))])
+    dataset = Dataset.open(Path("data/p"))
+    assert dataset.split("train").read(np.array([1, 0])).shape == (2, 256, 256, 3)
+    assert dataset.statistics().mean_image.shape == (256, 256, 3)
+
+
+def test_mean_image_and_colour_pca_are_those_of_the_training_pictures(source: Path, small_shards) -> None:
+    dataset = prepare(source, Path("data/photos"), size=16, workers=1).dataset
+    images = dataset.split("train").read(np.arange(18)).astype(np.float64)
+    found, colours = dataset.statistics(), images.reshape(-1, 3)
+    assert np.array_equal(found.mean_image, images.mean(axis=0).astype(np.float32))
+    np.testing.assert_allclose(found.mean_colour, colours.mean(axis=0), rtol=1e-6)
+    covariance = np.cov(colours, rowvar=False, bias=True)
+    vectors = found.eigenvectors.astype(np.float64)
+    np.testing.assert_allclose(vectors @ np.diag(found.eigenvalues) @ vectors.T, covariance, rtol=1e-4, atol=1e-3)
+    assert found.eigenvalues[0] >= found.eigenvalues[1] >= found.eigenvalues[2] >= 0
+    assert (vectors.sum(axis=0) > 0).all()
+
+
+def test_sums_are_exact_and_can_be_added_in_any_order() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 5, 5, 3), dtype=np.uint8)
+    whole, parts = Sums.of(images), Sums.of(images[5:])
+    parts.add(Sums.from_flat(5, Sums.of(images[:5]).flat()))
+    wide = images.astype(np.int64).reshape(-1, 3)
+    for sums in (whole, parts):
+        assert sums.images == 7
+        assert np.array_equal(sums.pixels, images.astype(np.int64).sum(axis=0))
+        assert np.array_equal(sums.products, wide.T @ wide)
+
+
+def test_what_cannot_be_decoded_is_listed_and_labels_stay(tmp_path: Path, capsys) -> None:
+    good = files(count=4)
+    whole = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), "JPEG")
+    bad = {"cats/0.jpg": b"text", "cats/1.jpg": whole[:3000], "dogs/00.jpg": b"", "cats/odd.dat": b"?"}
+    write_folder(tmp_path / "p", good | bad)
+    assert main(["prep", "p", "--val-fraction", "0", *SIZE]) == 0
+    shown = capsys.readouterr()
+    assert "8 train pictures, 2 classes, 4 rejected\nwhat was rejected, and why: data/p/rejected.csv" in shown.out
+    with open("data/p/rejected.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["file", "reason"]
+    reasons = dict(rows[1:])
+    assert set(reasons) == set(bad)
+    assert reasons["cats/0.jpg"] == "not a picture that can be read"
+    assert "truncated" in reasons["cats/1.jpg"]
+    assert reasons["dogs/00.jpg"] == "empty file"
+    train = Dataset.open(Path("data/p")).split("train")
+    assert {name: int(label) for name, label in zip(train.names, train.labels, strict=True)} == {
+        name: int(name.startswith("dogs")) for name in good
+    }
+    for name, image in zip(train.names, train.read(np.arange(8)), strict=True):
+        assert np.array_equal(image, load_picture(good[name], 16))
+
+
+def test_on_bad_stop_names_the_picture_also_after_a_run_that_skipped_it(tmp_path: Path, capsys, small_shards) -> None:
+    write_folder(tmp_path / "p", files(count=4) | {"cats/0.jpg": b"text"})
+    stop = ["prep", "p", "--on-bad", "stop", "--workers", "1", *SIZE]
+    assert main(stop) == 1
+    assert capsys.readouterr().err.endswith("error: cats/0.jpg: not a picture that can be read\n")
+    assert not Path("data/p/dataset.json").exists()
+    assert main(["prep", "p", "--workers", "1", *SIZE]) == 0
+    Path("data/p/dataset.json").unlink()
+    assert main(stop) == 1
+
+
+def test_a_class_of_which_nothing_can_be_read_is_an_error(tmp_path: Path, capsys) -> None:
+    write_folder(tmp_path / "p", files() | {"cows/0.jpg": b"text"})
+    assert main(["prep", "p", *SIZE]) == 1
+    assert "error: no training picture of cows could be read: data/p/rejected.csv says why" in capsys.readouterr().err
+    assert "cows/0.jpg" in Path("data/p/rejected.csv").read_text()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bytes_do_not_depend_on_workers_nor_on_a_stop(source: Path, workers: int, small_shards, capsys) -> None:
+    # `small_shards` reaches jobs, which the parent makes; workers take what they get.
+    prepare(source, Path("once"), size=16, workers=2)
+    prepare(source, Path("again"), size=16, workers=2)
+    for name in ("dataset.json", "statistics.safetensors", "train-00001.json", "val-00000.npy", "rejected.csv"):
+        Path("again", name).unlink()  # as if killed: no end, shards without facts, shards without pixels
+    sums = Sums.of(np.load("again/train-00000.npy"))
+    np.save("again/train-00000.sums.npy", sums.flat())
+    Path("again", "plan.json").write_text(
+        json.dumps({"plan": json.loads(Path("once/dataset.json").read_text())["plan"]})
+    )
+    for stale in (".train-00001.4242.part.npy", ".source-4242-abc"):
+        Path("again", stale).write_bytes(b"half")
+    from alexnet_cli.console import Console
+
+    prepare(source, Path("again"), size=16, workers=workers, progress=Console())
+    assert "going on with again: 2 of 7 shards are there already" in capsys.readouterr().err
+    assert content(Path("again")) == content(Path("once"))
+
+
+def test_a_changed_source_or_setting_starts_anew(tmp_path: Path, capsys, small_shards) -> None:
+    write_folder(tmp_path / "p", files() | {"cats/0.jpg": b"text"})
+    assert main(["prep", "p", "--on-bad", "stop", "--workers", "1", *SIZE]) == 1
+    (tmp_path / "p" / "cats" / "0.jpg").write_bytes(encoded(pixels(99)))
+    assert main(["prep", "p", "--workers", "1", *SIZE]) == 0
+    assert "the pictures or settings changed since data/p was begun: starting anew" in capsys.readouterr().err
+    assert sum(Dataset.open(Path("data/p")).counts.values()) == 11
+
+
+def test_a_dataset_that_is_there_is_kept(source: Path, tmp_path: Path, capsys) -> None:
+    assert main(["prep", str(source), *SIZE]) == 0
+    before = content(Path("data/photos"))
+    capsys.readouterr()
+    assert main(["prep", str(source), "--json", *SIZE]) == 0
+    shown = capsys.readouterr()
+    assert "data/photos is there already, of the same pictures and settings: nothing to do" in shown.err
+    assert json.loads(shown.out)["images_per_second"] == 0
+    assert main(["prep", str(source), "--size", "24"]) == 1
+    assert "data/photos is a dataset of other pictures or settings: choose another name" in capsys.readouterr().err
+    assert content(Path("data/photos")) == before
+    write_folder(tmp_path / "data" / "cats", files())
+    assert main(["prep", str(source), "cats", *SIZE]) == 1
+    assert "data/cats holds something else" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "error: no folder or archive at nowhere\n"),
+        (["photos.zip", "a/b"], "error: 'a/b' cannot be a dataset's name: give a plain one"),
+        (["photos.zip", ".."], "error: '..' cannot be a dataset's name: give a plain one"),
+    ],
+)
+def test_refusals_are_one_line_and_leave_nothing(arguments: list[str], message: str, source: Path, capsys) -> None:
+    assert main(["prep", *arguments]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith(message)
+    assert shown.err.count("\n") == 1
+    assert not shown.out
+    assert not any(Path("data").glob("*"))
+
+
+def test_wrong_usage_is_2(source: Path, capsys) -> None:
+    assert main(["prep", str(source), "--val-fraction", "2"]) == 2
+    assert main(["prep", str(source), "--on-bad", "shrug"]) == 2
+
+
+@pytest.mark.parametrize("name", ["photos.tar", "photos.tar.gz", "photos.tgz"])
+def test_a_dataset_is_called_like_its_source(name: str, tmp_path: Path) -> None:
+    write_tar(tmp_path / name, files(count=1), "w" if name.endswith("tar") else "w:gz")
+    assert main(["prep", name, *SIZE]) == 0
+    assert [path.name for path in Path("data").iterdir()] == ["photos"]
+    assert not list(Path("data/photos").glob(".*"))  # what was unpacked for the while is gone
+
+
+def test_ilsvrc_and_cifar_end_to_end(tmp_path: Path, capsys) -> None:
+    write_ilsvrc(tmp_path / "imagenet")
+    assert main(["prep", "imagenet", *SIZE]) == 0
+    dataset = Dataset.open(Path("data/imagenet"))
+    assert (dataset.source["layout"], dataset.words["n03"]) == ("ilsvrc-2012", "words of n03")
+    assert dataset.split("val").labels.tolist() == [0, 2, 1, 1, 0, 2]
+    write_tar(tmp_path / "cifar-10-python.tar.gz", cifar(), "w:gz")
+    assert main(["prep", "cifar-10-python.tar.gz", "--size", "32"]) == 0
+    dataset = Dataset.open(Path("data/cifar-10-python"))
+    assert dataset.split("train").labels.tolist() == [0, 1, 1, 0] * 2
+    assert dataset.split("val").read(np.array([1]))[0, 0, 0].tolist() == [0, 0, 202]  # its pixels, unchanged
+
+
+def test_an_archive_member_that_leads_outside_writes_nothing_there(tmp_path: Path) -> None:
+    inside = tmp_path / "deep" / "work"
+    inside.mkdir(parents=True)
+    evil = {"../../evil.png": encoded(pixels(1)), str(tmp_path / "evil.png"): encoded(pixels(2))}
+    write_tar(inside / "p.tar", files() | evil)
+    assert main(["prep", str(inside / "p.tar"), "-w", str(inside), *SIZE]) == 0
+    assert not list(tmp_path.rglob("evil*"))
+    assert {row.split(",")[0] for row in (inside / "data/p/rejected.csv").read_text().splitlines()[1:]} == set(evil)
+
+
+def test_too_little_disk_is_said_before_the_work(source: Path, capsys, monkeypatch) -> None:
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    assert main(["prep", str(source), *SIZE]) == 1
+    assert "error: the disk is too small: data/photos needs 0.0 GB more" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(source: Path, capsys, monkeypatch) -> None:
+    def full(path, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(np, "save", full)
+    assert main(["prep", str(source), *SIZE]) == 1
+    assert "error: the disk is full" in capsys.readouterr().err
+    assert not Path("data/photos/dataset.json").exists()
+
+
+def die(*_: object) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def test_a_worker_that_dies_is_one_line(source: Path, small_shards, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_pack_shard", die)
+    with pytest.raises(AlexNetError, match="a worker process died, perhaps for lack of memory: the same command"):
+        prepare(source, Path("data/photos"), size=16, workers=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_is_130_and_the_same_command_goes_on(
+    number, source: Path, small_shards, monkeypatch, capsys
+) -> None:
+    pack = module._pack_shard
+
+    def third(job: module.Job) -> int:
+        if job.shard == "train-00002":
+            os.kill(os.getpid(), number)
+        return pack(job)
+
+    monkeypatch.setattr(module, "_pack_shard", third)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert main(["prep", str(source), "--workers", "1", *SIZE]) == 130
+    assert capsys.readouterr().err.endswith("error: stopped; finished shards are kept: the same command goes on\n")
+    assert signal.getsignal(signal.SIGTERM) is handler
+    monkeypatch.setattr(module, "_pack_shard", pack)
+    assert main(["prep", str(source), "--workers", "1", *SIZE]) == 0
+    assert "going on with data/photos: 2 of 7 shards are there already" in capsys.readouterr().err
+
+
+def test_interrupted_is_what_a_library_user_gets(source: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_pack_shard", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(Interrupted):
+        prepare(source, Path("data/photos"), size=16)
+
+
+def test_killed_outright_it_goes_on_and_its_workers_are_gone(tmp_path: Path, capsys) -> None:
+    """kill -9 of the parent alone, as soon as a shard is there."""
+    write_zip(tmp_path / "p.zip", files(("a", "b"), 600, "train/") | files(("a", "b"), 100, "val/"))
+    command = [sys.executable, "-c", "from alexnet_cli.cli import main; main()", "prep", "p.zip", "--workers", "2"]
+    process = subprocess.Popen([*command, *SIZE], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    folder = Path("data/p")
+    while process.poll() is None and not list(folder.glob("train-*.json")):
+        time.sleep(0.005)
+    os.killpg(process.pid, 0)  # it is there
+    process.send_signal(signal.SIGKILL)
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()  # ends when the workers, who write there too, have ended
+    process.wait()
+    assert not (folder / "dataset.json").exists()
+    assert main(["prep", "p.zip", "--workers", "2", *SIZE]) == 0
+    assert "shards are there already" in capsys.readouterr().err
+    assert main(["prep", "p.zip", "whole", "--workers", "1", *SIZE]) == 0
+    assert content(folder) == content(Path("data/whole"))
+
+
+def test_one_class_is_enough_to_pack(tmp_path: Path, capsys) -> None:
+    write_folder(tmp_path / "p", {"1.png": encoded(pixels(1)), "2.png": encoded(pixels(2))})
+    assert main(["prep", "p", *SIZE]) == 0
+    assert "all pictures are of one class (unlabelled): enough to index, not to train" in capsys.readouterr().err
+    with pytest.raises(BadSource, match="no pictures"):
+        prepare(write_folder(tmp_path / "q", {"read.txt": b""}), Path("data/q"))

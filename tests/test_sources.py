@@ -1,0 +1,266 @@
+"""What is in folders and archives, and of which split and class it is."""
+
+import os
+import pickle
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from pictures import (
+    cifar,
+    devkit,
+    encoded,
+    files,
+    ilsvrc_train,
+    ilsvrc_val,
+    pixels,
+    write_folder,
+    write_ilsvrc,
+    write_tar,
+    write_zip,
+)
+
+from alexnet_cli.data.layouts import Listing, list_pictures
+from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.data.sources import Source, open_source, read_place
+from alexnet_cli.errors import BadPicture, BadSource
+
+
+def listed(source: Source | Path, fraction: float | None = None) -> Listing:
+    return list_pictures(open_source(source) if isinstance(source, Path) else source, fraction)
+
+
+def count(listing: Listing) -> Counter[tuple[str, str]]:
+    return Counter((entry.split, listing.classes[entry.label]) for entry in listing.entries)
+
+
+def write(kind: str, root: Path, content: dict[str, bytes]) -> Path:
+    if kind == "folder":
+        return write_folder(root / "source", content)
+    if kind == "zip":
+        return write_zip(root / "source.zip", content)
+    if kind == "stored zip":
+        return write_zip(root / "source.zip", content, zipfile.ZIP_STORED)
+    return write_tar(root / f"source.{kind}", content, {"tar": "w", "tar.gz": "w:gz", "tar.xz": "w:xz"}[kind])
+
+
+@pytest.mark.parametrize("wrapper", ["", "photos/", "./a/b/"])
+@pytest.mark.parametrize("kind", ["folder", "zip", "stored zip", "tar", "tar.gz", "tar.xz"])
+def test_every_kind_with_splits(kind: str, wrapper: str, tmp_path: Path) -> None:
+    content = files(prefix=f"{wrapper}train/") | files(count=2, prefix=f"{wrapper}val/")
+    content |= {"__MACOSX/train/cats/._1.png": b"x", f"{wrapper}train/.DS_Store": b"x", f"{wrapper}read.txt": b"x"}
+    source = open_source(write(kind, tmp_path, content))
+    listing = listed(source)
+    assert listing.layout == "folders"
+    assert listing.classes == ["cats", "dogs"]
+    assert count(listing) == {
+        ("train", "cats"): 5,
+        ("train", "dogs"): 5,
+        ("val", "cats"): 2,
+        ("val", "dogs"): 2,
+    }
+    for entry in listing.entries:
+        assert read_place(entry.place) in content.values()
+        assert source.read(entry.name) == read_place(entry.place)
+
+
+def test_without_splits_a_tenth_of_each_class_is_held_out_and_always_the_same(tmp_path: Path) -> None:
+    content = files(("a", "b", "c"), 20)
+    by_folder, by_zip = listed(write("folder", tmp_path, content)), listed(write("zip", tmp_path, content))
+    assert count(by_folder) == {(s, c): n for c in "abc" for s, n in (("train", 18), ("val", 2))}
+    assert [(e.split, e.label, e.name) for e in by_folder.entries] == [
+        (e.split, e.label, e.name) for e in by_zip.entries
+    ]
+    assert by_folder.notes == ["6 of the training pictures (10% of each class) are held out to validate"]
+
+
+def test_a_given_fraction_replaces_the_validation_split(tmp_path: Path) -> None:
+    source = write("zip", tmp_path, files(prefix="train/") | files(count=4, prefix="val/"))
+    tuned = listed(source, 0.4)
+    assert count(tuned) == {("train", "cats"): 3, ("train", "dogs"): 3, ("val", "cats"): 2, ("val", "dogs"): 2}
+    assert all(entry.name.startswith("train/") for entry in tuned.entries)
+    assert "left out" in tuned.notes[0]
+    assert {split for split, _ in count(listed(source, 0.0))} == {"train"}
+
+
+def test_flat_folder_is_one_class_without_validation(tmp_path: Path) -> None:
+    listing = listed(write_folder(tmp_path / "s", {f"{i}.png": encoded(pixels(i)) for i in range(3)}))
+    assert (listing.layout, listing.classes) == ("flat", ["unlabelled"])
+    assert count(listing) == {("train", "unlabelled"): 3}
+
+
+def test_in_class_folders_anything_may_be_a_picture_and_a_test_split_stays(tmp_path: Path) -> None:
+    content = files(prefix="train/") | files(count=1, prefix="val/") | files(count=2, prefix="test/")
+    content |= {"train/cats/odd.dat": b"x", "train/cats/Thumbs.db": b"x", "train/dogs/deep/plain": b"x"}
+    listing = listed(write_folder(tmp_path / "s", content))
+    assert count(listing)["train", "cats"] == 6
+    assert count(listing)["train", "dogs"] == 6
+    assert count(listing)["test", "dogs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"read.txt": b"x"}, "no pictures in"),
+        (files() | {"birds/note": b""}, None),
+        (files() | {"loose.png": b"x"}, r"1 train pictures lie in no class folder.*loose\.png.*sort them"),
+        (files(prefix="val/"), r"no pictures in train/: fill it"),
+        (files(prefix="train/") | files(("cows",), prefix="val/"), "classes without training pictures: cows"),
+        (files(prefix="train/") | {"val/1.JPEG": b"x"}, "1 val pictures lie in no class folder.*devkit_t12.tar.gz"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(content: dict[str, bytes], message: str | None, tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "s", content)
+    if message is None:
+        assert "birds" in listed(source).classes
+        return
+    with pytest.raises(BadSource, match=message):
+        listed(source)
+
+
+@pytest.mark.parametrize("empty", ["cows", "train/cows", "val/cows", "val"])
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_an_empty_class_or_split_is_an_error(kind: str, empty: str, tmp_path: Path) -> None:
+    content = files(prefix="train/" if "train" in empty or "val" in empty else "")
+    if empty == "val/cows":
+        content |= files(prefix="val/")
+    source = write_folder(tmp_path / "s", content)
+    (source / empty).mkdir(parents=True)
+    if kind == "zip":
+        source = write_zip(tmp_path / "s.zip", content | {f"{empty}/": b""})
+    elif kind == "tar":
+        import tarfile
+
+        with tarfile.open(tmp_path / "s.tar", "w") as archive:
+            archive.add(source, ".")
+        source = tmp_path / "s.tar"
+    wanted = "no pictures in val/: fill it" if empty == "val" else f"no pictures in class folder {empty}: fill it"
+    with pytest.raises(BadSource, match=wanted):
+        listed(source)
+
+
+def test_no_source(tmp_path: Path) -> None:
+    with pytest.raises(BadSource, match="no folder or archive at"):
+        open_source(tmp_path / "none")
+    (tmp_path / "text.zip").write_bytes(b"no zip")
+    with pytest.raises(BadSource, match="neither a folder nor a"):
+        open_source(tmp_path / "text.zip")
+    whole = write_tar(tmp_path / "whole.tar", files()).read_bytes()
+    (tmp_path / "half.tar").write_bytes(whole[: 2 * len(whole) // 5])
+    with pytest.raises(BadSource, match="damaged"):
+        open_source(tmp_path / "half.tar")
+    packed = write_tar(tmp_path / "whole.tgz", files(), "w:gz").read_bytes()
+    (tmp_path / "half.tgz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(BadSource, match="damaged"):
+        open_source(tmp_path / "half.tgz")
+
+
+@pytest.mark.parametrize("evil", ["../../evil.png", "/tmp/evil.png", "a/../../evil.png"])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_that_lead_outside_are_harmless(kind: str, evil: str, tmp_path: Path) -> None:
+    listing = listed(write(kind, tmp_path, files() | {evil: encoded(pixels(1))}))
+    assert listing.rejected == [(evil, "its name leads out of the archive")]
+    assert len(listing.entries) == 10
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "s", files(("cats",)))
+    write_folder(tmp_path / "elsewhere", files(("dogs",)))
+    os.symlink(tmp_path / "elsewhere" / "dogs", source / "dogs")
+    os.symlink(source, source / "cats" / "loop")
+    os.symlink(tmp_path / "nowhere.png", source / "cats" / "broken.png")
+    listing = listed(source, 0.0)
+    assert count(listing) == {("train", "cats"): 6, ("train", "dogs"): 5}
+    broken = next(entry for entry in listing.entries if "broken" in entry.name)
+    with pytest.raises(BadPicture, match="No such file"):
+        read_place(broken.place)
+
+
+def test_a_member_damaged_in_its_zip_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "s.zip", files(), zipfile.ZIP_STORED)
+    place = open_source(path).places["cats/3.png"]
+    data = bytearray(path.read_bytes())
+    data[place.offset + 80] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(BadPicture, match="checksum"):
+        read_place(place)
+    with pytest.raises(BadPicture, match="file ends within it"):
+        read_place(place._replace(zipped=None, packed=10**6, length=10**6))
+    with pytest.raises(BadPicture, match="encrypted"):
+        read_place(place._replace(zipped=-1))
+    with pytest.raises(BadPicture, match="more than"):
+        read_place(place._replace(length=2**40))
+
+
+def labels_by_colour(listing: Listing) -> dict[str, set[str]]:
+    """Class -> which of red, green and blue is strongest in its pictures."""
+    found: dict[str, set[str]] = {}
+    for entry in listing.entries:
+        colour = "rgb"[int(load_picture(read_place(entry.place), 8).mean(axis=(0, 1)).argmax())]
+        found.setdefault(listing.classes[entry.label], set()).add(colour)
+    return found
+
+
+@pytest.mark.parametrize("layout", ["tars", "folders", "train tar, val folder", "unpacked devkit"])
+def test_ilsvrc_labels_by_wnid_not_by_the_devkits_numbers(layout: str, tmp_path: Path) -> None:
+    source = write_ilsvrc(tmp_path / "imagenet")
+    if layout == "folders":
+        (source / "ILSVRC2012_img_train.tar").unlink()
+        write_folder(source / "train", ilsvrc_train())
+    if layout in ("folders", "train tar, val folder"):
+        (source / "ILSVRC2012_img_val.tar").unlink()
+        write_folder(source / "val", ilsvrc_val())
+    if layout == "unpacked devkit":
+        (source / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+        write_folder(source, devkit())
+    listing = listed(source)
+    assert listing.layout == "ilsvrc-2012"
+    assert listing.classes == ["n01", "n02", "n03"]
+    assert listing.words["n02"] == "words of n02"
+    assert count(listing) == {(split, c): n for c in listing.classes for split, n in (("train", 3), ("val", 2))}
+    assert labels_by_colour(listing) == {"n01": {"r"}, "n02": {"g"}, "n03": {"b"}}
+
+
+def test_ilsvrc_without_its_devkit_or_with_a_damaged_one(tmp_path: Path) -> None:
+    source = write_ilsvrc(tmp_path / "imagenet")
+    kit = source / "ILSVRC2012_devkit_t12.tar.gz"
+    kit.write_bytes(kit.read_bytes()[:50])
+    with pytest.raises(BadSource, match=r"devkit_t12\.tar.gz is damaged"):
+        listed(source)
+    kit.unlink()
+    with pytest.raises(
+        BadSource, match=r"6 val pictures lie in no class folder.*put ILSVRC2012_devkit_t12.tar.gz beside"
+    ):
+        listed(source)
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar", "folder"])
+def test_cifar10(kind: str, tmp_path: Path) -> None:
+    listing = listed(source := open_source(write(kind, tmp_path, cifar())))
+    assert (listing.layout, listing.classes) == ("cifar-10", ["zebra", "aeroplane"])
+    assert count(listing) == {(split, c): n for c in listing.classes for split, n in (("train", 4), ("val", 2))}
+    assert labels_by_colour(listing) == {"zebra": {"r"}, "aeroplane": {"b"}}
+    assert listing.entries[-1].name == "test_batch/p3.png"
+    place = listing.entries[0].place
+    source.close()
+    assert not Path(place.file).exists()
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_malicious_cifar_pickle_runs_nothing(tmp_path: Path) -> None:
+    source = write_tar(tmp_path / "cifar.tar.gz", cifar(Evil(tmp_path / "ran")), "w:gz")
+    with pytest.raises(BadSource, match=r"asks for posix\.system.*refused"):
+        listed(source)
+    assert not (tmp_path / "ran").exists()
+    content = cifar()
+    content["cifar-10-batches-py/data_batch_1"] = pickle.dumps({b"data": [1], b"labels": [0]})
+    with pytest.raises(BadSource, match="data_batch_1 is damaged"):
+        listed(write_tar(tmp_path / "odd.tar", content))
