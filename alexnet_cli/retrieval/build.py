@@ -334,7 +334,7 @@ def _settle(folder: Path, files: dict[str, Path]) -> None:
     for name, file in files.items():
         os.replace(file, folder / name)
         stem, suffix = os.path.splitext(name)
-        for stale in [*folder.glob(f"{stem}.*{suffix}"), *folder.glob(f".{stem}.*.part{suffix}")]:
+        for stale in [*folder.glob(f"{stem}.*{suffix}"), *folder.glob(f".{stem}.*.part*")]:
             stale.unlink()
 
 
