@@ -13,10 +13,11 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ from alexnet_cli.progress import SILENT, Progress
 SHARD = 256  # pictures; what a worker holds in memory, 50 MB, and what a stopped run loses at most for each
 PLAN = "plan.json"  # of what an unfinished dataset is being made
 OURS = re.compile(r"(train|val|test)-\d+(\.sums)?\.(npy|json)|plan\.json|rejected\.csv|statistics\.safetensors")
-STALE = re.compile(r"\..*\.part(\.\w+)?|\.source-.*")  # of a run that was killed
+STALE = re.compile(r"\..*\.part(\.\w+)*|\.source-.*")  # of a run that was killed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,26 +216,41 @@ def _pack(jobs: list[Job], workers: int, progress: Progress, total: int) -> int:
     fresh, began = 0, time.monotonic()
     with _stoppable():
         few = total - done <= SHARD  # sooner done than a process is started
-        for count in map(_pack_shard, jobs) if few or workers == 1 else _in_processes(jobs, workers):
-            fresh += count
+        for job in _here(jobs) if few or workers == 1 else _in_processes(jobs, workers):
+            fresh += len(job.entries)
             rate = fresh / (time.monotonic() - began)
             progress.advance("packing", done + fresh, total, f"{rate:,.0f} images/s")
     return fresh
 
 
-def _in_processes(jobs: list[Job], workers: int) -> Iterator[int]:
-    with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), _start_worker) as pool:
+def _here(jobs: list[Job]) -> Iterator[Job]:
+    for job in jobs:
+        _keep(job, _pack_shard(job))
+        yield job
+
+
+def _in_processes(jobs: list[Job], workers: int) -> Iterator[Job]:
+    # A server that has imported this module forks the workers, which is sooner than each importing it.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker) as pool:
+        waiting: dict[Future[dict[str, Any]], Job] = {}
         try:
             with _ignored(signal.SIGINT):  # what is started now is not stopped by Ctrl-C, but by us
-                waiting = [pool.submit(_pack_shard, job) for job in jobs]
+                waiting = {pool.submit(_pack_shard, job): job for job in jobs}
             for future in as_completed(waiting):
-                yield future.result()
+                _keep(waiting[future], future.result())
+                yield waiting.pop(future)
         except BrokenProcessPool:
             raise AlexNetError(
                 "a worker process died, perhaps for lack of memory: the same command, with fewer --workers, goes on"
             ) from None
         finally:
-            pool.shutdown(cancel_futures=True)  # the shards at work are finished: they count
+            pool.shutdown(cancel_futures=True)
+            for future, job in waiting.items():  # the shards that were at work when we were stopped count too
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    _keep(job, future.result())
 
 
 def _start_worker() -> None:
@@ -249,9 +265,9 @@ def _start_worker() -> None:
     threading.Thread(target=die_with_parent, daemon=True).start()
 
 
-def _pack_shard(job: Job) -> int:
-    """Decode a shard and write it; its facts last, for they make it whole. Returns the number of its entries."""
-    images = np.empty((len(job.entries), job.size, job.size, 3), np.uint8)
+def _pack_shard(job: Job) -> dict[str, Any]:
+    """Decode a shard and write its files beside their places. Returns its facts: what stands in its .json."""
+    images = _room(max(SHARD, len(job.entries)), job.size)
     kept: list[Entry] = []
     rejected, warned = [], 0
     for entry in job.entries:
@@ -266,20 +282,38 @@ def _pack_shard(job: Job) -> int:
                 raise BadPicture(f"{printable(entry.name)}: {error}") from None
             rejected.append((entry.name, str(error)))
     images = images[: len(kept)]
-    with written_whole(job.folder / f"{job.shard}.npy") as beside:
-        np.save(beside, images, allow_pickle=False)
-    if job.split == "train":
-        with written_whole(job.folder / f"{job.shard}.sums.npy") as beside:
-            np.save(beside, Sums.of(images).flat(), allow_pickle=False)
-    facts = {
+    arrays = {".npy": images} | ({".sums.npy": Sums.of(images).flat()} if job.split == "train" else {})
+    for suffix, array in arrays.items():
+        np.save(_beside(job, suffix), array, allow_pickle=False)
+    return {
         "labels": [entry.label for entry in kept],
         "names": [printable(entry.name) for entry in kept],
         "rejected": [[printable(name), reason] for name, reason in rejected],
         "warned": warned,
         "digest": hashlib.sha256(images.data).hexdigest(),
     }
+
+
+def _keep(job: Job, facts: dict[str, Any]) -> None:
+    """Sync a shard's files and give them their names; its facts last, for they make it whole.
+
+    Done by the parent, so that the workers decode on while the disk writes.
+    """
+    for suffix in (".npy", ".sums.npy") if job.split == "train" else (".npy",):
+        with open(_beside(job, suffix), "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(_beside(job, suffix), job.folder / f"{job.shard}{suffix}")
     write_json(job.folder / f"{job.shard}.json", facts)
-    return len(job.entries)
+
+
+def _beside(job: Job, suffix: str) -> Path:
+    return job.folder / f".{job.shard}.part{suffix}"
+
+
+@lru_cache(1)
+def _room(count: int, size: int) -> np.ndarray:
+    """Memory for one shard, used again for the next: (count, S, S, 3) uint8."""
+    return np.empty((count, size, size, 3), np.uint8)
 
 
 def printable(name: str) -> str:

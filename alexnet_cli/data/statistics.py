@@ -55,12 +55,18 @@ class Sums:
     @classmethod
     def of(cls, images: np.ndarray) -> "Sums":
         """Of ``images`` (N, S, S, 3) uint8."""
-        sums = cls.none(images.shape[1])
+        size = images.shape[1]
+        sums = cls.none(size)
+        # Sums over a row of up to 258 pixels are integers below 2^24, exact in float32, which is three times faster.
+        exact = np.float32 if size * 255**2 < 2**24 else np.float64
+        pixels = np.zeros(images.shape[1:], np.uint32)  # enough for 16 million images
         for image in images:
-            colours = image.reshape(-1, 3).astype(np.float64)  # (S*S, 3)
-            sums.pixels += image
-            sums.products += colours.T @ colours
-        sums.images = len(images)
+            pixels += image
+            planes = image.reshape(-1, 3).T.astype(exact, order="C").reshape(3, size, size)
+            for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+                sums.products[i, j] += np.einsum("rc,rc->r", planes[i], planes[j]).sum(dtype=np.float64)
+        sums.products = np.triu(sums.products) + np.triu(sums.products, 1).T
+        sums.pixels, sums.images = pixels.astype(np.float64), len(images)
         return sums
 
     def add(self, other: "Sums") -> None:
