@@ -80,9 +80,8 @@ def main() -> None:
     mine = statistics.median(found["alexnet prep"])
     for name, speeds in found.items():
         median, low, high = statistics.median(speeds), min(speeds), max(speeds)
-        print(
-            f"{name}, {WORKERS} workers: {median:,.0f} images/s ({low:,.0f}-{high:,.0f}); prep / this: {mine / median:.2f}"
-        )
+        print(f"{name}, {WORKERS} workers: {median:,.0f} images/s ({low:,.0f}-{high:,.0f})", end="")
+        print(f"; prep is {mine / median:.2f} times as fast")
 
 
 if __name__ == "__main__":

@@ -270,17 +270,18 @@ def _pack_shard(job: Job) -> dict[str, Any]:
     images = _room(max(SHARD, len(job.entries)), job.size)
     kept: list[Entry] = []
     rejected, warned = [], 0
-    for entry in job.entries:
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for entry in job.entries:
+            try:
                 images[len(kept)] = load_picture(read_place(entry.place), job.size)
-            kept.append(entry)
-            warned += bool(caught)
-        except BadPicture as error:
-            if job.stop:
-                raise BadPicture(f"{printable(entry.name)}: {error}") from None
-            rejected.append((entry.name, str(error)))
+                kept.append(entry)
+                warned += bool(caught)
+            except BadPicture as error:
+                if job.stop:
+                    raise BadPicture(f"{printable(entry.name)}: {error}") from None
+                rejected.append((entry.name, str(error)))
+            caught.clear()
     images = images[: len(kept)]
     arrays = {".npy": images} | ({".sums.npy": Sums.of(images).flat()} if job.split == "train" else {})
     for suffix, array in arrays.items():
