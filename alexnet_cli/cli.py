@@ -391,6 +391,31 @@ def info(
         show_table("", ["", str(path)], [[key, str(value)] for key, value in described.items()])
 
 
+@app.command()
+def demo(
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", help="The folder for pictures, dataset, model and index.")
+    ] = Path("demo"),
+    as_json: JsonOption = False,
+) -> None:
+    """The whole chain, prep to search, on photographs that come with scikit-image; a minute or two.
+
+    Each photograph is a class, random views of it its pictures. Run again, it goes on with what is there.
+
+    Example: alexnet demo --workspace demo
+    """
+    from alexnet_cli.demo import demonstrate
+
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        done = demonstrate(workspace, lambda words: app(words, standalone_mode=False))
+    if as_json:
+        show_json(done)
+        return
+    show(f"\ntop-1 error {done['top1_error']:.1%} of {done['images']} views; by chance {done['chance']:.1%}")
+    show("Trained and validated on views of the same photographs: this shows the chain, not generalization.")
+    show(f"Look at {done['sheet']}, {done['page']} and {done['curves']}")
+
+
 def _device(named: str | None) -> str:
     """The device asked for, or the GPU if there is one. Raises AlexNetError if there is no such device."""
     import torch
@@ -411,7 +436,10 @@ def main(arguments: list[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # asked to end: as by Ctrl-C
     try:
-        return int(app([word for word in given if word != "--debug"], standalone_mode=False) or 0)
+        code = int(app([word for word in given if word != "--debug"], standalone_mode=False) or 0)
+        if code == 130:  # typer's answer to Ctrl-C, given without a word
+            raise KeyboardInterrupt
+        return code
     except typer.TyperException as error:
         fail(f"{error.format_message()} (see `alexnet --help`, or `--help` after a command)")
         return error.exit_code

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alexnet_cli.errors import BadRecipe
 from alexnet_cli.nets.normalization import LocalResponseNorm
 from alexnet_cli.recipe import Convolution, FullyConnected, Layer, Recipe
 
@@ -67,7 +68,7 @@ class Column(nn.Module):
 
 
 class AlexNet(nn.Module):
-    """The network of a recipe, for ``classes`` classes."""
+    """The network of a recipe, for ``classes`` classes. Raises BadRecipe if a view is too small for its layers."""
 
     def __init__(self, recipe: Recipe, classes: int) -> None:
         super().__init__()
@@ -82,6 +83,8 @@ class AlexNet(nn.Module):
                 column.add_module(name, build(layer, recipe, seen, extent))
             width = (layer.kernels if isinstance(layer, Convolution) else units(layer)) // recipe.network.columns
             extent = extent_after(layer, recipe, extent)
+            if extent < 1:
+                raise BadRecipe(f"image.crop = {recipe.image.crop} is too small: nothing is left after {name}")
         self.last = last
         self.add_module(last, nn.Linear(width * recipe.network.columns, classes))
 

@@ -14,8 +14,9 @@ def learning_rate(training: Training, epochs_done: float, validation_errors: lis
         return rate * epochs_done / training.warmup_epochs
     if training.schedule == "plateau":
         return float(rate * 0.1 ** min(stalls(training, validation_errors), training.drops))
-    left = (training.epochs - epochs_done) / (training.epochs - training.warmup_epochs)
-    return rate * max(0.0, left)
+    if epochs_done >= training.epochs:
+        return 0.0
+    return rate * (training.epochs - epochs_done) / (training.epochs - training.warmup_epochs)
 
 
 def finished(training: Training, validation_errors: list[float]) -> bool:

@@ -122,19 +122,25 @@ class Run:
         steps = math.ceil(len(self.split) / training.batch)
         self.net.train()
         began, saved = time.monotonic() - at.seconds, time.monotonic()
-        first = at.step
-        for batch in batches(self.split, draws.order, training.batch, self.device, first=first):
+        for batch in batches(self.split, draws.order, training.batch, self.device, first=at.step):
             rate = learning_rate(training, at.epoch + (at.step + 1) / steps, self.validation_errors)
             self._update(batch, draws, rate)
             at.step, at.seconds = at.step + 1, time.monotonic() - began
             self._report(batch.rows.stop, rate)
+            if at.step == steps:
+                break  # what ends an epoch also saves
             if stop.is_set():
                 self._save()
-                raise Interrupted(f"stopped and saved in epoch {at.epoch + 1}; go on with: {self.resume_command}")
+                raise self._stopped()
             if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
                 self._save()
                 saved = time.monotonic()
         self._finish_epoch(rate)
+        if stop.is_set():
+            raise self._stopped()
+
+    def _stopped(self) -> Interrupted:
+        return Interrupted(f"stopped and saved in epoch {self.position.epoch + 1}; go on with: {self.resume_command}")
 
     def _update(self, batch: Batch, draws: Draws, rate: float) -> None:
         """One step of stochastic gradient descent."""

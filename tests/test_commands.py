@@ -1,0 +1,133 @@
+"""What holds of every command: help with an example, a place in the README, exit codes, light imports; the wheel."""
+
+import errno
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexnet_cli import cli
+from alexnet_cli.cli import app, main
+from alexnet_cli.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+HEAVY = ("torch", "torchvision", "faiss", "onnxruntime", "onnx", "numpy", "PIL", "matplotlib", "scipy")
+
+
+def test_the_commands_are_those_of_the_design():
+    assert {"prep", "train", "eval", "export", "predict", "index", "search", "recipes", "info", "demo"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_and_stands_in_the_readme(command, capsys):
+    assert main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(rf"Example: alexnet {command}\b", said)
+    assert "--json" in said
+    assert f"`alexnet {command}" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["train", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    program = (
+        f"import sys; from alexnet_cli.cli import main; main({arguments!r}); "
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.rstrip().endswith("HEAVY []")
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["train", "--nonsense"], ["search"], ["eval", "--views", "3"]])
+def test_wrong_usage_exits_2_with_one_line(arguments, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "no dataset in {}/data yet: make one with `alexnet prep FOLDER`, or name one"),
+        (["eval"], "no model in {}/models yet: make one with `alexnet train`, or name one"),
+        (["export"], "no model in {}/models yet: make one with `alexnet train`, or name one"),
+        (["search", "x.jpg"], "no index in {}/indexes yet: make one with `alexnet index`, or name one"),
+        (["train", "--recipe", "papr", "data"], "no dataset 'data': there is neither {0}/data/data/dataset.json nor "),
+        (["info", "nothing"], "nothing is no dataset, model, index or .onnx file: `alexnet prep --help` tells how to"),
+        (["eval", "no.onnx"], "no file no.onnx: make one with `alexnet export`"),
+        (["prep", "nowhere"], "no folder or archive at nowhere"),
+    ],
+)
+def test_what_is_missing_is_one_line_that_says_what_to_do(arguments, message, tmp_path, capsys):
+    assert main([*arguments, "--workspace", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message.format(tmp_path)}")
+    assert said.count("\n") == 1
+
+
+def test_the_newest_artefact_is_taken_where_none_is_named(tmp_path):
+    import os
+
+    for age, name in ((30, "new"), (20, "newest"), (40, "old")):
+        marker = tmp_path / "models" / name / "model.safetensors"
+        marker.parent.mkdir(parents=True)
+        marker.touch()
+        os.utime(marker, (1e9 - age, 1e9 - age))
+    (tmp_path / "models" / "unfinished").mkdir()
+    space = Workspace(tmp_path)
+    assert space.find("model", None).name == "newest"
+    assert space.find("model", "old").name == "old"
+    assert space.find("model", str(tmp_path / "models" / "new")).name == "new"
+
+
+def test_unforeseen_errors_are_one_line_unless_debugging(monkeypatch, capsys):
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(cli, "show_json", broken)
+    assert main(["recipes", "--json"]) == 1
+    assert capsys.readouterr().err == (
+        "error: unexpected ZeroDivisionError: by zero (run again with --debug for the traceback)\n"
+    )
+    with pytest.raises(ZeroDivisionError):
+        main(["recipes", "--json", "--debug"])
+
+
+def test_a_full_disk_is_said_plainly(monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "data/x")
+
+    monkeypatch.setattr(cli, "show_json", full)
+    assert main(["recipes", "--json"]) == 1
+    expected = "error: the disk is full (data/x): free some space and run the command again\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_ctrl_c_exits_130(monkeypatch, capsys):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "show_json", interrupted)
+    assert main(["recipes", "--json"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_wheel_works_without_the_checkout(tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    place = tmp_path / "installed"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(place)]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    assert (place / "alexnet_cli" / "py.typed").exists()
+    assert (place / "bin" / "alexnet").exists()
+    program = (
+        f"import sys; sys.path.insert(0, {str(place)!r}); import alexnet_cli; print(alexnet_cli.__file__); "
+        "from alexnet_cli.cli import main; sys.exit(main(['recipes']))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith(str(place))
+    assert "paper: the network and the training of the 2012 paper  (60,965,224 parameters" in run.stdout

@@ -1,0 +1,174 @@
+"""Errors over views: ranks, views, intervals and averages against plain NumPy, and ONNX files against their models."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet_cli.cli import main
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.evaluate import (
+    BATCH,
+    Errors,
+    Network,
+    as_table,
+    centre_view,
+    count_errors,
+    evaluate,
+    interval,
+    label_ranks,
+    open_classifier,
+    predict,
+    ten_views,
+)
+from alexnet_cli.export import export_model
+from alexnet_cli.model import Model
+from alexnet_cli.training.train import train
+
+
+@pytest.fixture(scope="module")
+def workspace(packed, tmp_path_factory):
+    """Two models and the ONNX file of one."""
+    from conftest import NARROW
+
+    from alexnet_cli import recipe as recipes
+
+    root = tmp_path_factory.mktemp("evaluated")
+    recipe = recipes.load("small-data", [*NARROW, "training.epochs=4", "training.warmup_epochs=0.5"])
+    for seed in (0, 1):
+        train(packed, recipe, root / "models" / f"m{seed}", seed=seed)
+    export_model(root / "models" / "m0", pictures=packed.split("val").read(np.arange(5)))
+    return root
+
+
+def test_the_rank_of_the_label_is_that_of_a_sort():
+    probabilities = np.random.default_rng(0).random((50, 20))
+    labels = np.arange(50) % 20
+    by_sorting = [list(np.argsort(-line)).index(label) for line, label in zip(probabilities, labels, strict=True)]
+    assert label_ranks(probabilities, labels).tolist() == by_sorting
+
+
+def test_a_tie_counts_against_the_label():
+    assert label_ranks(np.array([[0.5, 0.5, 0.0]]), np.array([0])).tolist() == [1]
+    assert label_ranks(np.full((1, 7), 1 / 7), np.array([3])).tolist() == [6]
+
+
+@pytest.mark.parametrize(
+    ("errors", "total", "expected"),
+    [(0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634)), (200, 1000, (0.1764, 0.2259)), (1000, 1000, (0.9962, 1.0))],
+)
+def test_the_interval_is_wilsons(errors, total, expected):
+    assert interval(errors, total) == pytest.approx(expected, abs=1e-4)
+
+
+def test_ten_views_are_corners_and_centre_and_their_reflections():
+    image = np.arange(256 * 256).reshape(256, 256)
+    crops = [image[0:224, 0:224], image[0:224, 32:], image[32:, 0:224], image[32:, 32:], image[16:240, 16:240]]
+    expected = crops + [crop[:, ::-1] for crop in crops]
+    views = [image[np.ix_(rows, columns)] for rows, columns in ten_views(256, 224)]
+    assert all(np.array_equal(view, crop) for view, crop in zip(views, expected, strict=True))
+    ((rows, columns),) = centre_view(256, 224)
+    assert np.array_equal(image[np.ix_(rows, columns)], crops[-1])
+
+
+class Fixed:
+    """A classifier whose answer is written in the picture's first pixel."""
+
+    classes = ("blue", "green", "red")
+    image_size, crop = 72, 67
+
+    def probabilities(self, images, rows, columns):
+        return np.eye(3, dtype=np.float32)[images[:, 0, 0, 0] % 3]
+
+
+class Pictures:
+    """A split of N one-colour pictures."""
+
+    def __init__(self, count: int) -> None:
+        self.labels = np.zeros(count, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, positions):
+        return np.tile((positions % 3).astype(np.uint8)[:, None, None, None], (1, 72, 72, 3))
+
+
+@pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 7])
+def test_every_image_counts_once(count):
+    top1, top5 = count_errors([Fixed()], Pictures(count), views=10)
+    assert top1 == sum(i % 3 != 0 for i in range(count))
+    assert top5 == 0  # of three classes
+
+
+def test_several_models_are_averaged(packed, workspace):
+    both = [open_classifier(workspace / "models" / name, "cpu") for name in ("m0", "m1")]
+    images = packed.split("val").read(np.arange(4))
+    views = ten_views(72, 67)
+    mean = sum(one.probabilities(images, *place).astype(np.float64) for one in both for place in views) / 20
+    np.testing.assert_allclose(predict(both, images, views=10), mean, rtol=1e-12)
+    np.testing.assert_allclose(mean.sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("views", [1, 10])
+def test_an_onnx_file_agrees_with_its_model_on_every_image(packed, workspace, views):
+    images = packed.split("val").read(np.arange(21))
+    model, onnx = (open_classifier(workspace / "models" / path, "cpu") for path in ("m0", "m0/model.onnx"))
+    np.testing.assert_allclose(predict([model], images, views=views), predict([onnx], images, views=views), atol=1e-5)
+    assert evaluate([model], packed, views=views) == evaluate([onnx], packed, views=views)
+
+
+def test_other_classes_or_picture_sizes_are_refused(packed, workspace):
+    model = open_classifier(workspace / "models" / "m0", "cpu")
+    with pytest.raises(
+        BadArtefact, match=r"^the model knows 3 classes \(blue, green, red ...\), dataset colours has 2"
+    ):
+        evaluate([model], replace(packed, classes=["cat", "dog"]))
+    with pytest.raises(BadArtefact, match=r"takes pictures of 72 pixels, dataset colours has 256: prep it with --size"):
+        evaluate([model], replace(packed, image_size=256))
+    with pytest.raises(BadArtefact, match="has no split 'test'"):
+        evaluate([model], packed, "test")
+
+
+def test_the_command_prints_fractions_as_json(packed, workspace, capsys):
+    asked = ["eval", "m0", "--data", str(packed.path), "--workspace", str(workspace)]
+    assert main([*asked, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert list(said) == [
+        "models",
+        "dataset",
+        "split",
+        "views",
+        "images",
+        "top1_error",
+        "top5_error",
+        "top1_error_ci95",
+        "top5_error_ci95",
+    ]
+    assert (said["models"], said["dataset"], said["split"]) == (["m0"], "colours", "val")
+    assert (said["views"], said["images"], said["top5_error"]) == (10, 21, 0.0)
+    assert main([*asked, "m0/model.onnx", "--views", "1"]) == 0
+    assert "m0 + m0/model.onnx" in capsys.readouterr().out
+
+
+def test_published_rows_stand_beside_ours_on_ilsvrc_only(packed, tmp_path):
+    errors = Errors(images=10, top1=0.4, top5=0.2, top1_ci95=(0.3, 0.5), top5_ci95=(0.1, 0.3))
+    _, _, rows, note = as_table(errors, [tmp_path / "m0"], packed, "val", 10)
+    assert len(rows) == 1
+    assert note == ""
+    ilsvrc = replace(packed, source={"layout": "ilsvrc-2012"})
+    _, _, rows, note = as_table(errors, [tmp_path / "m0"], ilsvrc, "val", 10)
+    assert rows[0] == ["1 CNN (published)", "40.7", "18.2"]
+    assert rows[-1][0] == "m0 (measured here)"
+    assert "published" in note
+
+
+def test_bf16_is_close_to_fp32(packed, workspace):
+    model = Model.load(workspace / "models" / "m0")
+    network = Network.of(model, torch.device("cpu"))
+    images = packed.split("val").read(np.arange(8))
+    exact = predict([network], images, views=1)
+    network.precision = "bf16"
+    np.testing.assert_allclose(predict([network], images, views=1), exact, atol=0.05)

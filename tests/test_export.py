@@ -1,0 +1,110 @@
+"""The ONNX file: what it takes and gives, and that it is never there without being right."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from alexnet_cli import export as module
+from alexnet_cli import recipe as recipes
+from alexnet_cli.cli import main
+from alexnet_cli.data.augment import Eye
+from alexnet_cli.evaluate import centre_view, ten_views
+from alexnet_cli.export import Difference, export_model
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import AlexNet, initialize
+
+
+@pytest.fixture
+def folder(narrow, packed, tmp_path):
+    """A model that was not trained."""
+    net = AlexNet(narrow, 3)
+    initialize(net, 0)
+    mean_image = packed.statistics().mean_image
+    Model(net=net, recipe=narrow, classes=packed.classes, mean_image=mean_image, provenance={}).save(tmp_path / "m")
+    return tmp_path / "m"
+
+
+@pytest.fixture
+def pictures(packed):
+    return packed.split("train").read(np.arange(9))
+
+
+def by_the_network(folder, pictures, rows, columns):
+    model = Model.load(folder)
+    eye = Eye(model.recipe.image, model.mean_image, torch.device("cpu"))
+    every = (np.tile(rows, (len(pictures), 1)), np.tile(columns, (len(pictures), 1)))
+    with torch.no_grad():
+        logits, fc7 = model.net(eye.see(torch.from_numpy(pictures), *every))
+    return logits.softmax(1).numpy(), fc7.numpy()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 9])
+def test_any_batch_gives_what_the_network_gives(folder, pictures, batch):
+    session = onnxruntime.InferenceSession(export_model(folder, pictures=pictures).path)
+    ((rows, columns),) = centre_view(72, 67)
+    got = session.run(["probabilities", "fc7"], {"image": pictures[:batch]})
+    for ours, theirs in zip(by_the_network(folder, pictures[:batch], rows, columns), got, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_other_views_can_be_asked_of_the_same_file(folder, pictures):
+    session = onnxruntime.InferenceSession(export_model(folder, pictures=pictures).path)
+    for rows, columns in ten_views(72, 67):
+        got = session.run(["probabilities", "fc7"], {"image": pictures, "rows": rows, "columns": columns})
+        np.testing.assert_allclose(by_the_network(folder, pictures, rows, columns)[1], got[1], atol=1e-5)
+
+
+def test_one_file_that_takes_uint8_pictures_and_says_what_it_is(folder, pictures):
+    done = export_model(folder, pictures=pictures)
+    assert sorted(file.name for file in folder.iterdir()) == ["model.onnx", "model.safetensors", "recipe.toml"]
+    onnx.checker.check_model(str(done.path), full_check=True)
+    session = onnxruntime.InferenceSession(done.path)
+    (image,) = session.get_inputs()
+    assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [72, 72, 3])
+    assert isinstance(image.shape[0], str)
+    outputs = {output.name: (output.type, output.shape[1:]) for output in session.get_outputs()}
+    assert outputs == {"probabilities": ("tensor(float)", [3]), "fc7": ("tensor(float)", [32])}
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
+    assert metadata["fingerprint"] == Model.load(folder).fingerprint
+    assert recipes.loads(metadata["recipe"]) == Model.load(folder).recipe
+    assert (metadata["alexnet_format"], metadata["precision"]) == ("1", "fp32")
+
+
+def test_half_precision_has_half_weights_and_is_close(folder, pictures):
+    whole = export_model(folder, pictures=pictures)
+    half = export_model(folder, folder / "half.onnx", precision="fp16", pictures=pictures)
+    weights = [one for one in onnx.load(half.path).graph.initializer if one.name.endswith(".weight")]
+    assert weights
+    assert all(one.data_type == onnx.TensorProto.FLOAT16 for one in weights)
+    a, b = (onnxruntime.InferenceSession(path).run(None, {"image": pictures}) for path in (whole.path, half.path))
+    np.testing.assert_allclose(a[0], b[0], atol=0.01)
+    np.testing.assert_allclose(a[1], b[1], atol=0.02 * a[1].max())
+
+
+def test_a_graph_that_differs_is_an_error_and_no_file(folder, pictures, monkeypatch):
+    plain = module.graph
+
+    def broken(model, precision):
+        proto = plain(model, precision)
+        weight = next(one for one in proto.graph.initializer if one.name.endswith("fc8.weight"))
+        weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
+        return proto
+
+    monkeypatch.setattr(module, "graph", broken)
+    with pytest.raises(Difference, match=r"differs from the network by .* in probabilities at batch 1: nothing was"):
+        export_model(folder, pictures=pictures)
+    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
+
+
+def test_the_command_says_how_far_it_is_from_the_network(folder, packed, capsys):
+    assert main(["export", "m", "--workspace", str(folder.parent), "--json"]) == 1
+    assert "error: no model 'm': there is neither" in capsys.readouterr().err
+    assert main(["export", str(folder), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["probabilities_difference"] < 1e-5
+    assert "the export is checked on made-up pictures" in said.err
