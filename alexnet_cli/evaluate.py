@@ -168,7 +168,7 @@ VIEWS: dict[int, Callable[[int, int], list[View]]] = {1: centre_view, 10: ten_vi
 def _views(size: int, crop: int, corners: list[tuple[int, int]], reflections: list[bool]) -> list[View]:
     places = [(top, left, reflected) for reflected in reflections for top, left in corners]
     top, left, reflected = (np.array(column) for column in zip(*places, strict=True))
-    rows, columns = view(size, crop, top, left, reflected)
+    rows, columns = view(crop, top, left, reflected)
     return list(zip(rows, columns, strict=True))
 
 

@@ -222,8 +222,12 @@ def test_a_view_is_the_centred_picture_cropped_and_reflected(packed):
     top, left, reflected = np.array([0, 5, 2]), np.array([3, 0, 5]), np.array([False, True, True])
     shift = colour_shift(np.array([[0.1, 0, 0], [0, -0.2, 0], [0, 0, 0.3]]), facts)
     eye = Eye(image, facts.mean_image, torch.device("cpu"))
-    seen = eye.see(torch.from_numpy(pictures), *view(72, 67, top, left, reflected), shift)
+    places = view(67, top, left, reflected)
+    seen = eye.see(torch.from_numpy(pictures), *places, shift)
     assert seen.shape == (3, 3, 67, 67)
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    at_once = eye._at_once(torch.from_numpy(pictures), *places, torch.from_numpy(shift)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(seen, at_once, atol=1e-4, rtol=0)
     for i in range(3):
         centred = pictures[i].astype(np.float64) - facts.mean_image
         crop = centred[top[i] : top[i] + 67, left[i] : left[i] + 67]

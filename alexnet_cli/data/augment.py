@@ -45,9 +45,7 @@ class Draws:
         )
 
 
-def view(
-    size: int, crop: int, top: np.ndarray, left: np.ndarray, reflected: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def view(crop: int, top: np.ndarray, left: np.ndarray, reflected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixel rows and columns (B, crop) int64 of views at ``top``, ``left`` (B,); reflected ones run right to left."""
     along = np.arange(crop)
     rows = top[:, None] + along
@@ -61,22 +59,39 @@ class Eye:
     def __init__(self, image: Image, mean_image: np.ndarray, device: torch.device) -> None:
         self.image, self.device = image, device
         self.mean_image = torch.from_numpy(mean_image).to(device)  # (S, S, 3)
+        self._reflected_mean = self.mean_image.flip(1)
 
     def see(self, images: Tensor, rows: np.ndarray, columns: np.ndarray, colour: np.ndarray | None = None) -> Tensor:
         """Views (B, 3, crop, crop) float32, channels last, of ``images`` (B, S, S, 3) uint8 on the device.
 
-        ``rows``, ``columns`` (B, crop): which pixels; the mean image is cut at the same place (the paper's order:
-        subtract, then crop). ``colour`` (B, 3): added to every pixel, in 0-255 units.
+        ``rows``, ``columns`` (B, crop): which pixels, as `view` gives them; the mean image is cut at the same place
+        (the paper's order: subtract, then crop). ``colour`` (B, 3): added to every pixel, in 0-255 units.
         """
-        y = torch.tensor(rows).to(self.device)[:, :, None]
-        x = torch.tensor(columns).to(self.device)[:, None, :]
+        shift = torch.zeros(len(images), 3) if colour is None else torch.from_numpy(colour)
+        shift = shift.to(self.device)
+        look = self._one_by_one if self.device.type == "cpu" else self._at_once
+        return look(images, rows, columns, shift).permute(0, 3, 1, 2)
+
+    def _at_once(self, images: Tensor, rows: np.ndarray, columns: np.ndarray, shift: Tensor) -> Tensor:
+        """All pictures in one go, (B, crop, crop, 3): the way of a GPU."""
+        y = torch.tensor(rows, device=self.device)[:, :, None]
+        x = torch.tensor(columns, device=self.device)[:, None, :]
         b = torch.arange(len(images), device=self.device)[:, None, None]
-        pixels = (images.float() - self.mean_image)[b, y, x]  # (B, crop, crop, 3)
-        if colour is not None:
-            pixels += torch.from_numpy(colour).to(self.device)[:, None, None, :]
-        if self.image.divide_by != 1:
-            pixels /= self.image.divide_by
-        return pixels.permute(0, 3, 1, 2)
+        pixels = (images.float() - self.mean_image)[b, y, x]
+        return pixels.add_(shift[:, None, None, :]).div_(self.image.divide_by)
+
+    def _one_by_one(self, images: Tensor, rows: np.ndarray, columns: np.ndarray, shift: Tensor) -> Tensor:
+        """The same on a CPU, eight times as fast: each picture's view stays in the cache until it is done."""
+        size, crop = self.image.size, self.image.crop
+        seen = torch.empty(len(images), crop, crop, 3)
+        for pixels, picture, y, x, colour in zip(seen, images, rows, columns, shift, strict=True):
+            top, left = int(y[0]), int(min(x[0], x[-1]))
+            view, mean = picture[top : top + crop, left : left + crop], self.mean_image
+            if x[0] > x[-1]:  # right to left: the same place lies elsewhere in the reflected mean image
+                view, mean, left = view.flip(1), self._reflected_mean, size - crop - left
+            torch.sub(colour, mean[top : top + crop, left : left + crop], out=pixels)
+            pixels.add_(view).div_(self.image.divide_by)
+        return seen
 
 
 def colour_shift(a: np.ndarray, statistics: Statistics) -> np.ndarray:

@@ -145,7 +145,7 @@ class Run:
     def _update(self, batch: Batch, draws: Draws, rate: float) -> None:
         """One step of stochastic gradient descent."""
         at, rows, image = self.position, batch.rows, self.recipe.image
-        y, x = view(image.size, image.crop, draws.top[rows], draws.left[rows], draws.reflected[rows])
+        y, x = view(image.crop, draws.top[rows], draws.left[rows], draws.reflected[rows])
         shift = colour_shift(draws.colour[rows], self.statistics) if image.colour_noise else None
         images = self.eye.see(batch.images, y, x, shift)  # (B, 3, crop, crop)
         with autocast(self.device, self.options.precision):
