@@ -31,7 +31,7 @@ PHOTOGRAPHS = {
     "rocket": "rocket.jpg",
     "tissue": "ihc.png",
 }
-VIEWS = {"train": 60, "val": 15}  # pictures a class
+VIEWS = {"train": 90, "val": 15}  # pictures a class
 EPOCHS = 24
 SIDE = 280  # of a view, in pixels
 QUERIES = ("cat", "coffee", "motorcycle", "rocket")
