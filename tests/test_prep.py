@@ -260,11 +260,20 @@ def test_too_little_disk_is_said_before_the_work(source: Path, capsys, monkeypat
     assert "error: the disk is too small: data/photos needs 0.0 GB more" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_arrays_are_written_as_numpy_writes_them(count, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "PIECE", 1000)
+    array = np.arange(count * 16 * 16 * 3, dtype=np.uint64).astype(np.uint8).reshape(count, 16, 16, 3)
+    module._save(tmp_path / "ours.npy", array)
+    np.save(tmp_path / "theirs.npy", array)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
+
+
 def test_a_full_disk_is_one_line(source: Path, capsys, monkeypatch) -> None:
     def full(path, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(module, "_save", full)
     assert main(["prep", str(source), *SIZE]) == 1
     assert "error: the disk is full" in capsys.readouterr().err
     assert not Path("data/photos/dataset.json").exists()

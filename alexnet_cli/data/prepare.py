@@ -1,7 +1,9 @@
 """Pictures to a packed dataset: all cores, a shard at a time, each whole on disk or not there."""
 
 import csv
+import errno
 import hashlib
+import io
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -33,6 +35,7 @@ from alexnet_cli.files import read_json, write_json, written_whole
 from alexnet_cli.progress import SILENT, Progress
 
 SHARD = 256  # pictures; what a worker holds in memory, 50 MB, and what a stopped run loses at most for each
+PIECE = 4 << 20  # bytes written at a time
 PLAN = "plan.json"  # of what an unfinished dataset is being made
 OURS = re.compile(r"(train|val|test)-\d+(\.sums)?\.(npy|json)|plan\.json|rejected\.csv|statistics\.safetensors")
 STALE = re.compile(r"\..*\.part(\.\w+)*|\.source-.*")  # of a run that was killed
@@ -285,7 +288,7 @@ def _pack_shard(job: Job) -> dict[str, Any]:
     images = images[: len(kept)]
     arrays = {".npy": images} | ({".sums.npy": Sums.of(images).flat()} if job.split == "train" else {})
     for suffix, array in arrays.items():
-        np.save(_beside(job, suffix), array, allow_pickle=False)
+        _save(_beside(job, suffix), array)
     return {
         "labels": [entry.label for entry in kept],
         "names": [printable(entry.name) for entry in kept],
@@ -293,6 +296,26 @@ def _pack_shard(job: Job) -> dict[str, Any]:
         "warned": warned,
         "digest": hashlib.sha256(images.data).hexdigest(),
     }
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """What np.save writes, a piece at a time: each is on the disk, and out of the system's cache, before the next.
+
+    A dataset is larger than memory sooner or later, and need not push everything else out of it. Where fresh memory is
+    slow to get, as in a virtual machine, to use the same few pages again is also five times as fast.
+    """
+    content = array.reshape(-1).view(np.uint8)
+    sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+    with open(path, "wb", buffering=0) as file:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+        pieces = [np.frombuffer(header.getvalue(), np.uint8)]
+        for piece in pieces + [content[i : i + PIECE] for i in range(0, len(content), PIECE)]:
+            if file.write(piece.data) != len(piece):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            sync(file.fileno())
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _keep(job: Job, facts: dict[str, Any]) -> None:
