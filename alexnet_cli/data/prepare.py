@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -286,15 +286,18 @@ def _pack_shard(job: Job) -> dict[str, Any]:
                 rejected.append((entry.name, str(error)))
             caught.clear()
     images = images[: len(kept)]
-    arrays = {".npy": images} | ({".sums.npy": Sums.of(images).flat()} if job.split == "train" else {})
-    for suffix, array in arrays.items():
-        _save(_beside(job, suffix), array)
+    with ThreadPoolExecutor(1) as writer:  # sums and digest are made while the disk works
+        written = writer.submit(_save, _beside(job, ".npy"), images)
+        if job.split == "train":
+            _save(_beside(job, ".sums.npy"), Sums.of(images).flat())
+        digest = hashlib.sha256(images.data).hexdigest()
+        written.result()
     return {
         "labels": [entry.label for entry in kept],
         "names": [printable(entry.name) for entry in kept],
         "rejected": [[printable(name), reason] for name, reason in rejected],
         "warned": warned,
-        "digest": hashlib.sha256(images.data).hexdigest(),
+        "digest": digest,
     }
 
 
