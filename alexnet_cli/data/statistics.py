@@ -59,14 +59,16 @@ class Sums:
         sums = cls.none(size)
         # Sums over a row of up to 258 pixels are integers below 2^24, exact in float32, which is three times faster.
         exact = np.float32 if size * 255**2 < 2**24 else np.float64
-        pixels = np.zeros(images.shape[1:], np.uint32)  # enough for 16 million images
-        for image in images:
-            pixels += image
-            planes = image.reshape(-1, 3).T.astype(exact, order="C").reshape(3, size, size)
-            for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
-                sums.products[i, j] += np.einsum("rc,rc->r", planes[i], planes[j]).sum(dtype=np.float64)
+        for start in range(0, len(images), 256):
+            pixels = np.zeros(images.shape[1:], np.uint16)  # enough for 257 images
+            for image in images[start : start + 256]:
+                pixels += image
+                planes = image.reshape(-1, 3).T.astype(exact, order="C").reshape(3, size, size)
+                for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+                    sums.products[i, j] += np.einsum("rc,rc->r", planes[i], planes[j]).sum(dtype=np.float64)
+            sums.pixels += pixels
         sums.products = np.triu(sums.products) + np.triu(sums.products, 1).T
-        sums.pixels, sums.images = pixels.astype(np.float64), len(images)
+        sums.images = len(images)
         return sums
 
     def add(self, other: "Sums") -> None:
