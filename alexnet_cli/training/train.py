@@ -215,7 +215,10 @@ class Run:
         checkpoint.load(self.folder, self.net, self.sgd)
         self.position = replace(position, settings=own)
         self._write_history()
-        self.progress.note(f"going on in epoch {position.epoch + 1} at update {position.step + 1} of {self.folder}")
+        if finished(self.recipe.training, self.validation_errors):
+            self.progress.note(f"{self.folder} has all its epochs")
+        else:
+            self.progress.note(f"going on in epoch {position.epoch + 1} at update {position.step + 1} of {self.folder}")
 
     def _save(self) -> None:
         try:
