@@ -21,16 +21,14 @@ from alexnet_cli.data.sources import open_source, read_place
 WORKERS = 2
 
 
-def extract(source: Path, folder: Path, most: int) -> int:
-    """Write the training pictures, ``most`` of them spread over the classes, as CLASS/NUMBER.jpg."""
+def extract(source: Path, folder: Path, wanted: int) -> None:
+    """Write ``wanted`` training pictures, spread over the classes or again and again, as CLASS/NUMBER.jpg."""
     listing = list_pictures(open_source(source), 0.0)
-    step = max(1, len(listing.entries) // most)
-    chosen = listing.entries[::step][:most]
-    for number, entry in enumerate(chosen):
+    for number in range(wanted):
+        entry = listing.entries[number * len(listing.entries) // wanted]
         path = folder / listing.classes[entry.label] / f"{number:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(read_place(entry.place))
-    return len(chosen)
 
 
 def ours(folder: Path) -> None:
@@ -67,7 +65,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "jpegs"
-        count = extract(given.source, folder, given.images)
+        extract(given.source, folder, given.images)
         jobs = {
             "alexnet prep": ours,
             "torchvision, ToTensor": torchvision_loop,
@@ -76,7 +74,7 @@ def main() -> None:
         found: dict[str, list[float]] = {name: [] for name in jobs}
         for _ in range(given.runs):  # in turns: whatever else the machine does falls on all
             for name, job in jobs.items():
-                found[name].append(count / seconds(job, folder))
+                found[name].append(given.images / seconds(job, folder))
     mine = statistics.median(found["alexnet prep"])
     for name, speeds in found.items():
         median, low, high = statistics.median(speeds), min(speeds), max(speeds)

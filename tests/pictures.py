@@ -22,6 +22,13 @@ def encoded(image: np.ndarray | Image.Image, format: str = "PNG", **options: obj
     return file.getvalue()
 
 
+def jpeg(width: int, height: int, seed: int = 6, **options: object) -> bytes:
+    """Of a picture with detail at every scale, so that to resize it otherwise would show."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    smooth = pixels(seed, width, height)
+    return encoded((noise // 2 + smooth // 2).astype(np.uint8), "JPEG", quality=90, **options)
+
+
 def files(classes: tuple[str, ...] = ("cats", "dogs"), count: int = 5, prefix: str = "") -> dict[str, bytes]:
     """Names to contents: ``count`` pictures in a folder for each class."""
     return {

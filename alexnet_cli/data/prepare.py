@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -26,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alexnet_cli.data.layouts import SPLITS, Entry, Listing, list_pictures
-from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.data.pictures import load_many, load_picture
 from alexnet_cli.data.sources import open_source, read_place
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import FILE, FORMAT, Dataset, read_shard
@@ -35,6 +36,7 @@ from alexnet_cli.files import read_json, write_json, written_whole
 from alexnet_cli.progress import SILENT, Progress
 
 SHARD = 256  # pictures; what a worker holds in memory, 50 MB, and what a stopped run loses at most for each
+MANY = 2 * SHARD  # pictures from which on decoding with torch is sooner done, though torch takes a second to import
 PIECE = 4 << 20  # bytes written at a time
 PLAN = "plan.json"  # of what an unfinished dataset is being made
 OURS = re.compile(r"(train|val|test)-\d+(\.sums)?\.(npy|json)|plan\.json|rejected\.csv|statistics\.safetensors")
@@ -69,6 +71,7 @@ class Job:
     entries: list[Entry]
     size: int
     stop: bool  # at the first picture that is refused
+    many: bool  # enough pictures in all for the import of torch to pay
 
     @property
     def split(self) -> str:
@@ -155,12 +158,13 @@ def _already(folder: Path, plan: str, progress: Progress) -> Prepared:
 
 
 def _jobs(listing: Listing, folder: Path, size: int, stop: bool) -> list[Job]:
-    jobs = []
+    jobs, many = [], len(listing.entries) > MANY
     for split in SPLITS:
         entries = [entry for entry in listing.entries if entry.split == split]
         for number, start in enumerate(range(0, len(entries), SHARD)):
             part = entries[start : start + SHARD]
-            jobs.append(Job(folder=folder, shard=f"{split}-{number:05d}", entries=part, size=size, stop=stop))
+            shard = f"{split}-{number:05d}"
+            jobs.append(Job(folder=folder, shard=shard, entries=part, size=size, stop=stop, many=many))
     return jobs
 
 
@@ -236,7 +240,7 @@ def _in_processes(jobs: list[Job], workers: int) -> Iterator[Job]:
     # A server that has imported this module forks the workers, which is sooner than each importing it.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "torch"] if jobs[0].many else [__name__])
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker) as pool:
         waiting: dict[Future[dict[str, Any]], Job] = {}
         try:
@@ -258,6 +262,8 @@ def _in_processes(jobs: list[Job], workers: int) -> Iterator[Job]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)  # each worker has its core
     parent = multiprocessing.parent_process()
     assert parent is not None  # we were started by one
 
@@ -270,6 +276,7 @@ def _start_worker() -> None:
 
 def _pack_shard(job: Job) -> dict[str, Any]:
     """Decode a shard and write its files beside their places. Returns its facts: what stands in its .json."""
+    load = load_many if job.many else load_picture
     images = _room(max(SHARD, len(job.entries)), job.size)
     kept: list[Entry] = []
     rejected, warned = [], 0
@@ -277,7 +284,7 @@ def _pack_shard(job: Job) -> dict[str, Any]:
         warnings.simplefilter("always")
         for entry in job.entries:
             try:
-                images[len(kept)] = load_picture(read_place(entry.place), job.size)
+                images[len(kept)] = load(read_place(entry.place), job.size)
                 kept.append(entry)
                 warned += bool(caught)
             except BadPicture as error:
