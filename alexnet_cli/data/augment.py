@@ -81,16 +81,20 @@ class Eye:
         return pixels.add_(shift[:, None, None, :]).div_(self.image.divide_by)
 
     def _one_by_one(self, images: Tensor, rows: np.ndarray, columns: np.ndarray, shift: Tensor) -> Tensor:
-        """The same on a CPU, eight times as fast: each picture's view stays in the cache until it is done."""
+        """The same on a CPU, where each picture's view stays in the cache until it is done."""
         size, crop = self.image.size, self.image.crop
         seen = torch.empty(len(images), crop, crop, 3)
-        for pixels, picture, y, x, colour in zip(seen, images, rows, columns, shift, strict=True):
+        lines = seen.view(len(images), crop, crop * 3)  # whole lines of pixels are quicker to go through than threes
+        colours = shift.repeat(1, crop)  # (B, crop * 3)
+        for pixels, line, picture, y, x, colour in zip(seen, lines, images, rows, columns, colours, strict=True):
             top, left = int(y[0]), int(min(x[0], x[-1]))
             view, mean = picture[top : top + crop, left : left + crop], self.mean_image
             if x[0] > x[-1]:  # right to left: the same place lies elsewhere in the reflected mean image
                 view, mean, left = view.flip(1), self._reflected_mean, size - crop - left
-            torch.sub(colour, mean[top : top + crop, left : left + crop], out=pixels)
-            pixels.add_(view).div_(self.image.divide_by)
+            pixels.copy_(view).sub_(mean[top : top + crop, left : left + crop])
+            line.add_(colour)
+            if self.image.divide_by != 1:
+                line.div_(self.image.divide_by)
         return seen
 
 
