@@ -360,6 +360,7 @@ def recipes(as_json: JsonOption = False) -> None:
 
     Example: alexnet recipes
     """
+    from alexnet_cli import recipe
     from alexnet_cli.nets.summary import describe_recipes
 
     described = describe_recipes()
@@ -368,6 +369,8 @@ def recipes(as_json: JsonOption = False) -> None:
         return
     for one in described:
         show(f"{one['name']}: {one['says']}  ({one['parameters']:,} parameters for 1000 classes)")
+        if one["published"]:
+            show(f"    published: {recipe.told(one['published'])}")
         for key, value in one["differs"].items():
             show(f"    {key} = {value}")
 

@@ -1,13 +1,14 @@
 """What defines a model: a recipe is a TOML file; a variant is `base = "paper"` and the lines that differ.
 
-Sections: `[image]`, `[network]`, `[response_norm]`, `[pooling]`, `[training]`, and one a layer, `[conv1]` ... `[fc8]`.
+Sections: `[image]`, `[network]`, `[response_norm]`, `[map_norm]`, `[pooling]`, `[training]`, and one a layer, `[conv1]`
+... `[fc8]`. A packaged recipe may also say what was `[published]` of its errors; that is no part of the model.
 """
 
 import dataclasses
 import difflib
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -25,6 +26,8 @@ class Image:
     crop: int  # side of a view
     divide_by: float  # the centred 0-255 pixels are divided by this
     colour_noise: float  # standard deviation of the colour PCA's factors; 0 is none
+    colour_noise_until: int = 0  # the epoch from which on there is none; 0: to the end
+    reflect: bool = True  # half of the training views are reflected
 
     def __post_init__(self) -> None:
         _require(0 < self.crop <= self.size, "image.crop must be between 1 and image.size")
@@ -46,14 +49,31 @@ class ResponseNorm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapNorm:
+    """Response norm within each map, over windows of size x size positions; the 2012 code has it, the paper not."""
+
+    k: float
+    size: int
+    alpha: float
+    beta: float
+
+    def __post_init__(self) -> None:
+        _require(self.size % 2 == 1, "map_norm.size must be odd")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pooling:
     """Max-pooling (§3.4): windows of `size`, `stride` apart; stride < size is overlapping pooling."""
 
     size: int
     stride: int
+    rounds: Literal["up", "down"] = "up"  # whether a window that only begins within the maps counts
 
     def __post_init__(self) -> None:
         _require(self.size >= 1 and self.stride >= 1, "pooling.size and pooling.stride must be at least 1")
+
+
+Step = Literal["relu", "tanh", "response_norm", "map_norm", "pooling", "dropout"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +87,10 @@ class Convolution:
     sees: Literal["own", "both"]  # the maps of its own column, or of both
     weights: float | Literal["he"]  # standard deviation of the initial weights; "he": sqrt(2 / fan-in)
     bias: float  # initial bias
-    response_norm: bool
-    pooling: bool
+    then: list[Step]  # what follows the convolution, in this order; dropout is last
+    rounds: Literal["up", "down"] = "up"  # 224 -> 54.25 -> 55: a kernel that only begins within the maps counts
+    steps: list[int] = field(default_factory=list)  # schedule "steps": its own epochs instead of training.steps
+    frozen_from: int = 0  # the epoch from which on it stays as it is; 0: never
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +101,9 @@ class FullyConnected:
     sees: Literal["own", "both"]
     weights: float | Literal["he"]
     bias: float
-    dropout: bool  # of its outputs
+    then: list[Step]
+    steps: list[int] = field(default_factory=list)
+    frozen_from: int = 0
 
 
 Layer = Convolution | FullyConnected
@@ -106,11 +130,14 @@ class Training:
     momentum: float
     weight_decay: float
     learning_rate: float
-    schedule: Literal["plateau", "linear"]
+    schedule: Literal["plateau", "linear", "steps"]
     warmup_epochs: float  # the learning rate rises to its value over these
     patience: int  # plateau: epochs without a better validation error before the learning rate falls
     drops: int  # plateau: how often it is divided by 10 before the end
     epochs: int  # plateau: at most; linear: the learning rate reaches 0 here
+    steps: list[int] = field(default_factory=list)  # steps: the epochs from which on it is divided by 10 once more
+    bias_rate: float = 1.0  # the biases' learning rate, as a multiple of the weights'
+    bias_decay: bool = True  # whether weight decay is for biases too
 
     def __post_init__(self) -> None:
         _require(self.batch >= 1, "training.batch must be at least 1")
@@ -129,6 +156,7 @@ class Recipe:
     image: Image
     network: Network
     response_norm: ResponseNorm
+    map_norm: MapNorm
     pooling: Pooling
     training: Training
     layers: dict[str, Layer]  # in order, as network.layers names them
@@ -140,9 +168,15 @@ class Recipe:
         _require(kinds == sorted(kinds, reverse=True), "network.layers: convolutional layers come before the others")
         last = self.layers[names[-1]]
         _require(
-            isinstance(last, FullyConnected) and last.units == "classes" and last.sees == "both",
-            f'the last layer, {names[-1]}, must have units = "classes" and sees = "both"',
+            isinstance(last, FullyConnected) and last.units == "classes" and last.sees == "both" and not last.then,
+            f'the last layer, {names[-1]}, must have units = "classes", sees = "both" and then = []',
         )
+        for name, layer in self.layers.items():
+            _require("dropout" not in layer.then[:-1], f"{name}.then: dropout is the last step")
+            _require(
+                isinstance(layer, Convolution) or not {"response_norm", "map_norm", "pooling"} & set(layer.then),
+                f"{name}.then: a fully-connected layer has no maps to normalize or pool",
+            )
         for name, layer in list(self.layers.items())[:-1]:
             width = layer.kernels if isinstance(layer, Convolution) else layer.units
             _require(
@@ -155,6 +189,7 @@ SECTIONS: dict[str, type] = {
     "image": Image,
     "network": Network,
     "response_norm": ResponseNorm,
+    "map_norm": MapNorm,
     "pooling": Pooling,
     "training": Training,
 }
@@ -172,6 +207,9 @@ def load(named: str | Path, settings: list[str] | None = None) -> Recipe:
     Raises BadRecipe for an unknown recipe, an unknown key or a value that does not fit.
     """
     name, tables = _read(str(named))
+    for section, values in tables.items():
+        if isinstance(values, dict) and (kind := _kind(section, values)):
+            tables[section] = _defaults(kind) | values
     for setting in settings or []:
         _apply(tables, setting)
     return parse(name, tables)
@@ -228,14 +266,58 @@ def parse(name: str, tables: dict[str, Any]) -> Recipe:
     for layer in sections["network"].layers:
         if layer not in tables:
             raise BadRecipe(f"network.layers names {layer!r}, but there is no section [{layer}]")
-        kind = Convolution if "kernels" in tables[layer] else FullyConnected
-        layers[layer] = _section(layer, kind, tables[layer])
+        layers[layer] = _section(layer, _kind(layer, tables[layer]), tables[layer])
     for section in tables:
         if not isinstance(tables[section], dict):
             raise BadRecipe(_unknown(section, [*SECTIONS, *layers]))
         if not section.startswith(("conv", "fc")):
             raise BadRecipe(_unknown(section, [*SECTIONS, *layers]))
     return Recipe(name=name, says=says, layers=layers, **sections)
+
+
+def published(name: str) -> dict[str, Any]:
+    """What was published of a packaged recipe's errors: fractions, and where; empty if nothing was."""
+    found = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8")).get("published", {})
+    return dict(found)
+
+
+def told(published: dict[str, Any]) -> str:
+    """What `published` found, in a line."""
+    words = []
+    for key, value in published.items():
+        if key != "where":
+            name, kind = key.split("_")
+            sign = "+" if kind == "increase" else ""
+            words.append(f"{name.replace('top', 'top-')} error {sign}{100 * value:.4g} %")
+    return f"{', '.join(words)} ({published['where']})"
+
+
+def scaled(recipe: Recipe, width: float) -> Recipe:
+    """``recipe`` with ``width`` times the kernels and units in every hidden layer, whole numbers a column."""
+    columns = recipe.network.columns
+
+    def narrowed(layer: Layer) -> Layer:
+        if isinstance(layer, Convolution):
+            return dataclasses.replace(layer, kernels=max(1, round(layer.kernels * width / columns)) * columns)
+        if layer.units == "classes":
+            return layer
+        return dataclasses.replace(layer, units=max(1, round(layer.units * width / columns)) * columns)
+
+    return dataclasses.replace(recipe, layers={name: narrowed(layer) for name, layer in recipe.layers.items()})
+
+
+def _kind(section: str, values: dict[str, Any]) -> Any:
+    """The class of a section, None if it is unknown."""
+    if section.startswith(("conv", "fc")):
+        return Convolution if "kernels" in values else FullyConnected
+    return SECTIONS.get(section)
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """What a section's keys are where a recipe does not say."""
+    plain = {item.name: item.default for item in dataclasses.fields(kind)}
+    made = {item.name: item.default_factory() for item in dataclasses.fields(kind) if callable(item.default_factory)}
+    return {key: value for key, value in (plain | made).items() if value is not dataclasses.MISSING}
 
 
 def _read(named: str) -> tuple[str, dict[str, Any]]:
@@ -252,7 +334,8 @@ def _read(named: str) -> tuple[str, dict[str, Any]]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadRecipe(f"cannot read the recipe {named}: {error}") from None
     base = tables.pop("base", None)
-    tables.pop("name", None)
+    for key in ("name", "published"):
+        tables.pop(key, None)
     if base is None:
         return name, tables
     _, merged = _read(str(base))
@@ -284,6 +367,7 @@ def _section(section: str, kind: type, table: dict[str, Any]) -> Any:
     for key in table:
         if key not in types:
             raise BadRecipe(_unknown(f"{section}.{key}", [f"{section}.{known}" for known in types]))
+    table = _defaults(kind) | table
     for key in types:
         if key not in table:
             raise BadRecipe(f'{section}.{key} is missing: give it, or start from `base = "paper"`')
@@ -294,13 +378,15 @@ def _value(where: str, kind: Any, value: Any) -> Any:
     """``value`` as ``kind``: a plain type, a list, a Literal or a union of these."""
     alternatives = get_args(kind) if get_origin(kind) not in (Literal, list) and get_args(kind) else (kind,)
     for one in alternatives:
-        if get_origin(one) is Literal and value in get_args(one):
-            return value
-        if get_origin(one) is list and isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return value
-        if one is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if get_origin(one) is list:
+            if isinstance(value, list):
+                return [_value(where, get_args(one)[0], item) for item in value]
+        elif get_origin(one) is Literal:
+            if value in get_args(one):
+                return value
+        elif one is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
-        if one in (int, bool, str) and type(value) is one:
+        elif type(value) is one:
             return value
     words = []
     for one in alternatives:
@@ -310,7 +396,7 @@ def _value(where: str, kind: Any, value: Any) -> Any:
 
 def _name(kind: Any) -> str:
     plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return plain.get(kind, "a list of names")
+    return plain.get(kind, "a list")
 
 
 def _unknown(word: str, known: list[str], what: str = "recipe key") -> str:

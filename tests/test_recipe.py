@@ -6,6 +6,7 @@ import pytest
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.errors import BadRecipe
+from alexnet_cli.nets.summary import describe_recipes
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -20,11 +21,38 @@ def test_paper_comes_first():
 
 
 def test_a_recipe_is_its_base_and_the_lines_that_differ(tmp_path):
-    (tmp_path / "mine.toml").write_text('base = "paper"\nsays = "mine"\n[conv1]\nresponse_norm = false\n')
+    (tmp_path / "mine.toml").write_text('base = "paper"\nsays = "mine"\n[conv1]\nbias = 0.5\n')
     recipe, paper = recipes.load(tmp_path / "mine.toml"), recipes.load("paper")
     assert recipe.name == "mine"
-    assert recipes.differences(recipe, paper) == {"conv1.response_norm": False}
+    assert recipes.differences(recipe, paper) == {"conv1.bias": 0.5}
     assert replace(recipe, name="paper", says=paper.says, layers=paper.layers) == paper
+
+
+COUNTS = {  # worked out by hand: maps in x size² x kernels + kernels, over all layers
+    "paper": 60_965_224,
+    "original-2012": 60_965_224,
+    "caffe-alexnet": 60_965_224,
+    "caffenet": 60_965_224,
+    "torchvision": 61_100_840,
+    "non-overlapping-pooling": 60_965_224,
+    "cnn-star": 60_965_224 + 3 * 3 * 256 * 256 + 256,
+    "without-conv4": 60_965_224 - 663_936,
+    "no-communication": 60_965_224 - 384 * 9 * 128 - 4096 * 36 * 128 - 4096 * 2048,
+}
+
+
+def test_parameter_counts_and_published_errors():
+    described = {one["name"]: one for one in describe_recipes()}
+    assert {name: described[name]["parameters"] for name in COUNTS} == COUNTS
+    assert abs(described["one-gpu"]["parameters"] / COUNTS["paper"] - 1) < 0.02  # about as many, says §3.2
+    assert described["original-2012"]["published"]["top1_error"] == 0.4066
+    assert described["small-data"]["published"] == {}  # not that of its base
+
+
+def test_scaled_keeps_whole_kernels_in_every_column():
+    layers = recipes.scaled(recipes.load("paper"), 0.13).layers
+    assert [layer.kernels for layer in list(layers.values())[:5]] == [12, 34, 50, 50, 34]
+    assert (layers["fc6"].units, layers["fc8"].units) == (532, "classes")
 
 
 def test_settings_stand_above_the_recipe():
@@ -41,7 +69,10 @@ def test_settings_stand_above_the_recipe():
         (["batch=64"], "--set batch=64: write section.key=value, for example training.batch=64"),
         (["training.batch=many"], 'training.batch = "many" does not fit: it takes a whole number'),
         (["training.batch=0"], "training.batch must be at least 1"),
-        (["training.schedule=cosine"], 'training.schedule = "cosine" does not fit: it takes "plateau" or "linear"'),
+        (["conv1.sees=none"], 'conv1.sees = "none" does not fit: it takes "own" or "both"'),
+        (['conv1.then=["dropout", "relu"]'], "conv1.then: dropout is the last step"),
+        (['fc6.then=["pooling"]'], "fc6.then: a fully-connected layer has no maps to normalize or pool"),
+        (["training.steps=25"], "training.steps = 25 does not fit: it takes a list"),
         (["conv1.weights=she"], 'conv1.weights = "she" does not fit: it takes a number or "he"'),
         (["image.crop=300"], "image.crop must be between 1 and image.size"),
         (["conv2.kernels=255"], "conv2 must have a positive number of kernels or units that 2 columns can share"),

@@ -40,7 +40,7 @@ class Draws:
             order=random.permutation(images),
             top=random.integers(offsets, size=images),
             left=random.integers(offsets, size=images),
-            reflected=random.random(images) < 0.5,
+            reflected=(random.random(images) < 0.5) & image.reflect,
             colour=(image.colour_noise * random.standard_normal((images, 3))).astype(np.float32),
         )
 

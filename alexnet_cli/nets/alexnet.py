@@ -8,59 +8,67 @@ In 2012 each column was a GPU. A layer sees its own column's maps, or, behind an
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alexnet_cli.errors import BadRecipe
-from alexnet_cli.nets.normalization import LocalResponseNorm
+from alexnet_cli.nets.normalization import LocalResponseNorm, MapNorm
 from alexnet_cli.recipe import Convolution, FullyConnected, Layer, Recipe
 
 
 class Convolutional(nn.Module):
-    """Convolution, ReLU, and where the recipe says so response norm and overlapping max-pooling."""
+    """Convolution, and what follows it: ReLU, and where the recipe says so response norm and max-pooling."""
 
     def __init__(self, layer: Convolution, recipe: Recipe, maps_in: int) -> None:
         super().__init__()
         maps = layer.kernels // recipe.network.columns
         self.convolution = nn.Conv2d(maps_in, maps, layer.size, layer.stride)
-        self.padding = layer.padding
-        norm = recipe.response_norm
-        self.norm = (
-            LocalResponseNorm(k=norm.k, n=norm.n, alpha=norm.alpha, beta=norm.beta) if layer.response_norm else None
-        )
-        self.pooling = nn.MaxPool2d(recipe.pooling.size, recipe.pooling.stride) if layer.pooling else None
+        self.padding, self.rounds_up = layer.padding, layer.rounds == "up"
+        self.then = then(layer, recipe)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to (B, K, H', W')."""
-        a = F.relu(self.convolution(self._pad(maps)))
-        if self.norm is not None:
-            a = self.norm(a)
-        if self.pooling is not None:
-            a = self.pooling(a)
-        return a
+        activations: Tensor = self.then(self.convolution(self._pad(maps)))
+        return activations
 
     def _pad(self, maps: Tensor) -> Tensor:
         """Zeros around the maps, and past the right and bottom edges as many as the last kernel needs: 224 -> 55."""
         size, (stride, _) = self.convolution.kernel_size[0], self.convolution.stride
         ends = []
         for extent in (maps.shape[3], maps.shape[2]):
-            over = (extent + 2 * self.padding - size) % stride
+            over = (extent + 2 * self.padding - size) % stride if self.rounds_up else 0
             ends += [self.padding, self.padding + (stride - over) % stride]
         return F.pad(maps, ends) if any(ends) else maps
 
 
 class Dense(nn.Module):
-    """A fully-connected layer and its ReLU."""
+    """A fully-connected layer, and its ReLU."""
 
-    def __init__(self, units_in: int, units: int) -> None:
+    def __init__(self, layer: FullyConnected, recipe: Recipe, units_in: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(units_in, units)
+        self.linear = nn.Linear(units_in, units(layer) // recipe.network.columns)
+        self.then = then(layer, recipe)
 
     def forward(self, activations: Tensor) -> Tensor:
         """(B, units) or (B, C, H, W) to (B, units')."""
-        return F.relu(self.linear(activations.flatten(1)))
+        activations = self.then(self.linear(activations.flatten(1)))
+        return activations
+
+
+def then(layer: Layer, recipe: Recipe) -> nn.Sequential:
+    """What follows a layer's weights, in the recipe's order; but for dropout, which is drawn over all columns."""
+    norm, within, pooling = recipe.response_norm, recipe.map_norm, recipe.pooling
+    modules: dict[str, Callable[[], nn.Module]] = {
+        "relu": nn.ReLU,
+        "tanh": nn.Tanh,
+        "response_norm": lambda: LocalResponseNorm(k=norm.k, n=norm.n, alpha=norm.alpha, beta=norm.beta),
+        "map_norm": lambda: MapNorm(k=within.k, size=within.size, alpha=within.alpha, beta=within.beta),
+        "pooling": lambda: nn.MaxPool2d(pooling.size, pooling.stride, ceil_mode=pooling.rounds == "up"),
+    }
+    return nn.Sequential(*(modules[step]() for step in layer.then if step != "dropout"))
 
 
 class Column(nn.Module):
@@ -86,24 +94,39 @@ class AlexNet(nn.Module):
             if extent < 1:
                 raise BadRecipe(f"image.crop = {recipe.image.crop} is too small: nothing is left after {name}")
         self.last = last
-        self.add_module(last, nn.Linear(width * recipe.network.columns, classes))
+        self.add_module(last, nn.Linear(width * recipe.network.columns * extent * extent, classes))
 
-    def forward(self, images: Tensor, dropout_seed: int | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (B, classes) and fc7 (B, 4096), after its ReLU and before its dropout.
+    def forward(
+        self, images: Tensor, dropout_seed: int | None = None, rows: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and fc7 (B, 4096), after its ReLU and before its dropout, on the first column's device.
 
-        ``images`` (B, 3, crop, crop): centred RGB. In training, ``dropout_seed`` decides which units are dropped.
+        ``images`` (B, 3, crop, crop): centred RGB. In training, ``dropout_seed`` decides which units are dropped;
+        ``rows`` (first, all) says where the images stand in a batch of which other processes have the rest.
         """
-        halves = [images for _ in self.columns]
+        halves = [images.to(device) for device in self.devices]
         for i, (name, layer) in enumerate(self.hidden.items()):
             if layer.sees == "both":
                 halves = exchange(halves)
             halves = [part(half) for part, half in zip(self.parts(name), halves, strict=True)]
             features = halves
-            if self.training and isinstance(layer, FullyConnected) and layer.dropout:
+            if self.training and "dropout" in layer.then:
                 assert dropout_seed is not None, "training needs a dropout_seed"
-                halves = drop(halves, self.recipe.network.dropout, dropout_seed + i)
-        logits = self.get_submodule(self.last)(exchange(halves)[0])
-        return logits, exchange(features)[0]
+                halves = drop(halves, self.recipe.network.dropout, dropout_seed + i, rows)
+        logits = self.get_submodule(self.last)(gather(halves, self.devices[0]).flatten(1))
+        return logits, gather(features, self.devices[0]).flatten(1)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Where each column lives."""
+        return [next(column.parameters()).device for column in self.columns]
+
+    def place(self, devices: Sequence[torch.device]) -> "AlexNet":
+        """Put the columns on ``devices``, one each, as in 2012; the last layer on the first."""
+        for column, device in zip(self.columns, devices, strict=True):
+            column.to(device)
+        self.get_submodule(self.last).to(devices[0])
+        return self
 
     def parts(self, name: str) -> list[nn.Module]:
         """A layer's modules: one a column, or the last layer's only one."""
@@ -116,7 +139,7 @@ def build(layer: Layer, recipe: Recipe, seen: int, extent: int) -> nn.Module:
     """One column's part of ``layer``, which sees ``seen`` maps of side ``extent``, or ``seen`` units (side 1)."""
     if isinstance(layer, Convolution):
         return Convolutional(layer, recipe, seen)
-    return Dense(seen * extent * extent, units(layer) // recipe.network.columns)
+    return Dense(layer, recipe, seen * extent * extent)
 
 
 def units(layer: FullyConnected) -> int:
@@ -129,30 +152,47 @@ def extent_after(layer: Layer, recipe: Recipe, extent: int) -> int:
     """Side of the maps that leave ``layer``, for maps of side ``extent`` that come in."""
     if isinstance(layer, FullyConnected):
         return 1
-    extent = math.ceil((extent + 2 * layer.padding - layer.size) / layer.stride) + 1
-    if layer.pooling:
-        extent = (extent - recipe.pooling.size) // recipe.pooling.stride + 1
+    extent = _positions(extent + 2 * layer.padding, layer.size, layer.stride, layer.rounds)
+    if "pooling" in layer.then:
+        extent = _positions(extent, recipe.pooling.size, recipe.pooling.stride, recipe.pooling.rounds)
     return extent
 
 
+def _positions(extent: int, size: int, stride: int, rounds: str) -> int:
+    """How many kernels or windows of ``size``, ``stride`` apart, ``extent`` pixels have room for."""
+    whole = math.ceil if rounds == "up" else math.floor
+    return whole((extent - size) / stride) + 1 if extent > 0 else 0
+
+
 def exchange(halves: list[Tensor]) -> list[Tensor]:
-    """Every column gets what all columns have."""
+    """Every column gets what all columns have: the only place where they meet."""
     if len(halves) == 1:
         return halves
-    both = torch.cat(halves, dim=1)
-    return [both for _ in halves]
+    both = {device: gather(halves, device) for device in {half.device for half in halves}}
+    return [both[half.device] for half in halves]
 
 
-def drop(halves: list[Tensor], share: float, seed: int) -> list[Tensor]:
+def gather(halves: list[Tensor], device: torch.device) -> Tensor:
+    """What all columns have, on ``device``."""
+    return torch.cat([half.to(device) for half in halves], dim=1) if len(halves) > 1 else halves[0]
+
+
+def drop(halves: list[Tensor], share: float, seed: int, rows: tuple[int, int] | None = None) -> list[Tensor]:
     """Dropout (§4.2) of units (B, units), a pure function of ``seed``; what stays is scaled up: testing needs nothing.
 
-    The draw is made for the layer's units of all columns at once: how they are split over columns does not matter.
+    The draw is made for the layer's units of all columns at once, and for all images of the batch, of which these are
+    those from ``rows`` (first, all) on: how units are split over columns, or images over processes, does not matter.
+    Each device draws for itself, so that nothing crosses.
     """
+    first, images = rows or (0, len(halves[0]))
     widths = [half.shape[1] for half in halves]
-    generator = torch.Generator(halves[0].device).manual_seed(seed)
-    draw = torch.rand(len(halves[0]), sum(widths), generator=generator, device=halves[0].device)
-    kept = torch.split(draw >= share, widths, dim=1)
-    return [half * keep / (1 - share) for half, keep in zip(halves, kept, strict=True)]
+    shape = (images, sum(widths), *halves[0].shape[2:])
+    kept = {}
+    for device in {half.device for half in halves}:
+        generator = torch.Generator(device).manual_seed(seed)
+        draw = torch.rand(shape, generator=generator, device=device)[first : first + len(halves[0])]
+        kept[device] = torch.split(draw >= share, widths, dim=1)
+    return [half * kept[half.device][i] / (1 - share) for i, half in enumerate(halves)]
 
 
 @torch.no_grad()
@@ -171,3 +211,14 @@ def initialize(net: AlexNet, seed: int) -> None:
 def parameters_by_layer(net: AlexNet) -> dict[str, int]:
     """Weights and biases of each layer, over all columns."""
     return {name: sum(p.numel() for part in net.parts(name) for p in part.parameters()) for name in net.recipe.layers}
+
+
+def layer_of(parameter: str) -> str:
+    """The layer that a parameter belongs to, by its name: conv1 for columns.0.conv1.convolution.weight."""
+    first, *rest = parameter.split(".")
+    return rest[1] if first == "columns" else first
+
+
+def is_bias(parameter: str) -> bool:
+    """Whether a parameter is a layer's biases, by its name."""
+    return parameter.endswith(".bias")

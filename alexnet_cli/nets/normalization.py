@@ -33,6 +33,20 @@ class LocalResponseNorm(nn.Module):
         return f"k={self.k}, n={self.n}, alpha={self.alpha}, beta={self.beta}"
 
 
+class MapNorm(nn.Module):
+    """Normalizes each activation by those around it in the same map, over size x size positions (original-2012)."""
+
+    def __init__(self, *, k: float, size: int, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.k, self.size, self.alpha, self.beta = k, size, alpha, beta
+
+    def forward(self, a: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        # A window's mean times its size is its sum; past the edges are zeros.
+        mean = nn.functional.avg_pool2d(a * a, self.size, stride=1, padding=self.size // 2)
+        return a * (self.k + self.alpha * self.size**2 * mean).pow(-self.beta)
+
+
 def formula(a: Tensor, k: float, n: int, alpha: float, beta: float) -> Tensor:
     """The formula in whole-tensor operations, as it is exported; in half precision the squares would overflow.
 

@@ -11,7 +11,7 @@ CLASSES = 1000  # ImageNet's, for parameter counts that can be compared
 
 
 def describe_recipes() -> list[dict[str, Any]]:
-    """Name, what it says, parameters for 1000 classes, and the lines in which it differs from `paper`."""
+    """Name, what it says, parameters for 1000 classes, published errors, and the lines that differ from `paper`."""
     paper, described = recipes.load("paper"), []
     for name in recipes.names():
         recipe = recipes.load(name)
@@ -22,6 +22,7 @@ def describe_recipes() -> list[dict[str, Any]]:
                 "name": name,
                 "says": recipe.says,
                 "parameters": sum(parameters_by_layer(net).values()),
+                "published": recipes.published(name),
                 "differs": recipes.differences(recipe, paper),
             }
         )

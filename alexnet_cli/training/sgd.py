@@ -1,5 +1,7 @@
 """The paper's update rule (§5)."""
 
+from collections.abc import Collection, Mapping
+
 import torch
 from torch import Tensor
 
@@ -16,23 +18,38 @@ class SGD:
 
     The learning rate epsilon scales the gradient before it enters v. torch.optim.SGD multiplies v by it afterwards,
     so there a change of epsilon also rescales all past gradients; here it does not.
+
+    ``undecayed``: the parameters that have no weight decay; in the paper there are none.
     """
 
-    def __init__(self, parameters: dict[str, Tensor], *, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        momentum: float,
+        weight_decay: float,
+        undecayed: Collection[str] = (),
+    ) -> None:
         self.parameters = parameters
         self.velocities = {name: torch.zeros_like(w) for name, w in parameters.items()}
-        self.momentum, self.weight_decay = momentum, weight_decay
+        self.momentum = momentum
+        self.weight_decays = {name: 0.0 if name in undecayed else weight_decay for name in parameters}
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
-        """Update every parameter with its `.grad`, and forget the gradients."""
+    def step(self, learning_rate: float, multiples: Mapping[str, float] | None = None) -> None:
+        """Update every parameter with its `.grad`, and forget the gradients.
+
+        ``multiples`` of the learning rate some parameters have; with 0 one stays as it is.
+        """
         for name, w in self.parameters.items():
-            if w.grad is None:
+            rate = learning_rate * (multiples or {}).get(name, 1.0)
+            if w.grad is None or rate == 0:
+                w.grad = None
                 continue
             for weight, v, g in zip(_pieces(w), _pieces(self.velocities[name]), _pieces(w.grad), strict=True):
                 v.mul_(self.momentum)
-                v.sub_(weight, alpha=self.weight_decay * learning_rate)
-                v.sub_(g, alpha=learning_rate)
+                v.sub_(weight, alpha=self.weight_decays[name] * rate)
+                v.sub_(g, alpha=rate)
                 weight.add_(v)
             w.grad = None
 

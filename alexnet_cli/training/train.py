@@ -26,12 +26,12 @@ from alexnet_cli.evaluate import Network, count_errors
 from alexnet_cli.files import written_whole
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.nets.alexnet import AlexNet, initialize, is_bias, layer_of
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.checkpoint import Position
-from alexnet_cli.training.schedule import finished, learning_rate
+from alexnet_cli.training.schedule import finished, learning_rate, multiple
 from alexnet_cli.training.sgd import SGD
 
 
@@ -99,10 +99,12 @@ class Run:
         if start is not None:
             _go_on_from(self.net, start)
         self.net = self.net.to(memory_format=torch.channels_last).to(self.device)
+        parameters = dict(self.net.named_parameters())
         self.sgd = SGD(
-            dict(self.net.named_parameters()),
+            parameters,
             momentum=recipe.training.momentum,
             weight_decay=recipe.training.weight_decay,
+            undecayed=() if recipe.training.bias_decay else list(filter(is_bias, parameters)),
         )
         self.position = Position(settings=self._settings(start))
         if (folder / checkpoint.FILE).exists():
@@ -146,7 +148,8 @@ class Run:
         """One step of stochastic gradient descent."""
         at, rows, image = self.position, batch.rows, self.recipe.image
         y, x = view(image.crop, draws.top[rows], draws.left[rows], draws.reflected[rows])
-        shift = colour_shift(draws.colour[rows], self.statistics) if image.colour_noise else None
+        noisy = image.colour_noise and not 0 < image.colour_noise_until <= at.epoch + 1
+        shift = colour_shift(draws.colour[rows], self.statistics) if noisy else None
         images = self.eye.see(batch.images, y, x, shift)  # (B, 3, crop, crop)
         with autocast(self.device, self.options.precision):
             logits, _ = self.net(images, seed_of(stream(self.seed, DROPOUT, at.epoch, at.step)))
@@ -155,9 +158,17 @@ class Run:
         if not math.isfinite(value):
             raise Diverged(self._diverged())
         loss.backward()  # type: ignore[no-untyped-call]
-        self.sgd.step(rate)
+        self.sgd.step(rate, self._multiples(at.epoch + 1))
         at.loss += value * len(batch.labels)
         at.wrong += int((logits.argmax(1) != batch.labels).sum())
+
+    def _multiples(self, epoch: int) -> dict[str, float]:
+        """Of the learning rate, for every parameter."""
+        training, layers = self.recipe.training, self.recipe.layers
+        return {
+            name: multiple(training, layers[layer_of(name)], epoch) * (training.bias_rate if is_bias(name) else 1.0)
+            for name in self.sgd.parameters
+        }
 
     def _report(self, done: int, rate: float) -> None:
         at = self.position

@@ -1,0 +1,68 @@
+"""What an experiment leaves behind: a folder with its table, its figure and the exact recipes."""
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import alexnet_cli
+from alexnet_cli import recipe as recipes
+from alexnet_cli.files import write_json, written_whole
+from alexnet_cli.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """An experiment's result."""
+
+    name: str  # what `alexnet reproduce` calls it
+    title: str
+    columns: list[str]
+    rows: list[list[str]]  # as they are shown; what was not run is empty
+    note: str  # what a reader must know to judge the rows: network, images, seeds
+    command: str  # that made it
+    facts: dict[str, Any] = field(default_factory=dict)  # the numbers behind the rows
+    figures: list[str] = field(default_factory=list)  # file names in the folder
+
+    def write(self, folder: Path, recipe_of: Mapping[str, Recipe]) -> None:
+        """`table.md`, `table.json` and `recipes/NAME.toml` in ``folder``."""
+        for name, recipe in recipe_of.items():
+            with written_whole(folder / "recipes" / f"{name}.toml") as beside:
+                beside.write_text(recipes.dumps(recipe), encoding="utf-8")
+        content = {key: getattr(self, key) for key in self.__dataclass_fields__} | circumstances()
+        write_json(folder / "table.json", content)
+        with written_whole(folder / "table.md") as beside:
+            beside.write_text(self.markdown(), encoding="utf-8")
+
+    def markdown(self) -> str:
+        """The table as Markdown, with everything needed to repeat it."""
+        when = circumstances()
+        lines = [f"# {self.title}", "", self.note, "", *table(self.columns, self.rows), ""]
+        lines += [f"![{name}]({name})\n" for name in self.figures]
+        lines += [f"Made by `{self.command}` on {when['date']}: {when['machine']}; alexnet {when['version']}."]
+        return "\n".join(lines) + "\n"
+
+
+def table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    head, *body = [f"| {' | '.join(row)} |" for row in cells]
+    return [head, "|" + "---|" * len(columns), *body]
+
+
+def circumstances() -> dict[str, str]:
+    """Date, machine and version, to stand beside every number."""
+    machine = f"{os.cpu_count()} cores of {processor()}, {platform.system()}"
+    return {"date": datetime.date.today().isoformat(), "machine": machine, "version": alexnet_cli.__version__}
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
