@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shlex
 import signal
 import sys
 import threading
@@ -373,6 +374,68 @@ def recipes(as_json: JsonOption = False) -> None:
             show(f"    published: {recipe.told(one['published'])}")
         for key, value in one["differs"].items():
             show(f"    {key} = {value}")
+
+
+class Experiment(StrEnum):
+    figure_1 = "figure-1"
+    ablations = "ablations"
+
+
+@app.command()
+def reproduce(
+    name: Annotated[Experiment, typer.Argument(help="The experiment.")],
+    data: Annotated[str | None, typer.Option(help="Name or path of a dataset; the newest if none.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for the result; reproduced/NAME if none.")] = None,
+    recipes: Annotated[list[str] | None, typer.Option("--recipe", help="ablations: which; all if none.")] = None,
+    base: Annotated[str, typer.Option(help="ablations: what this recipe changes of `paper`, all have.")] = "paper",
+    width: Annotated[float, typer.Option(min=0.01, max=1, help="ablations: of every layer.")] = 1.0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipes'.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each net.")] = 3,
+    device: DeviceOption = None,
+    precision: Annotated[Precision, typer.Option(help="Of the network's arithmetic.")] = Precision.fp32,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Run one of the paper's experiments, from data to table and figure; stopped, the same command goes on.
+
+    Example: alexnet reproduce figure-1 --data cifar10
+    """
+    from alexnet_cli.data.store import Dataset
+    from alexnet_cli.experiments.ablations import ABLATIONS, ablations
+    from alexnet_cli.experiments.figure1 import figure1
+    from alexnet_cli.training.train import Options
+
+    console, space = Console(), Workspace(workspace)
+    folder = out or workspace / "reproduced" / name.value
+    dataset = Dataset.open(space.find("dataset", data))
+    options, command = Options(device=_device(device), precision=precision.value), _command()
+    console.note(f"reproducing {name.value} on {dataset.path} into {folder}")
+    with contextlib.closing(console):
+        if name is Experiment.figure_1:
+            report = figure1(dataset, folder, command, seeds=seeds, epochs=epochs, options=options, progress=console)
+        else:
+            report = ablations(
+                dataset,
+                folder,
+                command,
+                names=recipes or ABLATIONS,
+                base=base,
+                width=width,
+                epochs=epochs,
+                seeds=seeds,
+                options=options,
+                progress=console,
+            )
+    if as_json:
+        show_json({"experiment": report.name, "folder": str(folder), "rows": report.rows, "facts": report.facts})
+    else:
+        show_table(report.title, report.columns, report.rows, report.note)
+        show(f"Written to {folder}: {', '.join(['table.md', 'table.json', 'recipes/', *report.figures])}")
+
+
+def _command() -> str:
+    """The command under way, as a user would type it."""
+    return shlex.join(["alexnet", *sys.argv[1:]])
 
 
 @app.command()

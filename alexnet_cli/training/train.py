@@ -52,12 +52,14 @@ def train(
     seed: int = 0,
     start: Model | None = None,
     options: Options = Options(),
+    enough: float = 0.0,
     progress: Progress = SILENT,
 ) -> Model:
     """Train ``recipe`` on ``dataset`` into ``folder`` and return the model, also saved there.
 
     If ``folder`` holds a checkpoint of this same run it is gone on with, to the same weights as if it had never
-    stopped. ``start``: a model whose layers, all but the last, are gone on from.
+    stopped. ``start``: a model whose layers, all but the last, are gone on from. ``enough``: a training error with
+    which the run ends before its last epoch.
 
     Raises BadRecipe or BadArtefact if recipe, dataset and checkpoint do not fit together; Diverged at a loss that is
     not finite, with the last good checkpoint kept; Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved.
@@ -66,7 +68,7 @@ def train(
     _check(dataset, recipe, progress)
     run = Run(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
     with _stop_on_signal() as stop:
-        while not finished(recipe.training, run.validation_errors):
+        while not finished(recipe.training, run.validation_errors) and run.training_error > enough:
             run.epoch(stop)
     model = run.model()
     model.save(folder)
@@ -116,6 +118,11 @@ class Run:
     def validation_errors(self) -> list[float]:
         """Of each epoch that is over; the training error where there is no validation split."""
         return [row.get("validation_error", row["train_error"]) for row in self.position.history]
+
+    @property
+    def training_error(self) -> float:
+        """Of the last epoch that is over, measured while training; 1 before that."""
+        return float(self.position.history[-1]["train_error"]) if self.position.history else 1.0
 
     def epoch(self, stop: threading.Event) -> None:
         """Train on every image once, or what is left of the epoch; then measure, record and save."""

@@ -1,0 +1,137 @@
+"""What each part of the network and its training is worth: the net with it and without (§3, §4, §7)."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from alexnet_cli import recipe as recipes
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.evaluate import Network, evaluate
+from alexnet_cli.experiments.report import Report
+from alexnet_cli.files import read_json, write_json
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.recipe import Recipe
+from alexnet_cli.training.train import Options, train
+
+BASELINE = "paper"
+ABLATIONS = (
+    "no-response-norm",
+    "non-overlapping-pooling",
+    "one-gpu",
+    "no-communication",
+    "no-colour-noise",
+    "no-dropout",
+    "tanh",
+    "without-conv3",
+    "without-conv4",
+    "without-conv5",
+)
+
+
+def ablations(
+    dataset: Dataset,
+    folder: Path,
+    command: str,
+    *,
+    names: Sequence[str] = ABLATIONS,
+    base: str = "paper",
+    width: float = 1.0,
+    epochs: int | None = None,
+    seeds: int = 3,
+    options: Options = Options(),
+    progress: Progress = SILENT,
+) -> Report:
+    """Train the baseline and every ablation with ``seeds`` seeds each, and compare their ten-view errors.
+
+    ``base``: a recipe whose differences from `paper` all of them have as well; ``width``: of every layer. Runs that
+    are done already are not run again. Raises what `train` raises.
+    """
+    recipe_of = {name: variant(name, base, width, epochs) for name in (BASELINE, *names)}
+    errors: dict[str, list[float]] = {name: [] for name in recipe_of}
+    for seed in range(seeds):  # seed by seed: stopped early, there is a whole table of fewer seeds
+        for name, recipe in recipe_of.items():
+            progress.note(f"{name}, seed {seed}")
+            errors[name].append(_error(recipe, seed, dataset, folder, options, progress))
+        report = _report(errors, recipe_of, dataset, command, base, width)
+        report.write(folder, recipe_of)
+    return report
+
+
+def variant(name: str, base: str, width: float, epochs: int | None) -> Recipe:
+    """Ablation ``name`` with what ``base`` changes of `paper` where the ablation itself does not, ``width`` wide."""
+    paper, ablation = recipes.load("paper"), recipes.load(name)
+    own = recipes.differences(ablation, paper)
+    sections = {*recipes.SECTIONS, *ablation.layers}
+    lines = [
+        f"{key}={json.dumps(value)}"
+        for key, value in recipes.differences(recipes.load(base), paper).items()
+        if key not in own and key.split(".")[0] in sections
+    ]
+    recipe = recipes.scaled(recipes.adjust(ablation, lines), width)
+    return recipe if epochs is None else replace(recipe, training=replace(recipe.training, epochs=epochs))
+
+
+def _error(recipe: Recipe, seed: int, dataset: Dataset, folder: Path, options: Options, progress: Progress) -> float:
+    """Ten-view top-1 error of one run; of one that is done already, what was measured then."""
+    place = folder / "runs" / f"{recipe.name}-{seed}"
+    done = place / "error.json"
+    wanted = {"recipe": recipes.dumps(recipe), "dataset": dataset.fingerprint}
+    if done.exists():
+        found = read_json(done, what="measured error")
+        if {key: found.get(key) for key in wanted} == wanted:
+            return float(found["top1_error"])
+    train(dataset, recipe, place, seed=seed, options=options, progress=progress)
+    classifier = Network.of(Model.load(place), torch.device(options.device))
+    error = evaluate([classifier], dataset, "val", views=10, progress=progress).top1
+    write_json(done, wanted | {"top1_error": error})
+    return error
+
+
+def _report(
+    errors: dict[str, list[float]],
+    recipe_of: dict[str, Recipe],
+    dataset: Dataset,
+    command: str,
+    base: str,
+    width: float,
+) -> Report:
+    rows, facts = [], {}
+    baseline = statistics.mean(errors[BASELINE])
+    for name, found in errors.items():
+        mean = statistics.mean(found)
+        deviation = statistics.stdev(found) if len(found) > 1 else None
+        increase = recipes.published(name).get("top1_increase")
+        facts[name] = {"top1_errors": found, "mean": mean, "deviation": deviation, "difference": mean - baseline}
+        rows.append(
+            [
+                "baseline" if name == BASELINE else name,
+                f"{_parameters(recipe_of[name], dataset):,}",
+                f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}"),
+                "" if name == BASELINE else f"{100 * (mean - baseline):+.1f}",
+                "" if increase is None else f"+{100 * increase:.2g}",
+            ]
+        )
+    training = recipe_of[BASELINE].training
+    seeds = len(errors[BASELINE])
+    note = (
+        f"Not the paper's experiment but its shape: {'' if width == 1 else f'nets of {width:g} times the width, '}"
+        f"trained for {training.epochs} epochs on the {dataset.counts['train']:,} pictures of dataset {dataset.name}"
+        f"{'' if base == 'paper' else f', by the recipe {base}'}; {seeds} seed{'s' if seeds > 1 else ''} each, mean ± "
+        f"standard deviation over seeds, top-1 error of {dataset.counts['val']:,} validation pictures, ten views. "
+        "The paper's column is ILSVRC with the whole network."
+    )
+    columns = ["recipe", "parameters", "top-1 error, %", "difference to the baseline", "in the paper"]
+    title = f"Ablations on {dataset.name}"
+    return Report(name="ablations", title=title, columns=columns, rows=rows, note=note, command=command, facts=facts)
+
+
+def _parameters(recipe: Recipe, dataset: Dataset) -> int:
+    with torch.device("meta"):
+        net = AlexNet(recipe, len(dataset.classes))
+    return sum(parameter.numel() for parameter in net.parameters())
