@@ -14,6 +14,7 @@ import typer
 
 from alexnet_cli.console import Console, fail, show, show_json, show_table
 from alexnet_cli.errors import AlexNetError, Interrupted
+from alexnet_cli.progress import SILENT
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="All that is random follows from it; 0 if none.")] = None,
     device: DeviceOption = None,
+    devices: Annotated[
+        str | None, typer.Option(help="A device for each column, as in 2012: cuda:0,cuda:1 or cpu,cpu.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="2: --devices cuda:0,cuda:1.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Of the network's arithmetic; fp32 if none.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     start: Annotated[str | None, typer.Option("--from", help="Fine-tune this model: all layers but the last.")] = None,
@@ -82,17 +87,22 @@ def train(
 ) -> None:
     """Train a network by the paper's rules; stop it at any time, go on with --resume.
 
+    Started by torchrun, its processes share each batch: the recipe's batch and learning rate stay what they are.
+
     Example: alexnet train photos --recipe small-data --precision bf16
     """
+    from alexnet_cli.team import joined
     from alexnet_cli.training import runs
 
-    console, space = Console(), Workspace(workspace)
+    space, places = Workspace(workspace), _devices(device, devices, gpus)
     asked = runs.Asked(
         dataset=dataset, recipe=recipe, settings=settings or [], out=out, epochs=epochs, seed=seed, start=start
     )
-    where = runs.Where(device=_device(device), precision=precision, checkpoint_minutes=checkpoint_minutes)
-    result = (runs.resume if resume else runs.begin)(space, asked, where, console)
-    console.close()
+    with joined(places[0]) as team, contextlib.closing(Console() if team.leads else SILENT) as console:
+        where = runs.Where(devices=places, team=team, precision=precision, checkpoint_minutes=checkpoint_minutes)
+        result = (runs.resume if resume else runs.begin)(space, asked, where, console)
+    if not team.leads:
+        return
     if as_json:
         show_json(result)
     else:
@@ -116,14 +126,17 @@ def evaluate(
     """
     from alexnet_cli import evaluate as evaluation
     from alexnet_cli.data.store import Dataset
+    from alexnet_cli.team import joined
 
-    console, space = Console(), Workspace(workspace)
+    space, place = Workspace(workspace), _device(device)
     paths = [space.find_classifier(named) for named in (models or (None,))]
     dataset = Dataset.open(space.find("dataset", data))
-    console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
-    classifiers = [evaluation.open_classifier(path, _device(device)) for path in paths]
-    errors = evaluation.evaluate(classifiers, dataset, split, views=int(views), progress=console)
-    console.close()
+    with joined(place) as team, contextlib.closing(Console() if team.leads else SILENT) as console:
+        console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
+        classifiers = [evaluation.open_classifier(path, place) for path in paths]
+        errors = evaluation.evaluate(classifiers, dataset, split, views=int(views), progress=console, team=team)
+    if not team.leads:
+        return
     if as_json:
         show_json(evaluation.as_json(errors, paths, dataset, split, int(views)))
     else:
@@ -408,7 +421,7 @@ def reproduce(
     console, space = Console(), Workspace(workspace)
     folder = out or workspace / "reproduced" / name.value
     dataset = Dataset.open(space.find("dataset", data))
-    options, command = Options(device=_device(device), precision=precision.value), _command()
+    options, command = Options(devices=(_device(device),), precision=precision.value), _command()
     console.note(f"reproducing {name.value} on {dataset.path} into {folder}")
     with contextlib.closing(console):
         if name is Experiment.figure_1:
@@ -482,12 +495,25 @@ def demo(
     show(f"Look at {done['sheet']}, {done['page']} and {done['curves']}")
 
 
+def _devices(device: str | None, devices: str | None, gpus: int | None) -> tuple[str, ...]:
+    """One device, or one for each column. Raises AlexNetError if one is not here."""
+    if sum(given is not None for given in (device, devices, gpus)) > 1:
+        raise typer.BadParameter("give one of --device, --devices and --gpus")
+    if gpus is not None:
+        from alexnet_cli.team import place_in_team
+
+        return tuple(_device(f"cuda:{place_in_team() * gpus + i}") for i in range(gpus))
+    return tuple(_device(named) for named in devices.split(",")) if devices else (_device(device),)
+
+
 def _device(named: str | None) -> str:
     """The device asked for, or the GPU if there is one. Raises AlexNetError if there is no such device."""
     import torch
 
+    from alexnet_cli.team import place_in_team
+
     if named is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{place_in_team()}" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=named)
     except (RuntimeError, AssertionError):

@@ -1,6 +1,7 @@
 """What a user sees: results on standard output; notes, progress and errors on standard error."""
 
 import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -91,5 +92,6 @@ def show_table(title: str, columns: list[str], rows: list[list[str]], note: str 
 
 
 def fail(message: str) -> None:
-    """The one line a user gets when something went wrong."""
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    """The one line a user gets when something went wrong; of several processes each says which it is."""
+    rank = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
+    print(f"error: {message}" if rank == "0" else f"error (process {rank}): {message}", file=sys.stderr)  # noqa: T201

@@ -17,6 +17,7 @@ from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.runtime import Runtime
+from alexnet_cli.team import ALONE, Team
 
 BATCH = 64  # pictures at a time
 
@@ -87,8 +88,11 @@ def evaluate(
     *,
     views: int = 10,
     progress: Progress = SILENT,
+    team: Team = ALONE,
 ) -> Errors:
     """Errors of the averaged softmax of ``classifiers`` over ``views`` (1 or 10) views of every image of the split.
+
+    The processes of a ``team`` each take a part of the images, and all get the errors of all.
 
     Raises BadArtefact if a classifier's classes or picture size are not the dataset's, or the split is missing.
     """
@@ -105,7 +109,7 @@ def evaluate(
                 f"{dataset.image_size}: prep it with --size {classifier.image_size}"
             )
     images = dataset.split(split)
-    top1, top5 = count_errors(classifiers, images, views=views, progress=progress)
+    top1, top5 = count_errors(classifiers, images, views=views, progress=progress, team=team)
     total = len(images)
     return Errors(
         images=total,
@@ -117,19 +121,21 @@ def evaluate(
 
 
 def count_errors(
-    classifiers: Sequence[Classifier], split: Split, *, views: int, progress: Progress = SILENT
+    classifiers: Sequence[Classifier], split: Split, *, views: int, progress: Progress = SILENT, team: Team = ALONE
 ) -> tuple[int, int]:
     """How many images have their label not first, and not among the first five; every image counts once."""
     top1 = top5 = counted = 0
-    for start in range(0, len(split), BATCH):
-        positions = np.arange(start, min(start + BATCH, len(split)))
+    mine = np.arange(len(split))[team.share(len(split))]
+    for start in range(0, len(mine), BATCH):
+        positions = mine[start : start + BATCH]
         probabilities = predict(classifiers, split.read(positions), views=views)
         ranks = label_ranks(probabilities, split.labels[positions])
         top1, top5 = top1 + int((ranks >= 1).sum()), top5 + int((ranks >= 5).sum())
         counted += len(positions)
-        progress.advance("evaluating", counted, len(split), f"top-1 error {top1 / counted:.1%}")
-    assert counted == len(split)
-    return top1, top5
+        progress.advance("evaluating", counted, len(mine), f"top-1 error {top1 / counted:.1%}")
+    all_top1, all_top5, all_counted = team.total(top1, top5, counted)
+    assert all_counted == len(split)
+    return int(all_top1), int(all_top5)
 
 
 def predict(classifiers: Sequence[Classifier], images: np.ndarray, *, views: int) -> np.ndarray:

@@ -10,5 +10,8 @@ class Progress:
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         """``done`` of ``total`` of ``task``; the first call starts it, ``done == total`` ends it."""
 
+    def close(self) -> None:
+        """Nothing more will be told."""
+
 
 SILENT = Progress()

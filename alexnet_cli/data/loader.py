@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from alexnet_cli.data.store import Split
+from alexnet_cli.team import ALONE, Team
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,19 +17,26 @@ class Batch:
     images: Tensor  # (B, S, S, 3) uint8, on the device
     labels: Tensor  # (B,) int64, on the device
     rows: slice  # of the order it came from
+    whole: slice  # of the batch that these are a part of, where others have the rest
 
 
-def batches(split: Split, order: np.ndarray, size: int, device: torch.device, first: int = 0) -> Iterator[Batch]:
-    """The split in ``order`` (N,), ``size`` at a time, from batch ``first`` on; the last may be smaller."""
+def batches(
+    split: Split, order: np.ndarray, size: int, device: torch.device, first: int = 0, team: Team = ALONE
+) -> Iterator[Batch]:
+    """The split in ``order`` (N,), ``size`` at a time, from batch ``first`` on; the last may be smaller.
+
+    Of each batch, the part of this process of the ``team``.
+    """
     parts = [slice(start, min(start + size, len(order))) for start in range(first * size, len(order), size)]
 
-    def read(rows: slice) -> Batch:
+    def read(whole: slice) -> Batch:
+        part = team.share(whole.stop - whole.start)
+        rows = slice(whole.start + part.start, whole.start + part.stop)
         images, labels = torch.from_numpy(split.read(order[rows])), torch.from_numpy(split.labels[order[rows]])
         if device.type == "cuda":
             images, labels = images.pin_memory(), labels.pin_memory()
-        return Batch(
-            images=images.to(device, non_blocking=True), labels=labels.to(device, non_blocking=True), rows=rows
-        )
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        return Batch(images=images, labels=labels, rows=rows, whole=whole)
 
     with ThreadPoolExecutor(1) as reader:
         ahead = [reader.submit(read, rows) for rows in parts[:1]]

@@ -87,7 +87,7 @@ def _error(recipe: Recipe, seed: int, dataset: Dataset, folder: Path, options: O
         if {key: found.get(key) for key in wanted} == wanted:
             return float(found["top1_error"])
     train(dataset, recipe, place, seed=seed, options=options, progress=progress)
-    classifier = Network.of(Model.load(place), torch.device(options.device))
+    classifier = Network.of(Model.load(place), torch.device(options.devices[0]))
     error = evaluate([classifier], dataset, "val", views=10, progress=progress).top1
     write_json(done, wanted | {"top1_error": error})
     return error

@@ -122,9 +122,17 @@ class AlexNet(nn.Module):
         return [next(column.parameters()).device for column in self.columns]
 
     def place(self, devices: Sequence[torch.device]) -> "AlexNet":
-        """Put the columns on ``devices``, one each, as in 2012; the last layer on the first."""
-        for column, device in zip(self.columns, devices, strict=True):
-            column.to(device)
+        """Put the columns on ``devices``, one each as in 2012, or all on the only one; the last layer on the first.
+
+        Raises BadRecipe if there are as many devices as neither.
+        """
+        if len(devices) not in (1, len(self.columns)):
+            raise BadRecipe(
+                f"recipe {self.recipe.name} has {len(self.columns)} column{'s' if len(self.columns) > 1 else ''}, "
+                f"which cannot lie on {len(devices)} devices: name one device a column, or one"
+            )
+        for i, column in enumerate(self.columns):
+            column.to(devices[i % len(devices)])
         self.get_submodule(self.last).to(devices[0])
         return self
 

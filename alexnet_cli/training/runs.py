@@ -11,6 +11,7 @@ from alexnet_cli.model import FILE as MODEL_FILE
 from alexnet_cli.model import Model
 from alexnet_cli.progress import Progress
 from alexnet_cli.recipe import Recipe
+from alexnet_cli.team import Team
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.train import Options, train
 from alexnet_cli.workspace import Workspace
@@ -31,9 +32,10 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """Device, precision and checkpoints, as asked for."""
+    """Devices, processes, precision and checkpoints, as asked for."""
 
-    device: str
+    devices: tuple[str, ...]
+    team: Team
     precision: str | None
     checkpoint_minutes: float
 
@@ -44,7 +46,10 @@ def begin(space: Workspace, asked: Asked, where: Where, progress: Progress) -> d
     start = None if asked.start is None else Model.load(space.find("model", asked.start))
     recipe = _recipe(asked, start)
     folder = _new_folder(space, asked.out, f"{dataset.name}-{recipe.name}", progress)
-    progress.note(f"training recipe {recipe.name} on {dataset.path} into {folder}, on {where.device}")
+    many = f" in each of {where.team.size} processes" if where.team.size > 1 else ""
+    progress.note(
+        f"training recipe {recipe.name} on {dataset.path} into {folder}, on {', '.join(where.devices)}" + many
+    )
     return _train(dataset, recipe, folder, asked.seed or 0, start, where, where.precision or "fp32", progress)
 
 
@@ -82,7 +87,9 @@ def _train(
     precision: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    options = Options(device=where.device, precision=precision, checkpoint_minutes=where.checkpoint_minutes)
+    options = Options(
+        devices=where.devices, team=where.team, precision=precision, checkpoint_minutes=where.checkpoint_minutes
+    )
     model = train(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
     last = (checkpoint.read_position(folder).history or [{}])[-1]
     return {"model": folder.name, "path": str(folder), "fingerprint": model.fingerprint} | {

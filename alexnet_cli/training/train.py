@@ -7,7 +7,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.data.augment import DROPOUT, INITIAL, Draws, Eye, colour_shift, seed_of, stream, view
 from alexnet_cli.data.loader import Batch, batches
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.errors import BadArtefact, BadRecipe, Diverged, Interrupted
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe, Diverged, Interrupted
 from alexnet_cli.evaluate import Network, count_errors
 from alexnet_cli.files import written_whole
 from alexnet_cli.memory import keep_freed_memory
@@ -29,6 +29,7 @@ from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize, is_bias, layer_of
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
+from alexnet_cli.team import ALONE, Team
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.checkpoint import Position
 from alexnet_cli.training.schedule import finished, learning_rate, multiple
@@ -39,7 +40,8 @@ from alexnet_cli.training.sgd import SGD
 class Options:
     """What does not change what is learned, but where and how."""
 
-    device: str = "cpu"
+    devices: tuple[str, ...] = ("cpu",)  # one for the whole network, or one a column
+    team: Team = ALONE  # the processes that share the batches
     precision: str = "fp32"  # or "bf16"
     checkpoint_minutes: float = 10.0  # between checkpoints within an epoch
 
@@ -52,14 +54,14 @@ def train(
     seed: int = 0,
     start: Model | None = None,
     options: Options = Options(),
-    enough: float = 0.0,
+    until: Callable[[list[float]], bool] | None = None,
     progress: Progress = SILENT,
 ) -> Model:
     """Train ``recipe`` on ``dataset`` into ``folder`` and return the model, also saved there.
 
     If ``folder`` holds a checkpoint of this same run it is gone on with, to the same weights as if it had never
-    stopped. ``start``: a model whose layers, all but the last, are gone on from. ``enough``: a training error with
-    which the run ends before its last epoch.
+    stopped. ``start``: a model whose layers, all but the last, are gone on from. ``until``: whether to end before
+    the last epoch, given the training error of each epoch so far.
 
     Raises BadRecipe or BadArtefact if recipe, dataset and checkpoint do not fit together; Diverged at a loss that is
     not finite, with the last good checkpoint kept; Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved.
@@ -68,10 +70,13 @@ def train(
     _check(dataset, recipe, progress)
     run = Run(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
     with _stop_on_signal() as stop:
-        while not finished(recipe.training, run.validation_errors) and run.training_error > enough:
-            run.epoch(stop)
+        while not (finished(recipe.training, run.validation_errors) or (until and until(run.training_errors))):
+            with _company(run):
+                run.epoch(stop)
     model = run.model()
-    model.save(folder)
+    if options.team.leads:
+        model.save(folder)
+    options.team.wait()
     return model
 
 
@@ -91,7 +96,7 @@ class Run:
     ) -> None:
         self.dataset, self.recipe, self.folder, self.seed = dataset, recipe, folder, seed
         self.options, self.progress = options, progress
-        self.device = torch.device(options.device)
+        self.device, self.team = torch.device(options.devices[0]), options.team
         self.split = dataset.split("train")
         self.statistics = dataset.statistics()
         self.mean_image = self.statistics.mean_image if start is None else start.mean_image
@@ -100,7 +105,8 @@ class Run:
         initialize(self.net, seed_of(stream(seed, INITIAL)))
         if start is not None:
             _go_on_from(self.net, start)
-        self.net = self.net.to(memory_format=torch.channels_last).to(self.device)
+        self.net = self.net.to(memory_format=torch.channels_last).place([torch.device(d) for d in options.devices])
+        self.learner = self.team.learner(self.net)
         parameters = dict(self.net.named_parameters())
         self.sgd = SGD(
             parameters,
@@ -109,9 +115,11 @@ class Run:
             undecayed=() if recipe.training.bias_decay else list(filter(is_bias, parameters)),
         )
         self.position = Position(settings=self._settings(start))
-        if (folder / checkpoint.FILE).exists():
+        begun = (folder / checkpoint.FILE).exists()
+        self.team.wait()  # all have looked before one writes
+        if begun:
             self._resume()
-        else:
+        elif self.team.leads:
             self._write_recipe()
 
     @property
@@ -120,9 +128,9 @@ class Run:
         return [row.get("validation_error", row["train_error"]) for row in self.position.history]
 
     @property
-    def training_error(self) -> float:
-        """Of the last epoch that is over, measured while training; 1 before that."""
-        return float(self.position.history[-1]["train_error"]) if self.position.history else 1.0
+    def training_errors(self) -> list[float]:
+        """Of each epoch that is over, measured while training."""
+        return [row["train_error"] for row in self.position.history]
 
     def epoch(self, stop: threading.Event) -> None:
         """Train on every image once, or what is left of the epoch; then measure, record and save."""
@@ -131,43 +139,50 @@ class Run:
         steps = math.ceil(len(self.split) / training.batch)
         self.net.train()
         began, saved = time.monotonic() - at.seconds, time.monotonic()
-        for batch in batches(self.split, draws.order, training.batch, self.device, first=at.step):
+        for batch in batches(self.split, draws.order, training.batch, self.device, at.step, self.team):
             rate = learning_rate(training, at.epoch + (at.step + 1) / steps, self.validation_errors)
             self._update(batch, draws, rate)
             at.step, at.seconds = at.step + 1, time.monotonic() - began
-            self._report(batch.rows.stop, rate)
+            self._report(batch.whole.stop, rate)
             if at.step == steps:
                 break  # what ends an epoch also saves
-            if stop.is_set():
+            if self._any(stop):
                 self._save()
                 raise self._stopped()
             if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
                 self._save()
                 saved = time.monotonic()
         self._finish_epoch(rate)
-        if stop.is_set():
+        if self._any(stop):
             raise self._stopped()
+
+    def _any(self, stop: threading.Event) -> bool:
+        """Whether any process was asked to stop: all stop at the same step."""
+        return self.team.total(stop.is_set()) != [0]
 
     def _stopped(self) -> Interrupted:
         return Interrupted(f"stopped and saved in epoch {self.position.epoch + 1}; go on with: {self.resume_command}")
 
     def _update(self, batch: Batch, draws: Draws, rate: float) -> None:
         """One step of stochastic gradient descent."""
-        at, rows, image = self.position, batch.rows, self.recipe.image
+        at, rows, whole, image = self.position, batch.rows, batch.whole, self.recipe.image
+        images_of_all = whole.stop - whole.start
         y, x = view(image.crop, draws.top[rows], draws.left[rows], draws.reflected[rows])
         noisy = image.colour_noise and not 0 < image.colour_noise_until <= at.epoch + 1
         shift = colour_shift(draws.colour[rows], self.statistics) if noisy else None
         images = self.eye.see(batch.images, y, x, shift)  # (B, 3, crop, crop)
+        seed = seed_of(stream(self.seed, DROPOUT, at.epoch, at.step))
         with autocast(self.device, self.options.precision):
-            logits, _ = self.net(images, seed_of(stream(self.seed, DROPOUT, at.epoch, at.step)))
-        loss = F.cross_entropy(logits.float(), batch.labels)
-        value = loss.item()
+            logits, _ = self.learner(images, seed, (rows.start - whole.start, images_of_all))
+        loss = F.cross_entropy(logits.float(), batch.labels, reduction="sum")
+        wrong = (logits.argmax(1) != batch.labels).sum()
+        value, wrong_of_all = self.team.total(loss.item(), int(wrong))
         if not math.isfinite(value):
             raise Diverged(self._diverged())
-        loss.backward()  # type: ignore[no-untyped-call]
+        # Averaged over the batch of all processes, whose gradients are averaged next.
+        (loss * (self.team.size / images_of_all)).backward()
         self.sgd.step(rate, self._multiples(at.epoch + 1))
-        at.loss += value * len(batch.labels)
-        at.wrong += int((logits.argmax(1) != batch.labels).sum())
+        at.loss, at.wrong = at.loss + value, at.wrong + int(wrong_of_all)
 
     def _multiples(self, epoch: int) -> dict[str, float]:
         """Of the learning rate, for every parameter."""
@@ -193,7 +208,7 @@ class Run:
         row: dict[str, Any] = {"epoch": at.epoch + 1, "loss": at.loss / images, "train_error": at.wrong / images}
         if "val" in self.dataset.counts:
             network = Network(self.net.eval(), self.eye, self.dataset.classes, precision=self.options.precision)
-            top1, top5 = count_errors([network], self.dataset.split("val"), views=1)
+            top1, top5 = count_errors([network], self.dataset.split("val"), views=1, team=self.team)
             total = self.dataset.counts["val"]
             row |= {"validation_error": top1 / total, "validation_top5_error": top5 / total}
         row |= {"learning_rate": rate, "seconds": at.seconds, "images_per_second": images / at.seconds}
@@ -239,6 +254,8 @@ class Run:
             self.progress.note(f"going on in epoch {position.epoch + 1} at update {position.step + 1} of {self.folder}")
 
     def _save(self) -> None:
+        if not self.team.leads:
+            return
         try:
             checkpoint.save(self.folder, self.net, self.sgd, self.position)
         except Diverged:
@@ -266,6 +283,8 @@ class Run:
             beside.write_text(recipes.dumps(self.recipe), encoding="utf-8")
 
     def _write_history(self) -> None:
+        if not self.team.leads:
+            return
         from alexnet_cli.figures.curves import draw_curves
 
         with written_whole(self.folder / "history.jsonl") as beside:
@@ -287,6 +306,7 @@ class Run:
                 "epochs": len(history),
                 "seconds": round(sum(row["seconds"] for row in history), 1),
                 "date": datetime.date.today().isoformat(),
+                "processes": self.team.size,
                 "version": alexnet_cli.__version__,
                 "torch": torch.__version__,
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"
@@ -335,6 +355,21 @@ def _go_on_from(net: AlexNet, start: Model) -> None:
         if name not in weights or weights[name].shape != weight.shape:
             raise BadRecipe(f"--from: {name} is {tuple(weight.shape)} in this recipe, but not in the model")
         weight.copy_(weights[name])
+
+
+@contextmanager
+def _company(run: Run) -> Iterator[None]:
+    """Raises AlexNetError if another process of the run is lost."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "Connection" in str(error)
+        if run.team.size == 1 or not lost:
+            raise
+        raise AlexNetError(
+            f"another process of this run has ended; go on from {run.folder / checkpoint.FILE}, with as many processes "
+            f"as you like, by: {run.resume_command}"
+        ) from None
 
 
 @contextmanager

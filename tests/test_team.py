@@ -1,0 +1,109 @@
+"""Several processes, as torchrun starts them, are one run: on a CPU, over gloo."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import NARROW
+
+from alexnet_cli.cli import main
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import drop
+from alexnet_cli.team import Team
+from alexnet_cli.training import checkpoint
+
+ALEXNET = [sys.executable, "-c", "import sys; from alexnet_cli.cli import main; sys.exit(main())"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+TRAIN = ["train", "--recipe", "small-data", *(word for line in NARROW for word in ("--set", line))]
+
+
+@pytest.fixture
+def workspace(packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(packed.path.parent)
+    return tmp_path
+
+
+def run(workspace: Path, *words: str) -> subprocess.Popen[str]:
+    """Two processes of a command."""
+    return subprocess.Popen(
+        [*TORCHRUN, *ALEXNET, *words],
+        cwd=workspace,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_shares_are_all_there_is_and_of_almost_the_same_length():
+    for size in (1, 2, 3, 7):
+        shares = [Team(rank=rank, size=size).share(20) for rank in range(size)]
+        assert np.array_equal(np.concatenate([np.arange(20)[share] for share in shares]), np.arange(20))
+        lengths = [share.stop - share.start for share in shares]
+        assert max(lengths) - min(lengths) <= 1
+
+
+def test_dropout_does_not_depend_on_how_images_are_split_over_processes():
+    (whole,) = drop([torch.ones(7, 40)], 0.5, seed=1)
+    parts = [drop([torch.ones(3, 40)], 0.5, 1, (0, 7))[0], drop([torch.ones(4, 40)], 0.5, 1, (3, 7))[0]]
+    assert torch.equal(whole, torch.cat(parts))
+
+
+def test_two_processes_with_half_of_each_batch_are_one_with_all_of_it(workspace):
+    # 42 pictures in batches of 41: of the last batch, of one picture, one process has nothing.
+    words = [*TRAIN, "--set", "training.batch=41"]
+    two = run(workspace, *words, "--out", "two", "--json")
+    out, err = two.communicate(timeout=120)
+    assert two.returncode == 0, err
+    assert json.loads(out)["epochs"] == 2  # one object: only one process speaks
+    assert err.count("epoch 2: loss") == 1
+    assert main([*words, "--out", "one"]) == 0
+    one, both = (Model.load(workspace / "models" / name) for name in ("one", "two"))
+    for mine, other in zip(one.net.parameters(), both.net.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+    rows = [checkpoint.read_position(workspace / "models" / name).history[-1] for name in ("one", "two")]
+    assert rows[0]["validation_error"] == rows[1]["validation_error"]
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-5)
+    assert both.provenance["processes"] == 2
+
+
+def test_evaluation_counts_every_image_once(workspace, capsys):
+    assert main([*TRAIN, "--out", "m"]) == 0
+    capsys.readouterr()
+    assert main(["eval", "m", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    two = run(workspace, "eval", "m", "--json")
+    out, err = two.communicate(timeout=120)
+    assert two.returncode == 0, err
+    assert alone["images"] == 21
+    assert json.loads(out) == alone
+
+
+def test_a_process_that_dies_ends_the_run_which_one_process_can_go_on_with(workspace):
+    words = [*TRAIN, "--epochs", "3000", "--out", "long"]
+    both = run(workspace, *words)
+    history = workspace / "models" / "long" / "history.jsonl"
+    while not history.exists():
+        assert both.poll() is None, both.communicate()
+        time.sleep(0.05)
+    children = Path(f"/proc/{both.pid}/task/{both.pid}/children").read_text().split()
+    second = next(
+        pid for pid in map(int, children) if b"\0RANK=1\0" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+    )
+    os.kill(second, signal.SIGKILL)
+    _, err = both.communicate(timeout=120)
+    assert both.returncode == 1
+    assert "error: another process of this run has ended; go on from" in err
+    assert "by: alexnet train --resume --out long" in err
+    done = len(checkpoint.read_position(workspace / "models" / "long").history)
+    resumed = ["train", "--resume", "--out", "long", "--epochs", str(done + 1)]
+    assert main(resumed) == 0
+    assert Model.load(workspace / "models" / "long").provenance["epochs"] == done + 1
