@@ -402,6 +402,9 @@ def reproduce(
     recipes: Annotated[list[str] | None, typer.Option("--recipe", help="ablations: which; all if none.")] = None,
     base: Annotated[str, typer.Option(help="ablations: what this recipe changes of `paper`, all have.")] = "paper",
     width: Annotated[float, typer.Option(min=0.01, max=1, help="ablations: of every layer.")] = 1.0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value on top of every recipe; repeatable.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipes'.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each net.")] = 3,
     device: DeviceOption = None,
@@ -425,7 +428,16 @@ def reproduce(
     console.note(f"reproducing {name.value} on {dataset.path} into {folder}")
     with contextlib.closing(console):
         if name is Experiment.figure_1:
-            report = figure1(dataset, folder, command, seeds=seeds, epochs=epochs, options=options, progress=console)
+            report = figure1(
+                dataset,
+                folder,
+                command,
+                settings=settings or [],
+                seeds=seeds,
+                epochs=epochs,
+                options=options,
+                progress=console,
+            )
         else:
             report = ablations(
                 dataset,
@@ -434,6 +446,7 @@ def reproduce(
                 names=recipes or ABLATIONS,
                 base=base,
                 width=width,
+                settings=settings or [],
                 epochs=epochs,
                 seeds=seeds,
                 options=options,

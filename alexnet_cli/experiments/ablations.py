@@ -42,6 +42,7 @@ def ablations(
     names: Sequence[str] = ABLATIONS,
     base: str = "paper",
     width: float = 1.0,
+    settings: Sequence[str] = (),
     epochs: int | None = None,
     seeds: int = 3,
     options: Options = Options(),
@@ -49,10 +50,11 @@ def ablations(
 ) -> Report:
     """Train the baseline and every ablation with ``seeds`` seeds each, and compare their ten-view errors.
 
-    ``base``: a recipe whose differences from `paper` all of them have as well; ``width``: of every layer. Runs that
-    are done already are not run again. Raises what `train` raises.
+    ``base``: a recipe whose differences from `paper` all of them have as well; ``width``: of every layer;
+    ``settings``: `section.key=value` on top of every one. Runs that are done already are not run again. Raises what
+    `train` raises.
     """
-    recipe_of = {name: variant(name, base, width, epochs) for name in (BASELINE, *names)}
+    recipe_of = {name: _adjusted(variant(name, base, width), settings, epochs) for name in (BASELINE, *names)}
     errors: dict[str, list[float]] = {name: [] for name in recipe_of}
     for seed in range(seeds):  # seed by seed: stopped early, there is a whole table of fewer seeds
         for name, recipe in recipe_of.items():
@@ -63,7 +65,7 @@ def ablations(
     return report
 
 
-def variant(name: str, base: str, width: float, epochs: int | None) -> Recipe:
+def variant(name: str, base: str, width: float) -> Recipe:
     """Ablation ``name`` with what ``base`` changes of `paper` where the ablation itself does not, ``width`` wide."""
     paper, ablation = recipes.load("paper"), recipes.load(name)
     own = recipes.differences(ablation, paper)
@@ -73,7 +75,11 @@ def variant(name: str, base: str, width: float, epochs: int | None) -> Recipe:
         for key, value in recipes.differences(recipes.load(base), paper).items()
         if key not in own and key.split(".")[0] in sections
     ]
-    recipe = recipes.scaled(recipes.adjust(ablation, lines), width)
+    return recipes.scaled(recipes.adjust(ablation, lines), width)
+
+
+def _adjusted(recipe: Recipe, settings: Sequence[str], epochs: int | None) -> Recipe:
+    recipe = recipes.adjust(recipe, list(settings))
     return recipe if epochs is None else replace(recipe, training=replace(recipe.training, epochs=epochs))
 
 

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from alexnet_cli.errors import Diverged
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.files import written_whole
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.train import Options, train
 
 TARGET = 0.25  # training error
 NETS = ("cifar-relu", "cifar-tanh")
-RATES = (0.01, 0.003, 0.03, 0.1)  # likely ones first: none is tried for longer than the best so far has taken
+RATES = (0.003, 0.01, 0.001, 0.03)  # likely ones first: none is tried for longer than the best so far has taken
 PUBLISHED_RATIO = 6.0
 
 
@@ -47,6 +48,7 @@ def figure1(
     folder: Path,
     command: str,
     *,
+    settings: Sequence[str] = (),
     seeds: int = 3,
     epochs: int | None = None,
     options: Options = Options(),
@@ -55,38 +57,48 @@ def figure1(
     """Train both nets at every learning rate, then with more seeds at the rate with which each is fastest.
 
     As in the paper, the rates of the two are chosen independently, to be as fast as possible, and there is no
-    regularization. ``epochs``: at most, instead of the recipe's. Runs that are done already are not run again.
+    regularization. ``settings``: `section.key=value` on top of both recipes; ``epochs``: at most. Runs that are done
+    already are not run again.
     Raises what `train` raises, but for Diverged: a rate too high is a result.
     """
+    recipe_of = {net: recipes.load(net, list(settings)) for net in NETS}
     runs: list[Run] = []
-    for net in NETS:
-        most = epochs or recipes.load(net).training.epochs
+    for net, recipe in recipe_of.items():
+        most = limit = epochs or recipe.training.epochs
         for rate in RATES:
-            run = _run(net, rate, 0, most, dataset, folder, options, progress)
+            run = _run(recipe, rate, 0, most, dataset, folder, options, progress)
             runs.append(run)
             if run.epochs is not None:
                 most = min(most, len(run.errors))
         rate = _fastest(runs, net)
-        most = epochs or recipes.load(net).training.epochs
-        runs += [_run(net, rate, seed, most, dataset, folder, options, progress) for seed in range(1, seeds)]
+        runs += [_run(recipe, rate, seed, limit, dataset, folder, options, progress) for seed in range(1, seeds)]
     _draw(runs, folder / "figure-1.png")
     report = _report(runs, dataset, command)
-    report.write(folder, {net: recipes.load(net) for net in NETS})
+    report.write(folder, recipe_of)
     return report
 
 
 def _run(
-    net: str, rate: float, seed: int, epochs: int, dataset: Dataset, folder: Path, options: Options, progress: Progress
+    recipe: Recipe,
+    rate: float,
+    seed: int,
+    epochs: int,
+    dataset: Dataset,
+    folder: Path,
+    options: Options,
+    progress: Progress,
 ) -> Run:
-    recipe = recipes.load(net, [f"training.learning_rate={rate}", f"training.epochs={epochs}"])
+    net, training = recipe.name, replace(recipe.training, learning_rate=rate, epochs=epochs)
     place = folder / "runs" / f"{net}-{rate:g}-{seed}"
     progress.note(f"{net}, learning rate {rate:g}, seed {seed}")
+    diverged = False
     try:
-        train(dataset, recipe, place, seed=seed, options=options, until=_enough, progress=progress)
+        run = replace(recipe, training=training)
+        train(dataset, run, place, seed=seed, options=options, until=_enough, progress=progress)
     except Diverged as error:
         progress.note(str(error).split(":")[0])
-        return Run(net=net, rate=rate, seed=seed, errors=_errors(place), diverged=True)
-    return Run(net=net, rate=rate, seed=seed, errors=_errors(place))
+        diverged = True
+    return Run(net=net, rate=rate, seed=seed, errors=_errors(place), diverged=diverged)
 
 
 def _enough(errors: list[float]) -> bool:

@@ -1,0 +1,171 @@
+"""Training steps a second: one device, a column on each of two devices, and data parallel with two processes.
+
+    python benchmarks/train.py                # the GPUs there are, else the CPU
+    python benchmarks/train.py --width 0.25   # a narrower net, sooner done
+
+A step is all of it: cutting the views from uint8 pictures on the device, forward, backward, update; the pictures are
+random and on the device already. The share of communication: for two columns, the time of bringing the columns'
+activations together in the forward pass (backward moves as much again); for data parallel, what averaging the gradients
+adds to a step. With GPUs the table is also written to benchmarks/results/train.json.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from alexnet_cli import recipe as recipes
+from alexnet_cli.data.augment import Draws, Eye, view
+from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.files import write_json
+from alexnet_cli.memory import keep_freed_memory
+from alexnet_cli.nets import alexnet
+from alexnet_cli.team import Team, is_team, joined, place_in_team
+from alexnet_cli.training.sgd import SGD
+from alexnet_cli.training.train import autocast
+
+WARM, CLASSES, PROCESSES = 2, 1000, 2
+
+
+class Trainee:
+    """A network and one batch of pictures for it."""
+
+    def __init__(self, given: argparse.Namespace, devices: list[str], team: Team) -> None:
+        self.recipe = recipes.scaled(recipes.load(given.recipe), given.width)
+        places = [torch.device(name) for name in devices]
+        self.device, self.precision = places[0], given.precision
+        self.net = alexnet.AlexNet(self.recipe, CLASSES)
+        alexnet.initialize(self.net, 0)
+        self.net = self.net.to(memory_format=torch.channels_last).place(places).train()
+        self.learner = team.learner(self.net)
+        self.sgd = SGD(dict(self.net.named_parameters()), momentum=0.9, weight_decay=0.0005)
+        image, part = self.recipe.image, team.share(given.batch)
+        self.rows = (part.start, given.batch)
+        self.batch = part.stop - part.start
+        random = np.random.default_rng(team.rank)
+        pictures = random.integers(0, 256, (self.batch, image.size, image.size, 3), dtype=np.uint8)
+        self.pictures = torch.from_numpy(pictures).to(self.device)
+        self.labels = torch.from_numpy(random.integers(CLASSES, size=self.batch)).to(self.device)
+        self.draws = Draws.of_epoch(0, 0, self.batch, image)
+        self.eye = Eye(image, np.full((image.size, image.size, 3), 120, np.float32), self.device)
+
+    def step(self, i: int) -> None:
+        places = view(self.recipe.image.crop, self.draws.top, self.draws.left, self.draws.reflected)
+        images = self.eye.see(self.pictures, *places, self.draws.colour)
+        with autocast(self.device, self.precision):
+            logits, _ = self.learner(images, i, self.rows)
+        F.cross_entropy(logits.float(), self.labels).backward()
+        self.sgd.step(0.001)
+
+
+def settle(device: torch.device) -> None:
+    """Wait until what was asked of the device is done."""
+    if device.type == "cuda":
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(number)
+
+
+def seconds(step: Callable[[int], None], steps: int, device: torch.device) -> float:
+    """Of one step: the median."""
+    times = []
+    for i in range(WARM + steps):
+        settle(device)
+        began = time.perf_counter()
+        step(i)
+        settle(device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[WARM:])
+
+
+def alone(given: argparse.Namespace, devices: list[str]) -> dict[str, float]:
+    """Images a second of one process, and the share of a step in which the columns' activations come together."""
+    trainee, spent = Trainee(given, devices, Team()), [0.0]
+    plain = seconds(trainee.step, given.steps, trainee.device)
+    gather = alexnet.gather
+
+    def timed(halves: list[torch.Tensor], device: torch.device) -> torch.Tensor:
+        settle(device)
+        began = time.perf_counter()
+        whole = gather(halves, device)
+        settle(device)
+        spent[0] += time.perf_counter() - began
+        return whole
+
+    alexnet.gather = timed
+    seconds(trainee.step, given.steps, trainee.device)
+    alexnet.gather = gather
+    return {"images_per_second": given.batch / plain, "communication": spent[0] / (given.steps + WARM) / plain}
+
+
+def in_team(given: argparse.Namespace) -> None:
+    """What each of the processes does; the first prints what it found."""
+    own = f"cuda:{place_in_team()}" if torch.cuda.is_available() else "cpu"
+    with joined(own) as team:
+        trainee = Trainee(given, [own], team)
+        together = seconds(trainee.step, given.steps, trainee.device)
+        averaging = getattr(trainee.learner, "no_sync", contextlib.nullcontext)
+        with averaging():
+            apart = seconds(trainee.step, given.steps, trainee.device)
+        if team.leads:
+            share = max(0.0, 1 - apart / together)
+            print(json.dumps({"images_per_second": given.batch / together, "communication": share}))
+
+
+def data_parallel() -> dict[str, float]:
+    """Two processes of this script."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)]
+    threads = max(1, (os.cpu_count() or 1) // PROCESSES)
+    done = subprocess.run(
+        [*torchrun, *sys.argv],
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="paper")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    given = parser.parse_args()
+    keep_freed_memory()
+    if is_team():
+        in_team(given)
+        return
+    gpus = torch.cuda.device_count()
+    first = "cuda:0" if gpus else "cpu"
+    second = f"cuda:{min(1, gpus - 1)}" if gpus else "cpu"
+    found = {
+        f"one device ({first})": alone(given, [first]),
+        f"two columns on two devices ({first}, {second})": alone(given, [first, second]),
+    }
+    if gpus != 1:
+        found[f"data parallel, {PROCESSES} processes"] = data_parallel()
+    for name, one in found.items():
+        print(f"{name}: {one['images_per_second']:,.0f} images/s, {one['communication']:.1%} of a step communication")
+    if gpus:
+        settings = {key: getattr(given, key) for key in ("recipe", "width", "batch", "steps", "precision")}
+        gpu = torch.cuda.get_device_name(0)
+        where = Path(__file__).parent / "results" / "train.json"
+        write_json(where, {"gpu": gpu, "gpus": gpus, **circumstances(), **settings, "found": found})
+        print(f"written to {where}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Figure 1 and the ablations: which nets are trained, what is made of their errors, and that a stop costs nothing."""
+
+import json
+import statistics
+
+import pytest
+from conftest import NARROW, SIZE
+from PIL import Image
+
+from alexnet_cli import recipe as recipes
+from alexnet_cli.cli import main
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.experiments import ablations as ablating
+from alexnet_cli.experiments import figure1 as figuring
+from alexnet_cli.experiments.ablations import ABLATIONS, ablations, variant
+from alexnet_cli.experiments.figure1 import RATES, Run, figure1
+
+SMALL = ["conv1.kernels=4", "conv2.kernels=4", "conv3.kernels=4", "training.batch=8", "image.divide_by=58"]
+
+
+@pytest.fixture(scope="module")
+def small_pictures(source, tmp_path_factory):
+    return prepare(source, tmp_path_factory.mktemp("small") / "data" / "colours", size=32, workers=1).dataset
+
+
+def never(*_given, **_named):
+    raise AssertionError("trained again")
+
+
+def test_epochs_to_the_target_lie_between_two_epochs_on_a_straight_line():
+    def epochs(*errors: float) -> float | None:
+        return Run(net="n", rate=1, seed=0, errors=list(errors)).epochs
+
+    assert epochs(0.5, 0.3, 0.2) == pytest.approx(2.5)
+    assert epochs(0.25) == 1
+    assert epochs(0.5, 0.26) is None
+    assert epochs() is None
+
+
+def test_figure_1_tries_every_rate_and_chooses_the_fastest(small_pictures, tmp_path, monkeypatch):
+    report = figure1(small_pictures, tmp_path / "f", "the command", settings=SMALL, seeds=2, epochs=6)
+    runs = report.facts["runs"]
+    for net in figuring.NETS:
+        rates = [run["rate"] for run in runs if run["net"] == net and run["seed"] == 0]
+        assert rates == list(RATES)
+        reached = {run["rate"]: run["epochs"] for run in runs if run["net"] == net and run["epochs"] is not None}
+        again = [run["rate"] for run in runs if run["net"] == net and run["seed"] == 1]
+        assert len(again) == 1
+        if reached:
+            first = {run["rate"]: run["epochs"] for run in runs if run["net"] == net and run["seed"] == 0}
+            assert first[again[0]] == min(found for found in first.values() if found is not None)
+    assert Image.open(tmp_path / "f" / "figure-1.png").size == (832, 572)
+    assert recipes.load(tmp_path / "f" / "recipes" / "cifar-tanh.toml").layers["conv1"].then == ["tanh", "pooling"]
+    assert "Made by `the command` on 2" in (tmp_path / "f" / "table.md").read_text()
+    monkeypatch.setattr("alexnet_cli.training.train.Run.epoch", never)
+    again = figure1(small_pictures, tmp_path / "f", "the command", settings=SMALL, seeds=2, epochs=6)
+    assert again == report
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_keeps_its_own_lines_and_takes_the_others_of_the_base(name):
+    paper, made = recipes.load("paper"), variant(name, "small-data", 1.0)
+    own = recipes.differences(recipes.load(name), paper)
+    found = recipes.differences(made, paper)
+    assert own.items() <= found.items()
+    assert found["image.divide_by"] == 58
+    assert {layer.weights for layer in list(made.layers.values())[:-1]} == {"he"}
+    assert made.training == recipes.load("small-data").training
+
+
+def test_one_gpu_at_half_width():
+    layers = variant("one-gpu", "paper", 0.5).layers
+    assert [layer.kernels for layer in list(layers.values())[:5]] == [24, 64, 96, 96, 128]
+    assert layers["fc6"].units == 2048
+
+
+def test_ablations_end_to_end_and_again(packed, tmp_path, monkeypatch, capsys):
+    space = ["--workspace", str(packed.path.parent.parent)]
+    settings = [
+        word for line in [f"image.size={SIZE}", "image.crop=67", "training.batch=8"] for word in ("--set", line)
+    ]
+    command = ["reproduce", "ablations", "--out", str(tmp_path / "a"), "--base", "small-data", "--width", "0.02"]
+    command += ["--recipe", "no-response-norm", "--seeds", "2", "--epochs", "1", "--json", *settings, *space]
+    assert main(command) == 0
+    said = json.loads(capsys.readouterr().out)
+    facts = said["facts"]
+    assert set(facts) == {"paper", "no-response-norm"}
+    assert all(len(one["top1_errors"]) == 2 for one in facts.values())
+    means = {name: statistics.mean(one["top1_errors"]) for name, one in facts.items()}
+    assert facts["no-response-norm"]["difference"] == pytest.approx(means["no-response-norm"] - means["paper"])
+    assert [row[0] for row in said["rows"]] == ["baseline", "no-response-norm"]
+    assert [row[4] for row in said["rows"]] == ["", "+1.4"]  # the paper's difference
+    text = (tmp_path / "a" / "table.md").read_text()
+    assert "nets of 0.02 times the width" in text
+    assert "2 seeds each" in text
+    assert "21 validation pictures, ten views" in text
+    monkeypatch.setattr(ablating, "train", never)
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == said
+
+
+def test_a_seed_that_is_done_is_a_whole_table(packed, tmp_path, monkeypatch):
+    def stop_at_the_second(recipe, seed, *_rest):
+        if seed == 1:
+            raise KeyboardInterrupt
+        return 0.5
+
+    monkeypatch.setattr(ablating, "_error", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        ablations(packed, tmp_path / "a", "c", names=["tanh"], settings=NARROW, seeds=2)
+    assert "1 seed each" in (tmp_path / "a" / "table.md").read_text()
