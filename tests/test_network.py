@@ -208,3 +208,43 @@ def test_dropout_is_for_training_only():
 def test_a_column_of_a_dense_layer_has_half_of_its_units():
     net = narrow()
     assert all(isinstance(part, Dense) and part.linear.out_features == 16 for part in net.parts("fc6"))
+
+
+def test_the_net_behind_the_tables_orders_its_first_layers_otherwise():
+    settings = [*NARROW, "response_norm.alpha=0.02", "map_norm.alpha=0.03", "conv1.weights=0.1", "conv2.weights=0.1"]
+    net = AlexNet(recipes.load("original-2012", settings), classes=7).eval()
+    initialize(net, seed=3)
+    conv1, conv2 = net.parts("conv1")[0], net.parts("conv2")[0]
+    images = torch.randn(2, 3, 100, 100, generator=torch.Generator().manual_seed(0)) * 60
+
+    def across(a: torch.Tensor) -> torch.Tensor:
+        return F.local_response_norm(a, 5, alpha=0.02 * 5, beta=0.75, k=2.0)
+
+    linear = F.conv2d(F.pad(images, (0, 3, 0, 3)), conv1.convolution.weight, conv1.convolution.bias, 4)
+    first = F.relu(F.max_pool2d(across(linear), 3, 2, ceil_mode=True))
+    torch.testing.assert_close(conv1(images), first)
+    assert (linear < 0).any()  # or the order would not matter
+    maps = across(F.relu(F.conv2d(first, conv2.convolution.weight, conv2.convolution.bias, padding=2)))
+    squares = F.conv2d(maps.square().flatten(0, 1)[:, None], torch.ones(1, 1, 5, 5), padding=2).view_as(maps)
+    within = maps / (1 + 0.03 * squares) ** 0.75
+    torch.testing.assert_close(conv2(first), F.max_pool2d(within, 3, 2, ceil_mode=True), rtol=1e-4, atol=1e-5)
+
+
+def test_torchvisions_net_drops_before_fc6_and_fc7():
+    net = AlexNet(recipes.load("torchvision", ["fc6.units=32", "fc7.units=32", "network.dropout=0.9"]), classes=7)
+    initialize(net, seed=0)
+    seen = {}
+    for name in ("fc6", "fc7"):
+        net.parts(name)[0].register_forward_hook(lambda _m, i, out, name=name: seen.update({name: (i[0], out)}))
+    _, fc7 = net.train()(torch.randn(2, 3, 224, 224) * 60, dropout_seed=1)
+    assert seen["fc6"][0].shape[1:] == (256, 6, 6)
+    for name in ("fc6", "fc7"):
+        zeros = (seen[name][0] == 0).float().mean().item()
+        assert zeros > 0.85
+    assert torch.equal(fc7, seen["fc7"][1])
+
+
+def test_one_column_and_no_fc7_still_have_features():
+    net = AlexNet(recipes.load("cifar-relu"), classes=10).eval()
+    logits, features = net(torch.randn(3, 3, 32, 32))
+    assert (logits.shape, features.shape) == ((3, 10), (3, 64 * 4 * 4))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.training.schedule import finished, learning_rate, stalls
+from alexnet_cli.training.schedule import finished, learning_rate, multiple, stalls
 
 PLATEAU = replace(recipes.load("paper").training, patience=2, epochs=90)
 LINEAR = replace(recipes.load("small-data").training, warmup_epochs=2.0, epochs=10, learning_rate=0.01)
@@ -39,3 +39,28 @@ def test_linear_warms_up_and_reaches_zero_at_the_end():
     assert learning_rate(replace(LINEAR, epochs=2), 2, []) == 0  # no longer than its warm-up
     assert finished(LINEAR, [0.9] * 10)
     assert not finished(LINEAR, [0.9] * 9)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "conv1", "others"),
+    [
+        (24, 1e-2, 1e-2),
+        (25, 1e-3, 1e-3),
+        (50, 1e-3, 1e-3),
+        (51, 1e-4, 1e-4),
+        (66, 1e-4, 1e-4),
+        (67, 1e-5, 1e-4),
+        (71, 1e-5, 1e-4),
+        (72, 0, 1e-4),
+        (79, 0, 1e-5),
+        (91, 0, 1e-5),
+    ],
+)
+def test_the_schedule_of_the_log_layer_by_layer(epoch: int, conv1: float, others: float):
+    recipe = recipes.load("original-2012")
+    for done in (epoch - 0.99, epoch):  # of an epoch's updates, the first and the last
+        rate = learning_rate(recipe.training, done, [])
+        assert rate * multiple(recipe.training, recipe.layers["conv1"], done) == pytest.approx(conv1)
+        assert rate * multiple(recipe.training, recipe.layers["fc8"], done) == pytest.approx(others)
+    assert not finished(recipe.training, [0.5] * 90)
+    assert finished(recipe.training, [0.5] * 91)

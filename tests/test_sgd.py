@@ -58,3 +58,15 @@ def test_gradients_are_forgotten_and_frozen_parameters_stay():
     SGD({"w": w, "frozen": frozen}, momentum=0.9, weight_decay=0.1).step(0.1)
     assert w.grad is None
     assert torch.equal(frozen, torch.ones(3))
+
+
+def test_a_parameter_may_have_a_multiple_of_the_learning_rate_no_decay_or_none():
+    parameters = {name: torch.ones(2, requires_grad=True) for name in ("weight", "bias", "frozen")}
+    sgd = SGD(parameters, momentum=0.9, weight_decay=0.1, undecayed=["bias"])
+    for w in parameters.values():
+        w.grad = torch.full((2,), 3.0)
+    sgd.step(0.1, {"bias": 2.0, "frozen": 0.0})
+    torch.testing.assert_close(parameters["weight"].detach(), torch.full((2,), 1 - 0.1 * 0.1 - 0.1 * 3))
+    torch.testing.assert_close(parameters["bias"].detach(), torch.full((2,), 1 - 0.2 * 3))
+    assert torch.equal(parameters["frozen"], torch.ones(2))
+    assert parameters["frozen"].grad is None

@@ -242,3 +242,15 @@ def test_colour_noise_moves_along_the_principal_components_by_their_deviation(pa
         a[0, i] = 0.1
         expected = 0.1 * np.sqrt(facts.eigenvalues[i]) * facts.eigenvectors[:, i]
         np.testing.assert_allclose(colour_shift(a, facts)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_colour_noise_ends_and_reflections_may_be_none(packed, narrow, tmp_path, monkeypatch):
+    image = replace(narrow.image, colour_noise_until=2, reflect=False)
+    assert not Draws.of_epoch(0, 0, 100, image).reflected.any()
+    noisy = []
+    monkeypatch.setattr(
+        "alexnet_cli.training.train.colour_shift",
+        lambda draws, facts: noisy.append(len(draws)) or colour_shift(draws, facts),
+    )
+    train(packed, replace(narrow, image=image), tmp_path / "m")
+    assert sum(noisy) == 42  # of the first epoch of two
