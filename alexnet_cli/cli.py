@@ -261,7 +261,9 @@ def index(
     ] = None,
     model: ModelOption = None,
     out: Annotated[str | None, typer.Option(help="Name of the index; that of IMAGES if none.")] = None,
-    kind: Annotated[str, typer.Option(help="flat, which is exact.")] = "flat",
+    kind: Annotated[
+        str | None, typer.Option(help="flat, which is exact; sq8, ivfpq, hnsw, binary; by size if none.")
+    ] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:

@@ -18,11 +18,11 @@ import numpy as np
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
 from alexnet_cli.files import write_json, written_whole
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.retrieval.index import FILE, FORMAT, TABLE, VECTORS, Index, of_generation
+from alexnet_cli.retrieval.codes import Vectors, chosen, make
+from alexnet_cli.retrieval.index import CODES, FILE, FORMAT, TABLE, VECTORS, Index, of_generation
 from alexnet_cli.retrieval.pictures import Picture, Pictures, batches
 from alexnet_cli.runtime import BATCH, Runtime, model_name
 
-KINDS = {"flat": "exact"}
 MEASURED = 20  # queries that recall and time are measured with
 CHUNK = 1024  # vectors copied or compared at a time
 
@@ -58,29 +58,32 @@ def build(
     folder: Path,
     *,
     model: Path,
-    kind: str = "flat",
+    kind: str | None = None,
     progress: Progress = SILENT,
 ) -> Built:
     """Bring the index in ``folder`` up to date with ``pictures``: embed what is new or changed, drop what is gone.
 
-    ``model``: the folder or ONNX file of ``runtime``. Until the new index is whole the old one stays as it was. Stopped
-    by KeyboardInterrupt, what is embedded by then becomes the index, marked as unfinished, and Interrupted is raised.
-    Raises WrongModel or BadArtefact if another model or source is behind the index that is there; BadSource if no
-    picture can be embedded; AlexNetError for an unknown ``kind``, a full disk, or if another process updates it.
+    ``model``: the folder or ONNX file of ``runtime``; ``kind``: one of `codes.KINDS`, by size if None. Until the new
+    index is whole the old one stays as it was. Stopped by KeyboardInterrupt, what is embedded by then becomes the
+    index, marked as unfinished, and Interrupted is raised. Raises WrongModel or BadArtefact if another model or source is
+    behind the index that is there; BadSource if no picture can be embedded; AlexNetError for an unknown ``kind``, a
+    full disk, or if another process updates it.
     """
-    if kind not in KINDS:
-        raise AlexNetError(f"no kind {kind!r} of index: there is {', '.join(KINDS)}")
+    chosen(kind, 0, 0)
     with _alone(folder), contextlib.ExitStack() as stack:
         old = _old(folder, pictures, runtime)
         if old is not None:
             stack.callback(old.close)
         plan = _plan(old, pictures.all())
-        if old is not None and plan.nothing_to_do:
+        if kind is None and old is not None and old.facts["kind"] != "flat":
+            kind = old.facts["kind"]  # it was named, or the index has outgrown a flat one
+        kind = chosen(kind, len(plan.kept) + len(plan.fresh), runtime.features)
+        if old is not None and plan.nothing_to_do and old.facts["kind"] == kind:
             progress.note(f"all {len(old):,} pictures are in {folder} already")
             refused = [(picture.name, reason) for picture, reason in plan.refused]
             return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
         _announce(plan, runtime.features, folder, progress)
-        return _update(old, plan, pictures, runtime, folder, model, progress)
+        return _update(old, plan, pictures, runtime, folder, model, kind, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +143,7 @@ def _update(
     runtime: Runtime,
     folder: Path,
     model: Path,
+    kind: str,
     progress: Progress,
 ) -> Built:
     """Write the next generation, and let it take the place of the old one."""
@@ -164,8 +168,13 @@ def _update(
         rows.finish()
     seconds = time.monotonic() - began
     left = plan.everything - rows.count - len(rows.refused)
-    facts = _facts(pictures, runtime, model) | {"unfinished": left, "generation": generation}
-    facts |= {"count": rows.count, "dimension": runtime.features, **_measured(files[VECTORS])}
+    facts = _facts(pictures, runtime, model) | {"kind": kind, "unfinished": left, "generation": generation}
+    facts |= {"count": rows.count, "dimension": runtime.features}
+    if kind == "flat":
+        facts |= _measured(files[VECTORS])
+    else:
+        files[CODES] = of_generation(folder, CODES, generation)
+        facts |= make(kind, Vectors.of(files[VECTORS], rows.count, runtime.features), files[CODES], progress)
     facts["bytes"] = {name: file.stat().st_size for name, file in files.items()}
     write_json(folder / FILE, facts)  # from here on the new generation is the index
     _settle(folder, files)
@@ -290,7 +299,6 @@ def _old(folder: Path, pictures: Pictures, runtime: Runtime) -> Index | None:
 def _facts(pictures: Pictures, runtime: Runtime, model: Path) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "kind": "flat",
         "metric": "euclidean",
         "model": model_name(model),
         "model_path": str(model.resolve()),
@@ -331,6 +339,8 @@ def _squares(queries: np.ndarray, vectors: Any, start: int) -> np.ndarray:
 
 def _settle(folder: Path, files: dict[str, Path]) -> None:
     """The new generation takes the plain names; what updates that were cut short left behind goes."""
+    if CODES not in files:
+        (folder / CODES).unlink(missing_ok=True)  # of an index that was of another kind
     for name, file in files.items():
         os.replace(file, folder / name)
         stem, suffix = os.path.splitext(name)

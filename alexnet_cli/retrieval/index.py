@@ -1,8 +1,9 @@
 """An index on disk: fc7 of every picture, and which picture each row is; asked for the neighbours of a query.
 
-`index.json` makes an index whole. It names the generation its two files belong to: an update writes
+`index.json` makes an index whole. It names the generation its files belong to: an update writes
 `index.GENERATION.faiss` and `images.GENERATION.sqlite`, then `index.json`, and only then lets them replace
-`index.faiss` and `images.sqlite`. Whenever that is cut short, `index.json` says which two belong together.
+`index.faiss` and `images.sqlite`. Whenever that is cut short, `index.json` says which belong together. An index that is
+not flat has codes as well, `codes.faiss`.
 """
 
 import os
@@ -17,6 +18,7 @@ import numpy as np
 
 from alexnet_cli.errors import BadArtefact, WrongModel
 from alexnet_cli.files import check_format, read_json
+from alexnet_cli.retrieval.codes import Codes, load
 from alexnet_cli.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FILE = "index.json"  # written last: it makes an index whole
-VECTORS, TABLE = "index.faiss", "images.sqlite"
+VECTORS, TABLE, CODES = "index.faiss", "images.sqlite", "codes.faiss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,15 @@ class Neighbour:
 class Index:
     """An index, open to be asked."""
 
-    def __init__(self, path: Path, facts: dict[str, Any], vectors: "faiss.Index", table: sqlite3.Connection) -> None:
-        self.path, self.facts, self.vectors, self.table = path, facts, vectors, table
+    def __init__(
+        self,
+        path: Path,
+        facts: dict[str, Any],
+        vectors: "faiss.Index",
+        table: sqlite3.Connection,
+        codes: Codes | None = None,
+    ) -> None:
+        self.path, self.facts, self.vectors, self.table, self.codes = path, facts, vectors, table, codes
 
     @classmethod
     def open(cls, path: Path) -> "Index":
@@ -61,6 +70,7 @@ class Index:
             vectors = faiss.read_index(str(vectors_file), faiss.IO_FLAG_MMAP_IFC)
             table = sqlite3.connect(f"{table_file.resolve().as_uri()}?mode=ro", uri=True)
             rows = table.execute("SELECT COUNT(*) FROM images").fetchone()[0]
+            codes = None if facts["kind"] == "flat" else load(file_of(path, facts, CODES), facts)
             expected = facts["count"], facts["dimension"]
         except (KeyError, TypeError, RuntimeError, sqlite3.Error) as error:
             raise BadArtefact(
@@ -71,7 +81,9 @@ class Index:
                 f"{path} is damaged: {expected[0]} pictures by {FILE}, {vectors.ntotal} vectors, {rows} in the table; "
                 "remove it and build the index again"
             )
-        return cls(path, facts, vectors, table)
+        if codes is not None and codes.index.ntotal != vectors.ntotal:
+            raise BadArtefact(f"{path} is damaged: its codes are not of its vectors; remove it and build it again")
+        return cls(path, facts, vectors, table, codes)
 
     def __len__(self) -> int:
         return int(self.vectors.ntotal)
@@ -91,16 +103,20 @@ class Index:
 
     def neighbours(self, queries: np.ndarray, k: int) -> list[list[Neighbour]]:
         """The ``k`` nearest pictures, nearest first, or all there are, of each of ``queries`` (Q, D) float32."""
-        _, found = self.vectors.search(queries, min(k, len(self)))  # (Q, k) rows
-        return [self._ranked(query, rows) for query, rows in zip(queries, found, strict=True)]
+        if self.codes is None:
+            _, found = self.vectors.search(queries, min(k, len(self)))  # (Q, k) rows
+        else:
+            found = self.codes.rows(queries, k)
+        return [self._ranked(query, rows[rows >= 0], k) for query, rows in zip(queries, found, strict=True)]
 
-    def _ranked(self, query: np.ndarray, rows: np.ndarray) -> list[Neighbour]:
-        # For many queries FAISS takes |q|² - 2qx + |x|², which cancels for near ones: measured here again.
+    def _ranked(self, query: np.ndarray, rows: np.ndarray, k: int) -> list[Neighbour]:
+        # What codes found is measured here; and for many queries FAISS takes |q|² - 2qx + |x|², which cancels for near
+        # ones.
         vectors = self.vectors.reconstruct_batch(rows).astype(np.float64)  # (k, D)
         distances = np.linalg.norm(vectors - query.astype(np.float64), axis=1)  # (k,)
         return [
             self._neighbour(rank, int(rows[i]), float(distances[i]))
-            for rank, i in enumerate(np.argsort(distances, kind="stable"), 1)
+            for rank, i in enumerate(np.argsort(distances, kind="stable")[:k], 1)
         ]
 
     def _neighbour(self, rank: int, row: int, distance: float) -> Neighbour:
@@ -128,7 +144,7 @@ class Index:
 
 
 def file_of(folder: Path, facts: dict[str, Any], name: str) -> Path:
-    """VECTORS or TABLE of the generation that ``facts`` names. Raises BadArtefact if it is missing or cut short."""
+    """VECTORS, TABLE or CODES of the generation in ``facts``. Raises BadArtefact if it is missing or cut short."""
     beside = of_generation(folder, name, facts["generation"])
     file = beside if beside.exists() else folder / name
     if not file.is_file():
