@@ -63,11 +63,11 @@ def build(
 ) -> Built:
     """Bring the index in ``folder`` up to date with ``pictures``: embed what is new or changed, drop what is gone.
 
-    ``model``: the folder or ONNX file of ``runtime``; ``kind``: one of `codes.KINDS`, by size if None. Until the new
-    index is whole the old one stays as it was. Stopped by KeyboardInterrupt, what is embedded by then becomes the
-    index, marked as unfinished, and Interrupted is raised. Raises WrongModel or BadArtefact if another model or source is
-    behind the index that is there; BadSource if no picture can be embedded; AlexNetError for an unknown ``kind``, a
-    full disk, or if another process updates it.
+    ``model``: the folder or ONNX file of ``runtime``; ``kind``: one of `codes.KINDS`, by size if None. Until
+    the new index is whole the old one stays as it was. Stopped by KeyboardInterrupt, what is embedded by then becomes
+    the index, marked as unfinished, and Interrupted is raised. Raises WrongModel or BadArtefact if another model or
+    source is behind the index that is there; BadSource if no picture can be embedded; AlexNetError for an unknown
+    ``kind``, a full disk, or if another process updates it.
     """
     chosen(kind, 0, 0)
     with _alone(folder), contextlib.ExitStack() as stack:
