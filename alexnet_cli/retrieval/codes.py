@@ -7,17 +7,15 @@ missed. How many are missed is measured when the codes are made, against all vec
 
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.files import written_whole
 from alexnet_cli.progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    import faiss
 
 KINDS = {
     "flat": "every vector is measured: exact",
@@ -74,14 +72,13 @@ class Vectors:
 class Codes:
     """The codes of an index, in memory."""
 
-    index: "faiss.Index"
+    index: Any  # FAISS's; its type stubs know nothing of what Python adds to it
     shortlist: int  # rows that are measured exactly
     effort: int  # lists or nodes looked at; 0 where every code is compared
 
     def rows(self, queries: np.ndarray, k: int) -> np.ndarray:
         """The rows to measure for ``queries`` (Q, D) float32: (Q, n) int64, at least ``k`` if there are; -1 is none."""
-        import faiss
-
+        faiss: Any = import_module("faiss")
         options = None
         if self.effort:
             inner = faiss.downcast_index(self.index.index)
@@ -126,8 +123,8 @@ def load(file: Path, facts: dict[str, Any]) -> Codes:
     return Codes(index=faiss.read_index(str(file)), shortlist=facts["shortlist"], effort=facts["effort"])
 
 
-def _untrained(kind: str, count: int, dimension: int) -> "faiss.Index":
-    import faiss
+def _untrained(kind: str, count: int, dimension: int) -> Any:
+    faiss: Any = import_module("faiss")
 
     components = min(COMPONENTS, dimension, max(1, count // 2))
     if kind == "sq8":
@@ -147,7 +144,7 @@ def _untrained(kind: str, count: int, dimension: int) -> "faiss.Index":
     return faiss.IndexPreTransform(faiss.CenteringTransform(dimension), bits)
 
 
-def _choose(kind: str, index: "faiss.Index", vectors: Vectors, progress: Progress) -> dict[str, Any]:
+def _choose(kind: str, index: Any, vectors: Vectors, progress: Progress) -> dict[str, Any]:
     """The shortest shortlist and the least effort with which WANTED_RECALL is reached, or the most there is.
 
     Half of the queries choose, the others measure: nothing is measured on what it was chosen by.
