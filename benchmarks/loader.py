@@ -9,12 +9,12 @@ crop, reflect and normalize; there is no colour noise and no mean image.
 """
 
 import argparse
-import statistics
-import time
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from common import RUNS, compare, per_second
 
 from alexnet_cli import recipe
 from alexnet_cli.data.augment import Draws, Eye, colour_shift, view
@@ -62,35 +62,26 @@ def torchvision_loader(folder: Path, images: int, epoch: int) -> int:
     return sum(len(pictures) for pictures, _ in loader)
 
 
-def speeds(job: Callable[[Path, int, int], int], path: Path, images: int, runs: int) -> list[float]:
-    """Images a second of each run, after one that is not counted."""
-    found = []
-    for run in range(runs + 1):
-        began = time.perf_counter()
-        done = job(path, images, run)
-        found.append(done / (time.perf_counter() - began))
-    return found[1:]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=4096)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--name", default="loader")
     given = parser.parse_args()
     keep_freed_memory()
-    peer = speeds(torchvision_loader, given.folder, given.images, given.runs)
-    print(f"torchvision loader, 2 workers: {told(peer)}")
-    for name, job in (("packed dataset, uint8 batches", packed), ("packed dataset, and views cut", packed_and_seen)):
-        found = speeds(job, given.dataset, given.images, given.runs)
-        ratio = statistics.median(found) / statistics.median(peer)
-        print(f"{name}: {told(found)}; {ratio:.1f} times as fast")
+    epochs = itertools.count()
 
+    def timed(job: Callable[[Path, int, int], int], path: Path) -> Callable[[], float]:
+        return lambda: per_second(given.images, lambda: job(path, given.images, next(epochs)))
 
-def told(found: list[float]) -> str:
-    """Median and spread."""
-    return f"{statistics.median(found):,.0f} images/s ({min(found):,.0f}-{max(found):,.0f})"
+    jobs = {
+        "packed, uint8 on the device": timed(packed, given.dataset),
+        "packed, and views cut": timed(packed_and_seen, given.dataset),
+        "torchvision loader, 2 workers": timed(torchvision_loader, given.folder),
+    }
+    compare(given.name, jobs, ours="packed, uint8 on the device", runs=given.runs, facts={"images": given.images})
 
 
 if __name__ == "__main__":

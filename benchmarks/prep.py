@@ -1,18 +1,22 @@
 """Pictures a second packed from JPEGs: alexnet prep against torchvision's usual loop, both with two workers.
 
-    python benchmarks/prep.py photos.zip
+    python benchmarks/prep.py photos.zip --images 9469 [--name prep-originals]
 
-The pictures of the zip or folder are written out as class folders first. Then each run reads all of them: prep makes
-a whole dataset on disk, with statistics; torchvision's ImageFolder and DataLoader resize, cut and batch them in
-memory and write nothing, as floats (the usual loop) and as bytes (which spares them a factor of four).
+The pictures of the zip or folder are written out as class folders first, again and again if there are too few. Then
+each run reads all of them: prep makes a whole dataset on disk, with statistics; torchvision's ImageFolder and
+DataLoader resize, cut and batch them in memory and write nothing, as floats (the usual loop) and as bytes (which spares
+them a factor of four). The limit: Pillow decoding alone, in two processes.
 """
 
 import argparse
-import statistics
+import io
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+from common import RUNS, compare, per_second
+from PIL import Image
 
 from alexnet_cli.data.layouts import list_pictures
 from alexnet_cli.data.prepare import prepare
@@ -47,39 +51,36 @@ def torchvision_loop(folder: Path, as_floats: bool = True) -> None:
         pass
 
 
-def torchvision_bytes(folder: Path) -> None:
-    torchvision_loop(folder, as_floats=False)
+def decode(paths: Sequence[Path]) -> None:
+    for path in paths:
+        Image.open(io.BytesIO(path.read_bytes())).load()
 
 
-def seconds(job: Callable[[Path], None], folder: Path) -> float:
-    began = time.perf_counter()
-    job(folder)
-    return time.perf_counter() - began
+def decode_all(folder: Path) -> None:
+    """Nothing but Pillow's decoding."""
+    paths = sorted(folder.glob("*/*.jpg"))
+    with ProcessPoolExecutor(WORKERS) as pool:
+        list(pool.map(decode, [paths[i::WORKERS] for i in range(WORKERS)]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("--images", type=int, default=4096)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--name", default="prep")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "jpegs"
-        extract(given.source, folder, given.images)
+        folder, count = Path(place) / "jpegs", given.images
+        extract(given.source, folder, count)
         jobs = {
-            "alexnet prep": ours,
-            "torchvision, ToTensor": torchvision_loop,
-            "torchvision, PILToTensor": torchvision_bytes,
+            "alexnet prep": lambda: per_second(count, lambda: ours(folder)),
+            "torchvision, ToTensor": lambda: per_second(count, lambda: torchvision_loop(folder)),
+            "torchvision, PILToTensor": lambda: per_second(count, lambda: torchvision_loop(folder, as_floats=False)),
+            "limit: decoding alone": lambda: per_second(count, lambda: decode_all(folder)),
         }
-        found: dict[str, list[float]] = {name: [] for name in jobs}
-        for _ in range(given.runs):  # in turns: whatever else the machine does falls on all
-            for name, job in jobs.items():
-                found[name].append(given.images / seconds(job, folder))
-    mine = statistics.median(found["alexnet prep"])
-    for name, speeds in found.items():
-        median, low, high = statistics.median(speeds), min(speeds), max(speeds)
-        print(f"{name}, {WORKERS} workers: {median:,.0f} images/s ({low:,.0f}-{high:,.0f})", end="")
-        print(f"; prep is {mine / median:.2f} times as fast")
+        facts = {"workers": WORKERS, "images": count, "source": given.source.name}
+        compare(given.name, jobs, ours="alexnet prep", runs=given.runs, facts=facts)
 
 
 if __name__ == "__main__":
