@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexnet_cli.console import Console, fail, show, show_json, show_table
-from alexnet_cli.errors import AlexNetError, Interrupted
+from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted
 from alexnet_cli.progress import SILENT
 from alexnet_cli.workspace import Workspace
 
@@ -464,6 +464,47 @@ def reproduce(
 def _command() -> str:
     """The command under way, as a user would type it."""
     return shlex.join(["alexnet", *sys.argv[1:]])
+
+
+@app.command(name="import")
+def import_weights(
+    source: Annotated[str, typer.Argument(help="A .pth, .safetensors, .caffemodel or .onnx file, or: torchvision.")],
+    out: Annotated[str | None, typer.Option(help="Name of the model; that of SOURCE if none.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="A dataset, or a text file with a class a line; ImageNet's if there are 1000.")
+    ] = None,
+    mean: Annotated[Path | None, typer.Option(help="A .binaryproto mean image; the mean colour if none.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="caffenet or caffe-alexnet, if the file does not tell.")] = None,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model of weights from elsewhere: torchvision's AlexNet, Caffe's AlexNet and CaffeNet, the ONNX zoo's.
+
+    Example: alexnet import bvlc_alexnet.caffemodel --classes ilsvrc
+    """
+    from alexnet_cli.data.store import Dataset
+    from alexnet_cli.importing import import_model, read_classes
+
+    console, space = Console(), Workspace(workspace)
+    folder = space.home("model") / (out or Path(source).stem)
+    if folder.exists():
+        raise BadArtefact(f"{folder} exists: choose another name with --out")
+    named = None
+    if classes is not None:
+        is_file = Path(classes).is_file()
+        named = read_classes(Path(classes)) if is_file else Dataset.open(space.find("dataset", classes)).classes
+    console.note(f"importing {source} into {folder}")
+    model = import_model(source, recipe=recipe, classes=named, mean=mean)
+    model.save(folder)
+    parameters = sum(parameter.numel() for parameter in model.net.parameters())
+    if as_json:
+        facts = {"model": folder.name, "path": str(folder), "recipe": model.recipe.name, "parameters": parameters}
+        show_json(facts | {"classes": len(model.classes), "fingerprint": model.fingerprint})
+    else:
+        show(
+            f"imported {folder}: recipe {model.recipe.name}, {parameters:,} parameters, {len(model.classes):,} classes"
+        )
+        show(f"Next: alexnet export {folder.name}")
 
 
 @app.command()

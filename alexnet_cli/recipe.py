@@ -17,6 +17,8 @@ from alexnet_cli.errors import BadRecipe
 
 RECIPES = resources.files("alexnet_cli") / "recipes"
 
+Rounds = Literal["up", "down"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
@@ -43,6 +45,7 @@ class ResponseNorm:
     n: int
     alpha: float
     beta: float
+    sees: Literal["own", "both"] = "own"  # neighbours in its own column, or beyond its border: Caffe knows no columns
 
     def __post_init__(self) -> None:
         _require(self.n >= 1, "response_norm.n must be at least 1")
@@ -67,7 +70,7 @@ class Pooling:
 
     size: int
     stride: int
-    rounds: Literal["up", "down"] = "up"  # whether a window that only begins within the maps counts
+    rounds: Rounds = "up"  # whether a window that only begins within the maps counts
 
     def __post_init__(self) -> None:
         _require(self.size >= 1 and self.stride >= 1, "pooling.size and pooling.stride must be at least 1")
@@ -88,7 +91,7 @@ class Convolution:
     weights: float | Literal["he"]  # standard deviation of the initial weights; "he": sqrt(2 / fan-in)
     bias: float  # initial bias
     then: list[Step]  # what follows the convolution, in this order; dropout is last
-    rounds: Literal["up", "down"] = "up"  # 224 -> 54.25 -> 55: a kernel that only begins within the maps counts
+    rounds: Rounds = "up"  # 224 -> 54.25 -> 55: a kernel that only begins within the maps counts
     steps: list[int] = field(default_factory=list)  # schedule "steps": its own epochs instead of training.steps
     frozen_from: int = 0  # the epoch from which on it stays as it is; 0: never
 

@@ -31,8 +31,13 @@ class Convolutional(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to (B, K, H', W')."""
-        activations: Tensor = self.then(self.convolution(self._pad(maps)))
+        activations: Tensor = self.then(self.weighted(maps))
         return activations
+
+    def weighted(self, maps: Tensor) -> Tensor:
+        """The convolution alone."""
+        sums: Tensor = self.convolution(self._pad(maps))
+        return sums
 
     def _pad(self, maps: Tensor) -> Tensor:
         """Zeros around the maps, and past the right and bottom edges as many as the last kernel needs: 224 -> 55."""
@@ -108,13 +113,30 @@ class AlexNet(nn.Module):
         for i, (name, layer) in enumerate(self.hidden.items()):
             if layer.sees == "both":
                 halves = exchange(halves)
-            halves = [part(half) for part, half in zip(self.parts(name), halves, strict=True)]
+            halves = self._through(name, halves)
             features = halves
             if self.training and "dropout" in layer.then:
                 assert dropout_seed is not None, "training needs a dropout_seed"
                 halves = drop(halves, self.recipe.network.dropout, dropout_seed + i, rows)
         logits = self.get_submodule(self.last)(gather(halves, self.devices[0]).flatten(1))
         return logits, gather(features, self.devices[0]).flatten(1)
+
+    def _through(self, name: str, halves: list[Tensor]) -> list[Tensor]:
+        """Each column's part of a layer, on what the column sees."""
+        parts = self.parts(name)
+        if self.recipe.response_norm.sees == "own" or "response_norm" not in self.hidden[name].then:
+            return [part(half) for part, half in zip(parts, halves, strict=True)]
+        # Caffe's way: step by step, for the norm looks over the border of the columns.
+        convolutional = [part for part in parts if isinstance(part, Convolutional)]
+        halves = [part.weighted(half) for part, half in zip(convolutional, halves, strict=True)]
+        for steps in zip(*(part.then for part in convolutional), strict=True):
+            if isinstance(steps[0], LocalResponseNorm):
+                widths = [half.shape[1] for half in halves]
+                wholes = [step(whole) for step, whole in zip(steps, exchange(halves), strict=True)]
+                halves = [torch.split(whole, widths, dim=1)[i] for i, whole in enumerate(wholes)]
+            else:
+                halves = [step(half) for step, half in zip(steps, halves, strict=True)]
+        return halves
 
     @property
     def devices(self) -> list[torch.device]:
