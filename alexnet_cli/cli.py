@@ -393,6 +393,10 @@ def recipes(as_json: JsonOption = False) -> None:
 
 class Experiment(StrEnum):
     figure_1 = "figure-1"
+    figure_3 = "figure-3"
+    figure_4 = "figure-4"
+    table_1 = "table-1"
+    table_2 = "table-2"
     ablations = "ablations"
 
 
@@ -401,6 +405,12 @@ def reproduce(
     name: Annotated[Experiment, typer.Argument(help="The experiment.")],
     data: Annotated[str | None, typer.Option(help="Name or path of a dataset; the newest if none.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for the result; reproduced/NAME if none.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="figures 3, 4, tables: trained models; the newest if none.")
+    ] = None,
+    pretrained: Annotated[
+        list[str] | None, typer.Option(help="table-2: models that were pre-trained on more classes.")
+    ] = None,
     recipes: Annotated[list[str] | None, typer.Option("--recipe", help="ablations: which; all if none.")] = None,
     base: Annotated[str, typer.Option(help="ablations: what this recipe changes of `paper`, all have.")] = "paper",
     width: Annotated[float, typer.Option(min=0.01, max=1, help="ablations: of every layer.")] = 1.0,
@@ -416,54 +426,36 @@ def reproduce(
 ) -> None:
     """Run one of the paper's experiments, from data to table and figure; stopped, the same command goes on.
 
+    figure-1 and ablations train; figures 3 and 4 and the tables look at models that are trained.
+
     Example: alexnet reproduce figure-1 --data cifar10
     """
-    from alexnet_cli.data.store import Dataset
-    from alexnet_cli.experiments.ablations import ABLATIONS, ablations
-    from alexnet_cli.experiments.figure1 import figure1
+    from alexnet_cli.experiments import reproduction
     from alexnet_cli.training.train import Options
 
     console, space = Console(), Workspace(workspace)
+    asked = reproduction.Asked(
+        data=data,
+        models=models or [],
+        pretrained=pretrained or [],
+        recipes=recipes or [],
+        base=base,
+        width=width,
+        settings=settings or [],
+        epochs=epochs,
+        seeds=seeds,
+        options=Options(devices=(_device(device),), precision=precision.value),
+        command=shlex.join(["alexnet", *sys.argv[1:]]),
+    )
     folder = out or workspace / "reproduced" / name.value
-    dataset = Dataset.open(space.find("dataset", data))
-    options, command = Options(devices=(_device(device),), precision=precision.value), _command()
-    console.note(f"reproducing {name.value} on {dataset.path} into {folder}")
+    console.note(f"reproducing {name.value} into {folder}")
     with contextlib.closing(console):
-        if name is Experiment.figure_1:
-            report = figure1(
-                dataset,
-                folder,
-                command,
-                settings=settings or [],
-                seeds=seeds,
-                epochs=epochs,
-                options=options,
-                progress=console,
-            )
-        else:
-            report = ablations(
-                dataset,
-                folder,
-                command,
-                names=recipes or ABLATIONS,
-                base=base,
-                width=width,
-                settings=settings or [],
-                epochs=epochs,
-                seeds=seeds,
-                options=options,
-                progress=console,
-            )
+        report = reproduction.EXPERIMENTS[name.value](space, asked, folder, console)
     if as_json:
         show_json({"experiment": report.name, "folder": str(folder), "rows": report.rows, "facts": report.facts})
     else:
         show_table(report.title, report.columns, report.rows, report.note)
         show(f"Written to {folder}: {', '.join(['table.md', 'table.json', 'recipes/', *report.figures])}")
-
-
-def _command() -> str:
-    """The command under way, as a user would type it."""
-    return shlex.join(["alexnet", *sys.argv[1:]])
 
 
 @app.command(name="import")

@@ -47,15 +47,25 @@ class Network:
         eye = Eye(model.recipe.image, model.mean_image, device)
         return cls(model.net.to(device).eval(), eye, model.classes)
 
-    @torch.inference_mode()
     def probabilities(self, images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        logits, _ = self._run(images, rows, columns)
+        probabilities: np.ndarray = logits.float().softmax(dim=1).cpu().numpy()
+        return probabilities
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """fc7 (B, D) float32 of the central view of ``images`` (B, S, S, 3) uint8."""
+        _, fc7 = self._run(images, *centre_view(self.image_size, self.crop)[0])
+        features: np.ndarray = fc7.float().cpu().numpy()
+        return features
+
+    @torch.inference_mode()
+    def _run(self, images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         device, count = self.eye.device, len(images)
         every = (np.broadcast_to(rows, (count, len(rows))), np.broadcast_to(columns, (count, len(columns))))
         seen = self.eye.see(torch.from_numpy(images).to(device), *every)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits, _ = self.net(seen)
-        probabilities: np.ndarray = logits.float().softmax(dim=1).cpu().numpy()
-        return probabilities
+            outputs: tuple[torch.Tensor, torch.Tensor] = self.net(seen)
+        return outputs
 
 
 class OnnxFile:
@@ -187,12 +197,30 @@ def interval(errors: int, total: int) -> tuple[float, float]:
 
 Table = tuple[str, list[str], list[list[str]], str]  # title, columns, rows, note
 
-# Ten views unless said otherwise; errors in percent, top-1 and top-5. Table 2 of the paper, ILSVRC-2012 validation.
-PUBLISHED = [
-    ("1 CNN (published)", "40.7", "18.2"),
-    ("5 CNNs (published)", "38.1", "16.4"),
-    ("1 CNN*, pre-trained (published)", "39.0", "16.6"),
-    ("7 CNNs*, pre-trained (published)", "36.7", "15.4"),
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A row of the paper: errors in percent, as printed there; a dash where it gives none."""
+
+    name: str
+    top1: str
+    top5: str
+    views: str = "10"
+    test: str = ""  # top-5 of the test images
+
+
+TABLE1 = [  # ILSVRC-2010, test images; the centre view is from §4.1
+    Published(name="Sparse coding", top1="47.1", top5="28.2", views=""),
+    Published(name="SIFT + FVs", top1="45.7", top5="25.7", views=""),
+    Published(name="CNN", top1="37.5", top5="17.0"),
+    Published(name="CNN, centre view", top1="39.0", top5="18.3", views="1"),
+]
+TABLE2 = [  # ILSVRC-2012, validation images
+    Published(name="SIFT + FVs", top1="–", top5="–", views="", test="26.2"),
+    Published(name="1 CNN", top1="40.7", top5="18.2", test="–"),
+    Published(name="5 CNNs", top1="38.1", top5="16.4", test="16.4"),
+    Published(name="1 CNN*", top1="39.0", top5="16.6", test="–"),
+    Published(name="7 CNNs*", top1="36.7", top5="15.4", test="15.3"),
 ]
 
 
@@ -224,7 +252,8 @@ def as_table(errors: Errors, paths: Sequence[Path], dataset: Dataset, split: str
     title = f"{dataset.name}, {split}: {errors.images:,} images, {views} view{'s' if views > 1 else ''}"
     columns = ["model", "top-1 error, %  (95 % interval)", "top-5 error, %  (95 % interval)"]
     note = "published: table 2 of the paper, ILSVRC-2012 validation images, ten views" if ilsvrc else ""
-    return title, columns, [*([list(row) for row in PUBLISHED] if ilsvrc else []), ours], note
+    published = [[f"{row.name} (published)", row.top1, row.top5] for row in TABLE2 if row.top1 != "–"]
+    return title, columns, [*(published if ilsvrc else []), ours], note
 
 
 def name_of(path: Path) -> str:

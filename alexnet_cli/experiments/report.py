@@ -11,6 +11,7 @@ from typing import Any
 import alexnet_cli
 from alexnet_cli import recipe as recipes
 from alexnet_cli.files import write_json, written_whole
+from alexnet_cli.model import Model
 from alexnet_cli.recipe import Recipe
 
 
@@ -51,6 +52,17 @@ def table(columns: list[str], rows: list[list[str]]) -> list[str]:
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     head, *body = [f"| {' | '.join(row)} |" for row in cells]
     return [head, "|" + "---|" * len(columns), *body]
+
+
+def told(model: Model, path: Path) -> str:
+    """Which model it was, in a sentence."""
+    parameters = sum(parameter.numel() for parameter in model.net.parameters())
+    epochs = model.provenance.get("epochs")
+    trained = f", {epochs} epochs" if epochs else ""
+    return (
+        f"Model {path.name} ({model.fingerprint}): recipe {model.recipe.name}, {parameters:,} parameters, "
+        f"{len(model.classes):,} classes{trained}."
+    )
 
 
 def circumstances() -> dict[str, str]:

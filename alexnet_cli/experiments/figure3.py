@@ -1,0 +1,72 @@
+"""Figure 3: the kernels of conv1, a block for each column, and how much colour each block looks for."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from alexnet_cli.experiments.report import Report, told
+from alexnet_cli.files import written_whole
+from alexnet_cli.model import Model
+
+ACROSS, ZOOM, GAP, HEAD = 16, 5, 4, 28  # kernels in a row; pixels a weight; between kernels; above a block
+
+
+def figure3(model: Path, folder: Path, command: str) -> Report:
+    """Draw `figure-3.png` and measure the colour saturation of each column's kernels.
+
+    Raises BadArtefact if ``model`` is none.
+    """
+    loaded = Model.load(model)
+    first = next(iter(loaded.recipe.layers))
+    weights = [next(part.parameters()) for part in loaded.net.parts(first)]
+    columns = [weight.detach().float().numpy() for weight in weights]  # (K, 3, h, w) each
+    saturations = [saturation(kernels) for kernels in columns]
+    with written_whole(folder / "figure-3.png") as beside:
+        draw(columns, [float(each.mean()) for each in saturations]).save(beside, "PNG")
+    rows = [
+        [str(i), str(len(kernels)), f"{each.mean():.3f}", f"{each.min():.3f} to {each.max():.3f}"]
+        for i, (kernels, each) in enumerate(zip(columns, saturations, strict=True))
+    ]
+    report = Report(
+        name="figure-3",
+        title="Figure 3: the kernels of the first layer",
+        columns=["column", "kernels", "mean colour saturation", "from, to"],
+        rows=rows,
+        note=f"{told(loaded, model)} Saturation is the share of a kernel's energy that is not grey: 0 for a kernel "
+        "that weighs red, green and blue alike everywhere, 1 for one that only compares them. In the paper one column "
+        "turned out nearly grey and the other coloured; it gives no number.",
+        command=command,
+        facts={"saturation": [each.tolist() for each in saturations], "model": loaded.fingerprint},
+        figures=["figure-3.png"],
+    )
+    report.write(folder, {loaded.recipe.name: loaded.recipe})
+    return report
+
+
+def saturation(kernels: np.ndarray) -> np.ndarray:
+    """Share of each kernel's energy, its sum of squares, that is not grey: (K, 3, h, w) to (K,), each from 0 to 1.
+
+    Grey is what is left when the three colours at each place are replaced by their mean.
+    """
+    energy = (kernels**2).sum(axis=(1, 2, 3))
+    coloured = ((kernels - kernels.mean(axis=1, keepdims=True)) ** 2).sum(axis=(1, 2, 3))
+    return np.asarray(coloured / np.maximum(energy, 1e-30))
+
+
+def draw(columns: list[np.ndarray], means: list[float]) -> Image.Image:
+    """Kernels (K, 3, h, w) of each column in rows, a block below the other; middle grey is a weight of 0."""
+    side = columns[0].shape[2] * ZOOM
+    lines = [-(-len(kernels) // ACROSS) for kernels in columns]
+    width = min(ACROSS, max(len(kernels) for kernels in columns)) * (side + GAP) + GAP
+    sheet = Image.new("RGB", (max(width, 320), sum(HEAD + count * (side + GAP) + GAP for count in lines)), "white")
+    pen, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(14), 0
+    for i, (kernels, count) in enumerate(zip(columns, lines, strict=True)):
+        pen.text((GAP, top + 6), f"column {i}: {len(kernels)} kernels, saturation {means[i]:.2f}", "black", font)
+        for n, kernel in enumerate(kernels):
+            scaled = 0.5 + 0.5 * kernel / max(float(np.abs(kernel).max()), 1e-30)
+            picture = Image.fromarray((255 * scaled.transpose(1, 2, 0)).round().astype(np.uint8))
+            left, down = GAP + n % ACROSS * (side + GAP), top + HEAD + n // ACROSS * (side + GAP)
+            sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left, down))
+        top += HEAD + count * (side + GAP) + GAP
+    return sheet

@@ -1,0 +1,128 @@
+"""Tables 1 and 2: ten-view errors of one network, of several averaged, and of pre-trained ones."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.errors import AlexNetError
+from alexnet_cli.evaluate import TABLE1, TABLE2, Network, Published, evaluate
+from alexnet_cli.experiments.report import Report
+from alexnet_cli.files import read_json, write_json
+from alexnet_cli.model import Model
+from alexnet_cli.progress import SILENT, Progress
+
+MEASURED = "measured.json"
+COLUMNS = ["model", "views", "top-1 error, %", "top-5 error, %", "top-5 error of the test images, %"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A row to be measured: which models, averaged, over how many views."""
+
+    name: str
+    models: Sequence[Path]
+    views: int = 10
+
+
+def table1(
+    models: Sequence[Path],
+    dataset: Dataset,
+    folder: Path,
+    command: str,
+    *,
+    device: str = "cpu",
+    progress: Progress = SILENT,
+) -> Report:
+    """ILSVRC-2010: the first of ``models``, over ten views and over one, next to the published rows."""
+    rows = [
+        Wanted(name="CNN", models=models[:1]),
+        Wanted(name="CNN, centre view", models=models[:1], views=1),
+    ]
+    return _table("table-1", "Table 1: ILSVRC-2010", TABLE1, rows, dataset, folder, command, device, progress)
+
+
+def table2(
+    models: Sequence[Path],
+    pretrained: Sequence[Path],
+    dataset: Dataset,
+    folder: Path,
+    command: str,
+    *,
+    device: str = "cpu",
+    progress: Progress = SILENT,
+) -> Report:
+    """ILSVRC-2012: the first of ``models`` and all of them averaged, the same of ``pretrained`` ones, and all together,
+    next to the published rows."""
+    several = [*pretrained, *models]
+    rows = [
+        Wanted(name="1 CNN", models=models[:1]),
+        Wanted(name=f"{max(len(models), 2)} CNNs", models=models if len(models) > 1 else []),
+        Wanted(name="1 CNN*", models=pretrained[:1]),
+        Wanted(name=f"{max(len(several), 2)} CNNs*", models=several if pretrained and models else []),
+    ]
+    return _table("table-2", "Table 2: ILSVRC-2012", TABLE2, rows, dataset, folder, command, device, progress)
+
+
+def _table(
+    name: str,
+    title: str,
+    published: Sequence[Published],
+    wanted: Sequence[Wanted],
+    dataset: Dataset,
+    folder: Path,
+    command: str,
+    device: str,
+    progress: Progress,
+) -> Report:
+    loaded = {path: Model.load(path) for row in wanted for path in row.models}
+    split = "test" if "test" in dataset.counts and "val" not in dataset.counts else "val"
+    if split not in dataset.counts:
+        raise AlexNetError(f"dataset {dataset.name} has no validation images to measure on: prep one that has")
+    measure = _measurer(dataset, split, folder, device, progress)
+    facts = {row.name: measure(row, [loaded[path] for path in row.models]) for row in wanted if row.models}
+    rows = [[f"{one.name} (published)", one.views, one.top1, one.top5, one.test] for one in published]
+    for row in wanted:
+        found = facts.get(row.name)
+        rows.append([f"{row.name} (measured here)", str(row.views), *_cells(found, "top1"), *_cells(found, "top5"), ""])
+    ilsvrc = str(dataset.source.get("layout", "")).startswith("ilsvrc")
+    other = "" if ilsvrc else " These are other images than the published rows': the numbers cannot be compared."
+    used = [f"{path.name} ({model.recipe.name}, {model.fingerprint})" for path, model in loaded.items()]
+    note = (
+        f"Measured on the {dataset.counts[split]:,} {split} images of dataset {dataset.name}, with 95 % intervals; "
+        f"rows whose models were not given are empty.{other} Models: {'; '.join(used) or 'none'}."
+    )
+    report = Report(name=name, title=title, columns=COLUMNS, rows=rows, note=note, command=command, facts=facts)
+    report.write(folder, {path.name: model.recipe for path, model in loaded.items()})
+    return report
+
+
+def _measurer(
+    dataset: Dataset, split: str, folder: Path, device: str, progress: Progress
+) -> Callable[[Wanted, Sequence[Model]], dict[str, Any]]:
+    """Measures a row, or gives what was measured of the same models and images before."""
+    file = folder / MEASURED
+    done = read_json(file, what="measured table") if file.exists() else {}
+
+    def measure(row: Wanted, models: Sequence[Model]) -> dict[str, Any]:
+        key = " ".join([dataset.fingerprint, split, str(row.views), *sorted(model.fingerprint for model in models)])
+        if key not in done:
+            progress.note(f"measuring {row.name}: {', '.join(path.name for path in row.models)}")
+            networks = [Network.of(model, torch.device(device)) for model in models]
+            found = evaluate(networks, dataset, split, views=row.views, progress=progress)
+            done[key] = asdict(found) | {"top1_ci95": list(found.top1_ci95), "top5_ci95": list(found.top5_ci95)}
+            write_json(file, done)
+        result: dict[str, Any] = done[key]
+        return result
+
+    return measure
+
+
+def _cells(found: dict[str, Any] | None, which: str) -> list[str]:
+    if found is None:
+        return [""]
+    low, high = found[f"{which}_ci95"]
+    return [f"{100 * found[which]:.1f} ({100 * low:.1f}-{100 * high:.1f})"]

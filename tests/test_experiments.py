@@ -1,0 +1,121 @@
+"""Figures 3 and 4 and the tables: of trained models, against brute force and the evaluation's own numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import NARROW
+from PIL import Image
+
+from alexnet_cli import recipe as recipes
+from alexnet_cli.cli import main
+from alexnet_cli.evaluate import Network, evaluate, predict
+from alexnet_cli.experiments import tables
+from alexnet_cli.experiments.figure3 import figure3, saturation
+from alexnet_cli.experiments.figure4 import NEAREST, classified, figure4, nearest, spread
+from alexnet_cli.experiments.tables import table1, table2
+from alexnet_cli.model import Model
+from alexnet_cli.training.train import train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def models(packed, tmp_path_factory) -> list[Path]:
+    """Two models of the same recipe, of different seeds."""
+
+    recipe, folder = (
+        recipes.load("small-data", [*NARROW, "training.warmup_epochs=0"]),
+        tmp_path_factory.mktemp("models"),
+    )
+    for seed in (0, 1):
+        train(packed, recipe, folder / f"m{seed}", seed=seed)
+    return [folder / "m0", folder / "m1"]
+
+
+def test_saturation_is_0_for_grey_and_1_for_opponent_colours():
+    random = np.random.default_rng(0)
+    grey = np.repeat(random.standard_normal((1, 11, 11)), 3, axis=0)
+    opponent = random.standard_normal((1, 11, 11)) * np.array([1.0, -2.0, 1.0])[:, None, None]
+    axis = np.ones(3) / 3**0.5
+    any_kernel = random.standard_normal((3, 11, 11))
+    along = np.einsum("c,chw->hw", axis, any_kernel)  # of each place's colour, the part along grey
+    expected = 1 - (along**2).sum() / (any_kernel**2).sum()
+    np.testing.assert_allclose(saturation(np.stack([grey, opponent, any_kernel])), [0, 1, expected], atol=1e-12)
+
+
+def test_figure_3_has_a_block_for_each_column(models, tmp_path):
+    report = figure3(models[0], tmp_path, "c")
+    kernels = [part.convolution.weight.detach().numpy() for part in Model.load(models[0]).net.parts("conv1")]
+    assert [row[:2] for row in report.rows] == [["0", "4"], ["1", "4"]]
+    np.testing.assert_allclose(report.facts["saturation"], [saturation(each) for each in kernels])
+    drawn = np.asarray(Image.open(tmp_path / "figure-3.png"))
+    side, top = 11 * 5, 28
+    shown = drawn[top + 2 : top + side : 5, 4 + 2 : 4 + side : 5].astype(float)  # the middle of each weight
+    wanted = 127.5 + 127.5 * kernels[0][0].transpose(1, 2, 0) / np.abs(kernels[0][0]).max()
+    np.testing.assert_allclose(shown, wanted, atol=0.51)
+    assert drawn.shape[0] == 2 * (28 + side + 4 + 4)
+
+
+def test_figure_4_shows_what_the_network_says_and_what_is_nearest(models, packed, tmp_path):
+    report = figure4(models[0], packed, tmp_path, "c")
+    network, test, train_split = Network.of(Model.load(models[0]), CPU), packed.split("val"), packed.split("train")
+    positions = spread(len(test), 8)
+    probabilities = predict([network], test.read(positions), views=10)
+    for row, position, expected in zip(report.rows, positions, probabilities, strict=True):
+        best = packed.classes[expected.argmax()]
+        assert row[0] == packed.classes[test.labels[position]]
+        assert row[1] == ("right" if best == row[0] else "wrong")
+        assert row[2] == f"{best} {100 * expected.max():.0f} %"
+    everything = network.features(train_split.read(np.arange(len(train_split)))).astype(float)
+    for found in nearest(network, test, train_split, packed.classes):
+        query = network.features(found.image[None]).astype(float)
+        distances = np.sort(np.linalg.norm(everything - query, axis=1))[:NEAREST]
+        np.testing.assert_allclose(found.distances, distances, rtol=1e-5)
+    assert Image.open(tmp_path / "figure-4.png").size == (1600, 820)
+    assert len(classified(network, test, packed.classes)) == 8
+
+
+def test_table_2_has_the_published_rows_and_those_that_were_measured(models, packed, tmp_path, monkeypatch):
+    report = table2(models, [], packed, tmp_path, "c")
+    rows = {row[0]: row[1:] for row in report.rows}
+    assert rows["1 CNN (published)"] == ["10", "40.7", "18.2", "–"]
+    assert rows["7 CNNs* (published)"] == ["10", "36.7", "15.4", "15.3"]
+    assert rows["SIFT + FVs (published)"] == ["", "–", "–", "26.2"]
+    networks = [Network.of(Model.load(model), CPU) for model in models]
+    assert report.facts["1 CNN"]["top1"] == evaluate(networks[:1], packed, views=10).top1
+    assert report.facts["2 CNNs"]["top1"] == evaluate(networks, packed, views=10).top1
+    assert rows["2 CNNs (measured here)"][1].startswith(f"{100 * report.facts['2 CNNs']['top1']:.1f} (")
+    assert rows["1 CNN* (measured here)"] == ["10", "", "", ""]  # not run, not invented
+    assert "These are other images than the published rows'" in report.note
+    monkeypatch.setattr(tables, "evaluate", lambda *_given, **_named: pytest.fail("measured again"))
+    assert table2(models, [], packed, tmp_path, "c") == report
+    with pytest.raises(pytest.fail.Exception):
+        table2(models[::-1], [], packed, tmp_path, "c")
+
+
+def test_table_1_has_ten_views_and_one(models, packed, tmp_path):
+    report = table1(models, packed, tmp_path, "c")
+    rows = {row[0]: row[1:] for row in report.rows}
+    assert rows["Sparse coding (published)"][1:3] == ["47.1", "28.2"]
+    assert rows["CNN, centre view (published)"] == ["1", "39.0", "18.3", ""]
+    network = Network.of(Model.load(models[0]), CPU)
+    assert report.facts["CNN, centre view"]["top1"] == evaluate([network], packed, views=1).top1
+
+
+def test_by_command(models, packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(packed.path.parent)
+    (tmp_path / "models").symlink_to(models[0].parent)
+    for name in ("figure-3", "figure-4", "table-1"):
+        assert main(["reproduce", name, "--model", "m0"]) == 0
+        assert f"Written to reproduced/{name}: table.md, table.json, recipes/" in capsys.readouterr().out
+        assert json.loads(Path(f"reproduced/{name}/table.json").read_text())["name"] == name
+    assert main(["reproduce", "table-2", "--pretrained", "m1", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert set(said["facts"]) == {"1 CNN*"}
+    assert main(["reproduce", "table-3"]) == 2
+    assert main(["reproduce", "figure-3", "--model", "none"]) == 1
+    assert "no model 'none'" in capsys.readouterr().err
