@@ -515,7 +515,15 @@ def info(
     if as_json:
         show_json(described)
     else:
-        show_table("", ["", str(path)], [[key, str(value)] for key, value in described.items()])
+        show_table("", ["", str(path)], [[key, _in_short(value)] for key, value in described.items()])
+
+
+def _in_short(value: object) -> str:
+    """A value in a table's cell: of a long list, the first few."""
+    if isinstance(value, list):
+        first = ", ".join(map(str, value[:10]))
+        return first if len(value) <= 10 else f"{first} ... ({len(value):,})"
+    return str(value)
 
 
 @app.command()

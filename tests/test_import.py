@@ -289,7 +289,8 @@ def test_the_zoos_graph_in_onnx_runtime(k, weights, pictures, tmp_path):
 
 def test_an_imported_model_is_exported_evaluated_and_fine_tuned(packed, source, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").symlink_to(packed.path.parent)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "colours").symlink_to(packed.path)
     torch.save(torchvisions(classes=3).state_dict(), "vision.pth")
     assert main(["import", "vision.pth", "--classes", "colours", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
