@@ -193,32 +193,58 @@ def _update(
     )
 
 
-class _Rows:
-    """Vectors and the table of their pictures, written side by side and never held in memory.
+class Flat:
+    """A flat index of FAISS, written as vectors come and never held in memory.
 
-    A flat index of FAISS on disk is a header, with the number of vectors (int64 at byte 8) and of their values (int64
-    at its end), and then the vectors. A test holds FAISS to that.
+    On disk it is a header, with the number of vectors (int64 at byte 8) and of their values (int64 at its end), and
+    then the vectors. A test holds FAISS to that.
     """
 
-    def __init__(self, vectors: Path, table: Path, dimension: int) -> None:
+    def __init__(self, path: Path, dimension: int) -> None:
         import faiss
 
         self.header = bytes(faiss.serialize_index(faiss.IndexFlatL2(dimension)))
         self.dimension, self.count = dimension, 0
-        self.refused: list[tuple[str, str]] = []  # name, reason
-        self.file = open(vectors, "wb")  # noqa: SIM115 - closed by close
+        self.file = open(path, "wb")  # noqa: SIM115 - closed by close
         self.file.write(self.header)
+
+    def add(self, vectors: np.ndarray) -> None:
+        """``vectors`` (n, D) float32."""
+        self.file.write(np.ascontiguousarray(vectors, np.float32).data)
+        self.count += len(vectors)
+
+    def finish(self) -> None:
+        """Make it whole; an `add` that was cut short leaves nothing in it."""
+        values = self.count * self.dimension
+        self.file.truncate(len(self.header) + 4 * values)
+        for place, number in ((8, self.count), (len(self.header) - 8, values)):
+            self.file.seek(place)
+            self.file.write(struct.pack("<q", number))
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _Rows:
+    """Vectors and the table of their pictures, written side by side."""
+
+    def __init__(self, vectors: Path, table: Path, dimension: int) -> None:
+        self.flat = Flat(vectors, dimension)
+        self.refused: list[tuple[str, str]] = []  # name, reason
         self.table = sqlite3.connect(table)
         self.table.execute("PRAGMA journal_mode = OFF")  # it is renamed when whole, or thrown away
         self.table.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
         self.table.execute("CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)")
 
+    @property
+    def count(self) -> int:
+        return self.flat.count
+
     def add(self, pictures: Sequence[Picture], vectors: np.ndarray) -> None:
         """``vectors`` (n, D) float32 of ``pictures`` (n,)."""
-        self.file.write(np.ascontiguousarray(vectors, np.float32).data)
-        lines = ((self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures))
+        lines = [(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)]
         self.table.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", lines)
-        self.count += len(pictures)
+        self.flat.add(vectors)
 
     def refuse(self, picture: Picture, reason: str) -> None:
         """Note that ``picture`` cannot be embedded; it is tried again when it has changed."""
@@ -227,16 +253,12 @@ class _Rows:
 
     def finish(self) -> None:
         """Make both files whole; an `add` that was cut short leaves nothing in them."""
-        values = self.count * self.dimension
-        self.file.truncate(len(self.header) + 4 * values)
-        for place, number in ((8, self.count), (len(self.header) - 8, values)):
-            self.file.seek(place)
-            self.file.write(struct.pack("<q", number))
+        self.flat.finish()
         self.table.execute("DELETE FROM images WHERE row >= ?", (self.count,))
         self.table.commit()
 
     def close(self) -> None:
-        self.file.close()
+        self.flat.close()
         self.table.close()
 
 

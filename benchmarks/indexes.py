@@ -1,0 +1,148 @@
+"""Indexes beyond memory: how soon each kind is built and searched, what it takes, and how much it finds.
+
+    python benchmarks/indexes.py indexes/imagenette --vectors 1000000 --kinds ivfpq binary
+
+The vectors are made up, as many as wanted, with the spectrum of covariance and the sparsity of the fc7 vectors of a
+real index, and streamed to disk. Each kind is built from them in a process of its own, whose peak memory is reported,
+without what the system caches of files; its queries are new vectors, and recall is against all vectors.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import faiss
+import numpy as np
+from common import RESULTS
+
+from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.files import write_json
+from alexnet_cli.retrieval.build import Flat
+from alexnet_cli.retrieval.codes import Vectors, exact, load, make, recall
+
+QUERIES, COMPONENTS, CHUNK = 100, 256, 4096
+
+
+class Source:
+    """Vectors like those of a real index: a real one's components, blurred, and cut off below as a ReLU does."""
+
+    def __init__(self, real: np.ndarray, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.mean, self.spread = real.mean(0), real.std(0) + 1e-6
+        standard = (real - self.mean) / self.spread
+        values, vectors = np.linalg.eigh(standard.T @ standard / len(real))
+        self.roots, self.axes = (
+            np.sqrt(np.maximum(values[-COMPONENTS:], 0)),
+            vectors[:, -COMPONENTS:].astype(np.float32),
+        )
+        self.scores = (standard @ self.axes).astype(np.float32)  # (N, COMPONENTS)
+        self.rest = np.sqrt(np.maximum(1 - (self.axes**2) @ self.roots**2, 0)).astype(np.float32)  # of each feature
+        self.floor = np.zeros(real.shape[1], np.float32)
+        drawn = self.draw(CHUNK)  # where each feature must be cut for as many zeros as it really has
+        zeros = (real <= 0).mean(0)
+        self.floor = np.array([np.quantile(drawn[:, j], zeros[j]) for j in range(real.shape[1])], np.float32)
+        self.floor[zeros == 0] = 0
+
+    def draw(self, count: int) -> np.ndarray:
+        """(count, D) float32, before what is below the floor becomes 0."""
+        picked = self.scores[self.random.integers(len(self.scores), size=count)]
+        noise = self.random.standard_normal((count, COMPONENTS), np.float32) * self.roots.astype(np.float32)
+        latent = np.sqrt(0.7, dtype=np.float32) * picked + np.sqrt(0.3, dtype=np.float32) * noise
+        own = self.random.standard_normal((count, len(self.mean)), np.float32) * self.rest
+        drawn: np.ndarray = (latent @ self.axes.T + own) * self.spread + self.mean
+        return drawn
+
+    def vectors(self, count: int) -> np.ndarray:
+        return np.maximum(self.draw(count) - self.floor, 0).astype(np.float32)
+
+
+def write(real: np.ndarray, count: int, folder: Path) -> dict[str, float]:
+    """``count`` vectors to `flat`, and QUERIES others to `queries.npy`; how like the real ones they are."""
+    source, began = Source(real, 0), time.monotonic()
+    flat = Flat(folder / "flat", real.shape[1])
+    for start in range(0, count, CHUNK):
+        flat.add(source.vectors(min(CHUNK, count - start)))
+    flat.finish()
+    flat.close()
+    sample = source.vectors(len(real))
+    np.save(folder / "queries.npy", source.vectors(QUERIES))
+
+    def largest(vectors: np.ndarray) -> float:
+        values = np.linalg.eigvalsh(np.cov(vectors[:, ::8].T))
+        return float(values[-32:].sum() / values.sum())
+
+    return {
+        "zeros": float((sample == 0).mean()),
+        "zeros_of_real": float((real == 0).mean()),
+        "variance_in_32_components": largest(sample),
+        "variance_in_32_components_of_real": largest(real),
+        "write_seconds": time.monotonic() - began,
+    }
+
+
+def build(kind: str, folder: Path, count: int, dimension: int) -> None:
+    """One kind, in this process; prints what was measured."""
+    vectors, queries = Vectors.of(folder / "flat", count, dimension), np.load(folder / "queries.npy")
+    facts = make(kind, vectors, folder / f"{kind}.faiss")
+    # Anonymous memory only: pages of files that the system keeps are its to take back.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    codes = load(folder / f"{kind}.faiss", facts)
+    mapped = faiss.read_index(str(folder / "flat"), faiss.IO_FLAG_MMAP_IFC)
+    nearest = exact(vectors, queries, 10)
+    times, found = [], []
+    for _ in range(2):  # the second time, the vectors are in the system's cache
+        times, found = [], []
+        for query in queries:
+            began = time.perf_counter()
+            rows = codes.rows(query[None], 10)[0]
+            rows = rows[rows >= 0]
+            distances = np.linalg.norm(mapped.reconstruct_batch(rows) - query, axis=1)
+            found.append(rows[np.argsort(distances)[:10]])
+            times.append(1000 * (time.perf_counter() - began))
+    print(json.dumps(facts | {"peak_gigabytes": peak, "recall": recall(np.stack(found), nearest), "ms": times}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("index", type=Path)
+    parser.add_argument("--vectors", type=int, default=100_000)
+    parser.add_argument("--kinds", nargs="+", default=["ivfpq", "hnsw", "sq8", "binary"])
+    parser.add_argument("--place", type=Path, help="where there is room for the vectors")
+    parser.add_argument("--build", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.build:
+        kind, folder, dimension = given.build.split("|")
+        build(kind, Path(folder), given.vectors, int(dimension))
+        return
+    real_index = faiss.read_index(str(given.index / "index.faiss"))
+    real = real_index.reconstruct_n(0, real_index.ntotal)
+    with tempfile.TemporaryDirectory(dir=given.place) as place:
+        likeness = write(real, given.vectors, Path(place))
+        print({key: round(value, 3) for key, value in likeness.items()}, flush=True)
+        results = {}
+        for kind in given.kinds:
+            words = [sys.executable, __file__, str(given.index), "--vectors", str(given.vectors)]
+            done = subprocess.run(
+                [*words, "--build", f"{kind}|{place}|{real.shape[1]}"], check=True, stdout=subprocess.PIPE, text=True
+            )
+            facts = json.loads(done.stdout.splitlines()[-1])
+            times = sorted(facts.pop("ms"))
+            facts |= {"median_ms": times[len(times) // 2], "slowest_ms": times[-1]}
+            results[kind] = facts
+            print(
+                f"{kind}: recall@10 {facts['recall']:.3f}, {facts['median_ms']:.1f} ms a query "
+                f"(slowest {facts['slowest_ms']:.1f}), {facts['code_bytes_per_vector']:.0f} bytes a vector, "
+                f"built in {facts['build_seconds']:.0f} s with {facts['peak_gigabytes']:.1f} GB at most",
+                flush=True,
+            )
+    where = RESULTS / f"indexes-{given.vectors}.json"
+    write_json(where, {"vectors": given.vectors, "likeness": likeness, **circumstances(), "kinds": results})
+
+
+if __name__ == "__main__":
+    main()
