@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -165,7 +166,9 @@ def _torch_file(path: Path, recipe: str | None) -> Foreign:
     from safetensors.torch import load_file
 
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about pickles that it then refuses
+            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
         raise BadArtefact(f"{path} is damaged ({_first_line(error)}): fetch it again") from None
     except Exception as error:  # a zip that is none, a pickle that is more than tensors

@@ -26,7 +26,8 @@ def draw_curves(history: list[dict[str, Any]], path: Path, *, title: str) -> Non
         error.plot(epochs, [100 * row["validation_error"] for row in history], marker=".", label="validation, one view")
     error.set(title="top-1 error, %", xlabel="epoch", ylim=(0, None))
     error.legend()
-    rate.plot(epochs, [row["learning_rate"] for row in history], marker=".", color="tab:green")
+    rates = [row["learning_rate"] or float("nan") for row in history]  # the 0 of a last step has no logarithm
+    rate.plot(epochs, rates, marker=".", color="tab:green")
     rate.set(title="learning rate", xlabel="epoch", yscale="log")
     for axes in (loss, error, rate):
         axes.grid(alpha=0.3)
