@@ -107,17 +107,7 @@ def evaluate(
     Raises BadArtefact if a classifier's classes or picture size are not the dataset's, or the split is missing.
     """
     for classifier in classifiers:
-        if classifier.classes != dataset.classes:
-            raise BadArtefact(
-                f"the model knows {len(classifier.classes)} classes ({', '.join(classifier.classes[:3])} ...), "
-                f"dataset {dataset.name} has {len(dataset.classes)} ({', '.join(dataset.classes[:3])} ...): "
-                "evaluate on a dataset with the model's classes"
-            )
-        if classifier.image_size != dataset.image_size:
-            raise BadArtefact(
-                f"the model takes pictures of {classifier.image_size} pixels, dataset {dataset.name} has "
-                f"{dataset.image_size}: prep it with --size {classifier.image_size}"
-            )
+        check_fit(classifier, dataset)
     images = dataset.split(split)
     top1, top5 = count_errors(classifiers, images, views=views, progress=progress, team=team)
     total = len(images)
@@ -128,6 +118,21 @@ def evaluate(
         top1_ci95=interval(top1, total),
         top5_ci95=interval(top5, total),
     )
+
+
+def check_fit(classifier: Classifier, dataset: Dataset) -> None:
+    """Raises BadArtefact if a classifier's classes or picture size are not the dataset's."""
+    if classifier.classes != dataset.classes:
+        raise BadArtefact(
+            f"the model knows {len(classifier.classes)} classes ({', '.join(classifier.classes[:3])} ...), "
+            f"dataset {dataset.name} has {len(dataset.classes)} ({', '.join(dataset.classes[:3])} ...): "
+            "evaluate on a dataset with the model's classes"
+        )
+    if classifier.image_size != dataset.image_size:
+        raise BadArtefact(
+            f"the model takes pictures of {classifier.image_size} pixels, dataset {dataset.name} has "
+            f"{dataset.image_size}: prep it with --size {classifier.image_size}"
+        )
 
 
 def count_errors(

@@ -1,6 +1,7 @@
 """Figures 3 and 4 and the tables: of trained models, against brute force and the evaluation's own numbers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.cli import main
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.errors import BadArtefact
 from alexnet_cli.evaluate import Network, evaluate, predict
 from alexnet_cli.experiments import tables
 from alexnet_cli.experiments.figure3 import figure3, saturation
@@ -119,3 +122,10 @@ def test_by_command(models, packed, tmp_path, monkeypatch, capsys):
     assert main(["reproduce", "table-3"]) == 2
     assert main(["reproduce", "figure-3", "--model", "none"]) == 1
     assert "no model 'none'" in capsys.readouterr().err
+
+
+def test_a_model_of_other_classes_is_refused(models, packed, source, tmp_path):
+    two = prepare(source, tmp_path / "data" / "two", size=packed.image_size, workers=1).dataset
+    other = replace(two, classes=["a", "b", "c"])
+    with pytest.raises(BadArtefact, match="evaluate on a dataset with the model's classes"):
+        figure4(models[0], other, tmp_path / "f", "c")

@@ -10,6 +10,7 @@ from PIL import Image
 from alexnet_cli import recipe as recipes
 from alexnet_cli.cli import main
 from alexnet_cli.data.prepare import prepare
+from alexnet_cli.errors import BadArtefact
 from alexnet_cli.experiments import ablations as ablating
 from alexnet_cli.experiments import figure1 as figuring
 from alexnet_cli.experiments.ablations import ABLATIONS, ablations, variant
@@ -109,3 +110,10 @@ def test_a_seed_that_is_done_is_a_whole_table(packed, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ablations(packed, tmp_path / "a", "c", names=["tanh"], settings=NARROW, seeds=2)
     assert "1 seed each" in (tmp_path / "a" / "table.md").read_text()
+
+
+def test_no_validation_images_is_said_before_the_training(source, tmp_path, monkeypatch):
+    dataset = prepare(source / "train", tmp_path / "data" / "t", size=SIZE, workers=1, val_fraction=0.0).dataset
+    monkeypatch.setattr(ablating, "train", never)
+    with pytest.raises(BadArtefact, match="dataset t has no split 'val': it has train"):
+        ablations(dataset, tmp_path / "a", "c", names=["tanh"])

@@ -52,9 +52,10 @@ def ablations(
 
     ``base``: a recipe whose differences from `paper` all of them have as well; ``width``: of every layer;
     ``settings``: `section.key=value` on top of every one. Runs that are done already are not run again. Raises what
-    `train` raises.
+    `train` raises, and BadArtefact if there are no validation images.
     """
     recipe_of = {name: _adjusted(variant(name, base, width), settings, epochs) for name in (BASELINE, *names)}
+    dataset.split("val")  # that there is one is better known before the training than after
     errors: dict[str, list[float]] = {name: [] for name in recipe_of}
     for seed in range(seeds):  # seed by seed: stopped early, there is a whole table of fewer seeds
         for name, recipe in recipe_of.items():

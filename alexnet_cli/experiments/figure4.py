@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from alexnet_cli.data.store import Dataset, Split
-from alexnet_cli.evaluate import Network, predict
+from alexnet_cli.evaluate import Network, check_fit, predict
 from alexnet_cli.experiments.report import Report, told
 from alexnet_cli.files import written_whole
 from alexnet_cli.model import Model
@@ -48,6 +48,7 @@ def figure4(
     """
     loaded = Model.load(model)
     network = Network.of(loaded, torch.device(device))
+    check_fit(network, dataset)
     test, train = dataset.split("val"), dataset.split("train")
     words = [dataset.words.get(label, label) for label in dataset.classes]
     said = classified(network, test, words)
