@@ -19,8 +19,7 @@ from alexnet_cli.nets.alexnet import drop
 from alexnet_cli.team import Team
 from alexnet_cli.training import checkpoint
 
-ALEXNET = [sys.executable, "-c", "import sys; from alexnet_cli.cli import main; sys.exit(main())"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN = ["train", "--recipe", "small-data", *(word for line in NARROW for word in ("--set", line))]
 
 
@@ -34,7 +33,7 @@ def workspace(packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(workspace: Path, *words: str) -> subprocess.Popen[str]:
     """Two processes of a command."""
     return subprocess.Popen(
-        [*TORCHRUN, *ALEXNET, *words],
+        [*TORCHRUN, "-m", "alexnet_cli", *words],
         cwd=workspace,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         text=True,
