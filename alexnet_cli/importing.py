@@ -267,25 +267,42 @@ def _packed(part: Field, path: Path) -> list[int]:
 
 
 def _caffe(path: Path, recipe: str | None) -> Foreign:
-    """A `.caffemodel`: `layer` 100 (name 1, type 2, blobs 7), in old files `layers` 2 (name 4, type 5, blobs 6)."""
-    fields_of = {100: (1, 2, 7), 2: (4, 5, 6)}
+    """A `.caffemodel`: `layer` 100 (name 1, type 2, blobs 7, lrn_param 118), in old files `layers` 2 (name 4, type 5,
+    blobs 6, lrn_param 18)."""
+    fields_of = {100: (1, 2, 7, 118), 2: (4, 5, 6, 18)}
     kinds = {b"LRN": "norm", 15: "norm", b"Pooling": "pool", 17: "pool"}
     weights: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     order: list[str] = []
+    norm: ResponseNorm | None = None
     for number, wire, value in _fields(_bytes(path), path):
         if number not in fields_of or wire != 2:
             continue
-        name_field, kind_field, blob_field = fields_of[number]
+        name_field, kind_field, blob_field, norm_field = fields_of[number]
         parts = list(_fields(value, path))
         name = next((bytes(v).decode("utf-8", "replace") for n, w, v in parts if n == name_field and w == 2), "")
+        name = "fc8" if name.startswith("fc8") else name  # who fine-tunes in Caffe calls the new layer fc8_mine
         order += [kinds[v] for n, _, v in parts if n == kind_field and v in kinds]
         blobs = [_blob(v, path) for n, w, v in parts if n == blob_field and w == 2]
         if name in LAYERS and len(blobs) == 2:
             weight, bias = blobs
             units = weight.reshape(weight.shape[-2:]) if name.startswith("fc") else weight
             weights[name] = (units, bias.reshape(-1))
-    named = "caffenet" if order[:2] == ["pool", "norm"] else "caffe-alexnet"
-    return Foreign(kind="Caffe", weights=weights, recipe=recipes.load(recipe or named), bgr=True)
+        for given in (v for n, w, v in parts if n == norm_field and w == 2):
+            norm = _caffes_norm(given, path)
+    found = recipes.load(recipe or ("caffenet" if order[:2] == ["pool", "norm"] else "caffe-alexnet"))
+    found = found if norm is None else replace(found, response_norm=norm)
+    return Foreign(kind="Caffe", weights=weights, recipe=found, bgr=True)
+
+
+def _caffes_norm(data: bytes, path: Path) -> ResponseNorm:
+    """An LRNParameter: local_size 1, alpha 2, beta 3, k 5; what is not there is Caffe's default."""
+    n, given = 5, {2: 1.0, 3: 0.75, 5: 1.0}
+    for number, wire, value in _fields(data, path):
+        if number == 1 and wire == 0:
+            n = value
+        elif number in given and wire == 5:
+            given[number] = round(float(np.frombuffer(value, "<f4")[0]), 8)
+    return ResponseNorm(k=given[5], n=n, alpha=given[2] / n, beta=given[3], sees="both")
 
 
 # The ONNX zoo

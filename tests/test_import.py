@@ -153,7 +153,7 @@ def caffemodel(weights, *, old: bool = False, caffenet: bool = False, double: bo
     kinds |= {} if old else {"norm": "LRN", "pool": "Pooling"}
 
     def layer(name: str, blobs: bytes = b"") -> bytes:
-        kind = kinds[name.rstrip("0123456789")]
+        kind = kinds[next(kind for kind in kinds if name.startswith(kind))]
         told = varint(kind_field << 3) + varint(kind) if old else message(kind_field, kind.encode())
         return message(number, message(name_field, name.encode()) + told + blobs)
 
@@ -200,6 +200,24 @@ def test_caffemodels_of_both_nets_and_both_formats(old, caffenet, weights, pictu
     assert model.recipe.name == ("caffenet" if caffenet else "caffe-alexnet")
     wanted = as_caffe(weights, caffes(pictures, 227, np.array(CAFFE_MEAN, np.float32)), caffenet=caffenet)
     torch.testing.assert_close(logits(model, pictures), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_caffes_own_constants_of_response_norm_are_carried_over(weights, tmp_path):
+    # local_size 3, alpha 0.0002, k 2.5; beta is Caffe's default
+    given = varint(1 << 3) + varint(3) + varint(2 << 3 | 5) + struct.pack("<f", 2e-4) + varint(5 << 3 | 5)
+    layer = message(1, b"norm1") + message(2, b"LRN") + message(118, given + struct.pack("<f", 2.5))
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights) + message(100, layer))
+    norm = import_model(str(tmp_path / "net.caffemodel"), classes=CLASSES).recipe.response_norm
+    assert (norm.n, norm.k, norm.beta, norm.sees) == (3, 2.5, 0.75, "both")
+    assert norm.alpha == pytest.approx(2e-4 / 3)
+
+
+def test_a_last_layer_that_was_fine_tuned_in_caffe_goes_by_another_name(weights, tmp_path):
+    file, tuned = tmp_path / "net.caffemodel", dict(weights)
+    tuned["fc8_mine"] = tuned.pop("fc8")
+    file.write_bytes(caffemodel(tuned))
+    net = import_model(str(file), classes=CLASSES).net
+    assert np.array_equal(net.parts("fc8")[0].weight.detach().numpy(), weights["fc8"][0])
 
 
 def test_double_data_and_a_mean_image(weights, pictures, tmp_path):
