@@ -49,6 +49,11 @@ def test_saturation_is_0_for_grey_and_1_for_opponent_colours():
     np.testing.assert_allclose(saturation(np.stack([grey, opponent, any_kernel])), [0, 1, expected], atol=1e-12)
 
 
+def test_saturation_of_random_kernels_is_two_thirds():
+    kernels = np.random.default_rng(0).standard_normal((200, 3, 11, 11))
+    assert saturation(kernels).mean() == pytest.approx(2 / 3, abs=0.01)
+
+
 def test_figure_3_has_a_block_for_each_column(models, tmp_path):
     report = figure3(models[0], tmp_path, "c")
     kernels = [part.convolution.weight.detach().numpy() for part in Model.load(models[0]).net.parts("conv1")]

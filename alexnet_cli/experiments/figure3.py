@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from alexnet_cli.experiments.report import Report, told
+from alexnet_cli.figures.lettering import font
 from alexnet_cli.files import written_whole
 from alexnet_cli.model import Model
 
@@ -34,8 +35,9 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
         columns=["column", "kernels", "mean colour saturation", "from, to"],
         rows=rows,
         note=f"{told(loaded, model)} Saturation is the share of a kernel's energy that is not grey: 0 for a kernel "
-        "that weighs red, green and blue alike everywhere, 1 for one that only compares them. In the paper one column "
-        "turned out nearly grey and the other coloured; it gives no number.",
+        "that weighs red, green and blue alike everywhere, 1 for one that only compares them; random kernels, with "
+        "which training begins, have 2/3. In the paper one column turned out nearly grey and the other coloured; it "
+        "gives no number.",
         command=command,
         facts={"saturation": [each.tolist() for each in saturations], "model": loaded.fingerprint},
         figures=["figure-3.png"],
@@ -60,9 +62,9 @@ def draw(columns: list[np.ndarray], means: list[float]) -> Image.Image:
     lines = [-(-len(kernels) // ACROSS) for kernels in columns]
     width = min(ACROSS, max(len(kernels) for kernels in columns)) * (side + GAP) + GAP
     sheet = Image.new("RGB", (max(width, 320), sum(HEAD + count * (side + GAP) + GAP for count in lines)), "white")
-    pen, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(14), 0
+    pen, top = ImageDraw.Draw(sheet), 0
     for i, (kernels, count) in enumerate(zip(columns, lines, strict=True)):
-        pen.text((GAP, top + 6), f"column {i}: {len(kernels)} kernels, saturation {means[i]:.2f}", "black", font)
+        pen.text((GAP, top + 6), f"column {i}: {len(kernels)} kernels, saturation {means[i]:.2f}", "black", font(13))
         for n, kernel in enumerate(kernels):
             scaled = 0.5 + 0.5 * kernel / max(float(np.abs(kernel).max()), 1e-30)
             picture = Image.fromarray((255 * scaled.transpose(1, 2, 0)).round().astype(np.uint8))

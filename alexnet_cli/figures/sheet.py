@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import BadArtefact, BadPicture
+from alexnet_cli.figures.lettering import fit, font
 from alexnet_cli.files import written_whole
 from alexnet_cli.retrieval.pictures import Loaded, Pictures
 from alexnet_cli.retrieval.search import Answer
@@ -57,26 +58,17 @@ def draw_sheet(answers: Sequence[Answer], rows: list[Row], path: Path) -> None:
     across = 1 + max(len(near) for _, near in rows)
     width, height = across * (SIDE + GAP) + 3 * GAP, len(rows) * (SIDE + TEXT + GAP) + GAP
     sheet = Image.new("RGB", (width, height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw, small = ImageDraw.Draw(sheet), font(11)
     for line, (answer, (query, near)) in enumerate(zip(answers, rows, strict=True)):
         top = GAP + line * (SIDE + TEXT + GAP)
         sheet.paste(Image.fromarray(query), (GAP, top))
         draw.rectangle((GAP - 3, top - 3, GAP + SIDE + 2, top + SIDE + 2), outline="black", width=2)
-        draw.text((GAP, top + SIDE + 4), _fit(Path(answer.path).name, draw, font), "black", font)
-        draw.text((GAP, top + SIDE + 18), "query", "dimgray", font)
+        draw.text((GAP, top + SIDE + 4), fit(Path(answer.path).name, draw, small, SIDE), "black", small)
+        draw.text((GAP, top + SIDE + 18), "query", "dimgray", small)
         for i, (thumbnail, neighbour) in enumerate(zip(near, answer.neighbours, strict=True), 1):
             left = 3 * GAP + i * (SIDE + GAP)
             sheet.paste(Image.fromarray(thumbnail), (left, top))
-            draw.text((left, top + SIDE + 4), _fit(neighbour.label or neighbour.path, draw, font), "black", font)
-            draw.text((left, top + SIDE + 18), f"{neighbour.distance:.1f}", "dimgray", font)
+            draw.text((left, top + SIDE + 4), fit(neighbour.label or neighbour.path, draw, small, SIDE), "black", small)
+            draw.text((left, top + SIDE + 18), f"{neighbour.distance:.1f}", "dimgray", small)
     with written_whole(path) as beside:
         sheet.save(beside, "PNG")
-
-
-def _fit(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """``text``, cut so that it is no wider than a thumbnail."""
-    shown = text
-    while draw.textlength(shown, font) > SIDE and len(text) > 1:
-        text = text[:-1]
-        shown = text + "…"
-    return shown
