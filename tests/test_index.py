@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import faiss
@@ -23,7 +24,7 @@ from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval import build as building
 from alexnet_cli.retrieval.build import Built, build
 from alexnet_cli.retrieval.index import Index
-from alexnet_cli.retrieval.pictures import Files, labels, open_pictures
+from alexnet_cli.retrieval.pictures import Files, Loaded, labels, open_pictures
 from alexnet_cli.runtime import Runtime
 
 
@@ -150,7 +151,7 @@ class Asked(Files):
         super().__init__(path, files.files)
         self.loaded: list[str] = []
 
-    def load(self, names: "list[str]", size: int) -> "list[np.ndarray | str]":  # type: ignore[override]
+    def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         self.loaded += names
         return super().load(names, size)
 

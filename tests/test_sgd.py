@@ -70,3 +70,12 @@ def test_a_parameter_may_have_a_multiple_of_the_learning_rate_no_decay_or_none()
     torch.testing.assert_close(parameters["bias"].detach(), torch.full((2,), 1 - 0.2 * 3))
     assert torch.equal(parameters["frozen"], torch.ones(2))
     assert parameters["frozen"].grad is None
+
+
+def test_momentum_goes_on_where_the_learning_rate_is_0():
+    rates = [0.1, 0.1, 0.0]
+    w, v = np.linspace(-1, 1, 6).reshape(2, 3), np.zeros((2, 3))
+    for i, rate in enumerate(rates):
+        v = 0.9 * v - 0.0005 * rate * w - rate * (0.5 + i)
+        w = w + v
+    np.testing.assert_allclose(trained(ours, rates).numpy(), w, rtol=1e-14)

@@ -282,7 +282,7 @@ class _PlainUnpickler(pickle.Unpickler):
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+            return np.empty(0).__reduce__()[0]  # what NumPy itself names, under whichever module's name
         raise BadSource(
             f"it asks for {module}.{name}, which no CIFAR archive needs: it may be malicious, and is refused"
         )

@@ -16,6 +16,7 @@ from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 
 MEASURED = "measured.json"
+ILSVRC, ILSVRC_VAL = "ilsvrc-2012", 50_000  # the layout, and how many validation images there are
 COLUMNS = ["model", "views", "top-1 error, %", "top-5 error, %", "top-5 error of the test images, %"]
 
 
@@ -88,8 +89,9 @@ def _table(
     for row in wanted:
         found = facts.get(row.name)
         rows.append([f"{row.name} (measured here)", str(row.views), *_cells(found, "top1"), *_cells(found, "top5"), ""])
-    ilsvrc = str(dataset.source.get("layout", "")).startswith("ilsvrc")
-    other = "" if ilsvrc else " These are other images than the published rows': the numbers cannot be compared."
+    # Only these are the paper's images; of ILSVRC-2010, table 1's, prep knows no layout.
+    same = name == "table-2" and dataset.source.get("layout") == ILSVRC and dataset.counts[split] == ILSVRC_VAL
+    other = "" if same else " These are other images than the published rows': the numbers cannot be compared."
     used = [f"{path.name} ({model.recipe.name}, {model.fingerprint})" for path, model in loaded.items()]
     note = (
         f"Measured on the {dataset.counts[split]:,} {split} images of dataset {dataset.name}, with 95 % intervals; "

@@ -27,7 +27,8 @@ class LocalResponseNorm(nn.Module):
         """(B, C, H, W) to (B, C, H, W), any floating type."""
         if torch.compiler.is_exporting():
             return formula(a, self.k, self.n, self.alpha, self.beta)
-        return _Fast.apply(a, self.k, self.n, self.alpha, self.beta)  # type: ignore[no-any-return]
+        normalized: Tensor = _Fast.apply(a, self.k, self.n, self.alpha, self.beta)
+        return normalized
 
     def extra_repr(self) -> str:
         return f"k={self.k}, n={self.n}, alpha={self.alpha}, beta={self.beta}"

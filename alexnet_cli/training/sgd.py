@@ -42,10 +42,11 @@ class SGD:
         ``multiples`` of the learning rate some parameters have; with 0 one stays as it is.
         """
         for name, w in self.parameters.items():
-            rate = learning_rate * (multiples or {}).get(name, 1.0)
-            if w.grad is None or rate == 0:
+            multiple = (multiples or {}).get(name, 1.0)
+            if w.grad is None or multiple == 0:
                 w.grad = None
                 continue
+            rate = multiple * learning_rate
             for weight, v, g in zip(_pieces(w), _pieces(self.velocities[name]), _pieces(w.grad), strict=True):
                 v.mul_(self.momentum)
                 v.sub_(weight, alpha=self.weight_decays[name] * rate)
