@@ -447,6 +447,7 @@ def reproduce(
         options=Options(devices=(_device(device),), precision=precision.value),
         command=shlex.join(["alexnet", *sys.argv[1:]]),
     )
+    asked.check(name.value)
     folder = out or workspace / "reproduced" / name.value
     console.note(f"reproducing {name.value} into {folder}")
     with contextlib.closing(console):

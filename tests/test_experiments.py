@@ -124,6 +124,8 @@ def test_by_command(models, packed, tmp_path, monkeypatch, capsys):
     assert main(["reproduce", "table-2", "--pretrained", "m1", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert set(said["facts"]) == {"1 CNN*"}
+    assert main(["reproduce", "figure-3", "--set", "a.b=1", "--seeds", "2"]) == 1
+    assert "error: figure-3 has no use for --seeds, --set: leave it out" in capsys.readouterr().err
     assert main(["reproduce", "table-3"]) == 2
     assert main(["reproduce", "figure-3", "--model", "none"]) == 1
     assert "no model 'none'" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.errors import AlexNetError
 from alexnet_cli.experiments.ablations import ABLATIONS, ablations
 from alexnet_cli.experiments.figure1 import figure1
 from alexnet_cli.experiments.figure3 import figure3
@@ -32,10 +33,37 @@ class Asked:
     options: Options
     command: str
 
+    def check(self, name: str) -> None:
+        """Raises AlexNetError for what was asked of experiment ``name`` that it has no use for."""
+        plain = {"seeds": 3, "width": 1.0, "base": "paper", "epochs": None}
+        asked = {key for key in OPTIONS if getattr(self, key) != plain.get(key, [])}
+        if useless := sorted(OPTIONS[key] for key in asked - USES[name]):
+            raise AlexNetError(f"{name} has no use for {', '.join(useless)}: leave it out")
+
     @property
     def device(self) -> str:
         return self.options.devices[0]
 
+
+# field of Asked -> what the command calls it
+OPTIONS = {
+    "models": "--model",
+    "pretrained": "--pretrained",
+    "recipes": "--recipe",
+    "base": "--base",
+    "width": "--width",
+    "settings": "--set",
+    "epochs": "--epochs",
+    "seeds": "--seeds",
+}
+USES = {
+    "figure-1": {"settings", "epochs", "seeds"},
+    "figure-3": {"models"},
+    "figure-4": {"models"},
+    "table-1": {"models"},
+    "table-2": {"models", "pretrained"},
+    "ablations": {"recipes", "base", "width", "settings", "epochs", "seeds"},
+}
 
 Experiment = Callable[[Workspace, Asked, Path, Progress], Report]
 
