@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 # On a CPU the maps are worked through in pieces that stay in the cache: each piece is read from memory once, where
 # whole-tensor operations would read and write the maps some ten times.
-PIECE = 4096  # positions
+PIECE = 2 << 20  # bytes
 
 
 class LocalResponseNorm(nn.Module):
@@ -86,24 +86,27 @@ class _Fast(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor, k: float, n: int, alpha: float, beta: float) -> Tensor:
         maps = maps.contiguous(memory_format=torch.channels_last)
         with torch.autocast(maps.device.type, enabled=False):
-            scale, normalized = torch.empty_like(maps), torch.empty_like(maps)
+            normalized = torch.empty_like(maps)
             window = alpha * _kept_band(maps.shape[1], n, maps.dtype, maps.device)
-            for a, s, b in zip(_pieces(maps), _pieces(scale), _pieces(normalized), strict=True):
-                torch.mm(a * a, window, out=s).add_(k)  # (positions, C)
+            scales = []
+            for a, b in zip(_pieces(maps), _pieces(normalized), strict=True):
+                s = torch.mm(a * a, window).add_(k)  # (positions, C)
                 torch.mul(a, _power(s, beta), out=b)
-        ctx.save_for_backward(maps, scale)
+                if ctx.needs_input_grad[0]:
+                    scales.append(s)
+        ctx.save_for_backward(maps, *scales)
         ctx.constants = n, alpha, beta
         return normalized
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        maps, scale = ctx.saved_tensors
+        maps, *scales = ctx.saved_tensors
         n, alpha, beta = ctx.constants
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         with torch.autocast(maps.device.type, enabled=False):
             result = torch.empty_like(maps)
             window = 2 * alpha * beta * _kept_band(maps.shape[1], n, maps.dtype, maps.device)
-            pieces = zip(_pieces(maps), _pieces(scale), _pieces(gradient), _pieces(result), strict=True)
+            pieces = zip(_pieces(maps), scales, _pieces(gradient), _pieces(result), strict=True)
             for a, s, g, r in pieces:
                 direct = g * _power(s, beta)  # through the numerator
                 through_scales = torch.mm((direct * a).div_(s), window)  # of every neighbour
@@ -114,4 +117,5 @@ class _Fast(torch.autograd.Function):
 def _pieces(maps: Tensor) -> tuple[Tensor, ...]:
     """Channels-last maps (B, C, H, W) as views (positions, C), in pieces that fit the cache, whole on a GPU."""
     rows = maps.permute(0, 2, 3, 1).view(-1, maps.shape[1])
-    return torch.split(rows, PIECE if maps.device.type == "cpu" else len(rows))
+    fit = max(1, PIECE // (rows.shape[1] * rows.itemsize))
+    return torch.split(rows, fit if maps.device.type == "cpu" else len(rows))
