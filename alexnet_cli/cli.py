@@ -52,6 +52,7 @@ class Precision(StrEnum):
 class ExportPrecision(StrEnum):
     fp32 = "fp32"
     fp16 = "fp16"
+    int8 = "int8"
 
 
 class Views(StrEnum):
@@ -148,7 +149,7 @@ def evaluate(
 def export(
     model: Annotated[str | None, typer.Argument(help="Name or path of a model; the newest if none.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file; model.onnx in the model's folder if none.")] = None,
-    precision: Annotated[ExportPrecision, typer.Option(help="Of the weights and arithmetic.")] = ExportPrecision.fp32,
+    precision: Annotated[ExportPrecision, typer.Option(help="fp16 is for GPUs, int8 for CPUs.")] = ExportPrecision.fp32,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -156,13 +157,20 @@ def export(
 
     Example: alexnet export photos-small-data --precision fp16 --out photos.onnx
     """
-    from alexnet_cli.export import export_model, pictures_to_check
+    from alexnet_cli.export import export_model, pictures_to_calibrate, pictures_to_check
 
     console, space = Console(), Workspace(workspace)
     folder = space.find("model", model)
     console.note(f"exporting {folder}")
-    pictures = pictures_to_check(space.all("dataset"), folder)
-    done = export_model(folder, out, precision=precision.value, pictures=pictures, progress=console)
+    datasets = space.all("dataset")
+    done = export_model(
+        folder,
+        out,
+        precision=precision.value,
+        pictures=pictures_to_check(datasets, folder),
+        calibration=pictures_to_calibrate(datasets, folder) if precision == "int8" else None,
+        progress=console,
+    )
     if as_json:
         show_json(done.as_json())
     else:

@@ -1,8 +1,10 @@
 """A model as one ONNX file that takes packed pictures: mean subtraction and crop are inside the graph."""
 
+import contextlib
 import json
+import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,8 +21,8 @@ from alexnet_cli.files import written_whole
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.recipe import dumps
-from alexnet_cli.runtime import Runtime
+from alexnet_cli.recipe import Convolution, dumps
+from alexnet_cli.runtime import QUIET, WARNINGS, Runtime
 
 if TYPE_CHECKING:
     import onnx
@@ -29,10 +31,12 @@ FORMAT = 1
 FILE = "model.onnx"
 OPSET = 18
 CHECKED_BATCHES = (1, 5)  # a graph with a batch size burnt in fails at one of them
+BATCH = 16  # pictures at a time while calibrating
+CALIBRATED_ON = 128  # training pictures that the ranges of int8 activations are taken from
 # Largest difference to the network: of a probability, and of fc7 as a share of the largest fc7 value.
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.3}
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 class Difference(AlexNetError):
@@ -40,7 +44,7 @@ class Difference(AlexNetError):
 
 
 class Deployed(nn.Module):
-    """The network behind its eye: pictures in, probabilities and fc7 out."""
+    """The network behind its eye: pictures in, probabilities and fc7 out. It is quantized later, if at all."""
 
     def __init__(self, net: AlexNet, eye: Eye, precision: Precision) -> None:
         super().__init__()
@@ -86,10 +90,29 @@ def pictures_to_check(datasets: Iterable[Path], folder: Path) -> np.ndarray | No
     for path in datasets:
         dataset = Dataset.open(path)
         if dataset.image_size == size:
-            split = dataset.split("val" if "val" in dataset.counts else "train")
-            spread = np.linspace(0, len(split) - 1, max(CHECKED_BATCHES)).astype(np.int64)
-            return split.read(spread)
+            return _spread(dataset, "val" if "val" in dataset.counts else "train", max(CHECKED_BATCHES))
     return None
+
+
+def pictures_to_calibrate(datasets: Iterable[Path], folder: Path) -> np.ndarray:
+    """Training pictures for the model in ``folder``, from the first of ``datasets`` that has its classes and size.
+
+    Raises AlexNetError if none has.
+    """
+    model = Model.load(folder)
+    for path in datasets:
+        dataset = Dataset.open(path)
+        if (dataset.image_size, dataset.classes) == (model.recipe.image.size, model.classes):
+            return _spread(dataset, "train", CALIBRATED_ON)
+    raise AlexNetError(
+        f"int8 takes its ranges from training pictures, and no dataset here has the classes of {folder}: "
+        "`alexnet prep` the pictures it was trained on"
+    )
+
+
+def _spread(dataset: Dataset, split: str, count: int) -> np.ndarray:
+    images = dataset.split(split)
+    return images.read(np.linspace(0, len(images) - 1, count).astype(np.int64))
 
 
 def export_model(
@@ -98,11 +121,13 @@ def export_model(
     *,
     precision: Precision = "fp32",
     pictures: np.ndarray | None = None,
+    calibration: np.ndarray | None = None,
     progress: Progress = SILENT,
 ) -> Export:
     """Export the model in ``folder`` to ``out`` (by default its `model.onnx`), checked before it takes that name.
 
     ``pictures`` (at least 5, S, S, 3) uint8: what the check is made on; smooth noise if there are none.
+    ``calibration`` (N, S, S, 3) uint8: the training pictures that int8 needs.
     Raises Difference, and writes no file, if ONNX Runtime's outputs are not those of the network.
     """
     model = Model.load(folder)
@@ -111,7 +136,12 @@ def export_model(
         progress.note("no dataset of this picture size here: the export is checked on made-up pictures")
         pictures = _made_up(model.recipe.image.size)
     with written_whole(out) as beside:
-        beside.write_bytes(graph(model, precision).SerializeToString())
+        proto = graph(model, precision)
+        if precision == "int8":
+            assert calibration is not None, "int8 needs pictures to calibrate on"
+            quantize(proto, model.net, calibration, beside)
+        else:
+            beside.write_bytes(proto.SerializeToString())
         probabilities, fc7 = compare(beside, Model.load(folder), pictures, TOLERANCE[precision])
     return Export(
         path=out,
@@ -159,6 +189,55 @@ def graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto":
     }.items():
         proto.metadata_props.add(key=key, value=value)
     return proto
+
+
+def quantize(proto: "onnx.ModelProto", net: AlexNet, calibration: np.ndarray, out: Path) -> None:
+    """Write the graph ``proto`` of ``net`` to ``out`` with weights and activations of 8 bits, by ONNX Runtime's tools.
+
+    Each kernel's weights have a scale of their own; an activation's range is the widest on the pictures of
+    ``calibration`` (N, S, S, 3). Two layers stay as they are: the last, whose small differences decide, and the last
+    of the convolutions, whose input has the longest tails.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has no types
+        batches = (calibration[start : start + BATCH] for start in range(0, len(calibration), BATCH))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            images = next(self.batches, None)
+            return None if images is None else {"image": images}
+
+    *_, deepest = (name for name, layer in net.hidden.items() if isinstance(layer, Convolution))
+    kept = [
+        node.name
+        for node in proto.graph.node
+        if any(f".{layer}." in name for layer in (deepest, net.last) for name in node.input)
+    ]
+    with _quiet():
+        quantize_static(
+            proto,
+            out,
+            Reader(),
+            per_channel=True,
+            op_types_to_quantize=["Conv", "Gemm", "MaxPool"],
+            activation_type=QuantType.QUInt8,  # with signed ones a CPU takes several times as long
+            nodes_to_exclude=kept,
+            extra_options={"ForceQuantizeNoInputCheck": True},  # pooling is quicker on bytes, too
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """ONNX Runtime's advice on how it might be called differently is not for users."""
+    import onnxruntime
+
+    logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(QUIET)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(WARNINGS)
+        logging.disable(logging.NOTSET)
 
 
 def compare(path: Path, model: Model, pictures: np.ndarray, tolerance: float) -> tuple[float, float]:

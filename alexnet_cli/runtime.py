@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 BATCH = 64  # pictures at a time, so that memory stays bounded
 FEW = 64  # up to so many pictures a CPU is done before CUDA has started
-QUIET = 4  # ONNX Runtime's log level: what stops it comes as an exception as well
+QUIET, WARNINGS = 4, 2  # ONNX Runtime's log levels: what stops it comes as an exception as well
 
 
 class Runtime:

@@ -16,6 +16,7 @@ from alexnet_cli.evaluate import centre_view, ten_views
 from alexnet_cli.export import Difference, export_model
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.runtime import Runtime
 
 
 @pytest.fixture
@@ -84,6 +85,35 @@ def test_half_precision_has_half_weights_and_is_close(folder, pictures):
     a, b = (onnxruntime.InferenceSession(path).run(None, {"image": pictures}) for path in (whole.path, half.path))
     np.testing.assert_allclose(a[0], b[0], atol=0.01)
     np.testing.assert_allclose(a[1], b[1], atol=0.02 * a[1].max())
+
+
+def test_bytes_for_weights_and_activations_but_for_two_layers(folder, pictures, packed, capfd):
+    whole = export_model(folder, pictures=pictures)
+    calibration = packed.split("train").read(np.arange(20))
+    small = export_model(folder, folder / "small.onnx", precision="int8", pictures=pictures, calibration=calibration)
+    kinds = {one.name: one.data_type for one in onnx.load(small.path).graph.initializer}
+    in_bytes = {name.removesuffix(".weight_quantized") for name in kinds if name.endswith(".weight_quantized")}
+    hidden = ["conv1", "conv2", "conv3", "conv4"]
+    expected = {f"net.columns.{i}.{layer}.convolution" for i in (0, 1) for layer in hidden}
+    assert in_bytes == expected | {f"net.columns.{i}.{layer}.linear" for i in (0, 1) for layer in ("fc6", "fc7")}
+    assert {kinds[f"{name}.weight_quantized"] for name in in_bytes} == {onnx.TensorProto.INT8}
+    assert kinds["net.fc8.weight"] == kinds["net.columns.1.conv5.convolution.weight"] == onnx.TensorProto.FLOAT
+    a, b = (Runtime.open(path).run(pictures) for path in (whole.path, small.path))
+    assert not np.array_equal(a[1], b[1])
+    np.testing.assert_allclose(a[0], b[0], atol=0.02)
+    np.testing.assert_allclose(a[1], b[1], atol=0.05 * a[1].max())
+    assert Runtime.open(small.path).fingerprint == Model.load(folder).fingerprint
+    assert capfd.readouterr() == ("", "")  # ONNX Runtime's advice is kept from users
+
+
+def test_int8_wants_the_training_pictures(folder, packed, tmp_path, capsys):
+    space = ["--workspace", str(tmp_path / "space")]
+    assert main(["export", str(folder), "--precision", "int8", *space]) == 1
+    assert "error: int8 takes its ranges from training pictures, and no dataset here" in capsys.readouterr().err
+    (tmp_path / "space" / "data").mkdir(parents=True)
+    (tmp_path / "space" / "data" / "colours").symlink_to(packed.path)
+    assert main(["export", str(folder), "--precision", "int8", "--json", *space]) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == "int8"
 
 
 def test_a_graph_that_differs_is_an_error_and_no_file(folder, pictures, monkeypatch):

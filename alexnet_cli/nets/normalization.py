@@ -51,15 +51,18 @@ class MapNorm(nn.Module):
 def formula(a: Tensor, k: float, n: int, alpha: float, beta: float) -> Tensor:
     """The formula in whole-tensor operations, as it is exported; in half precision the squares would overflow.
 
-    A 1×1 convolution whose weights are a band sums over the window, scales by alpha and adds k, all in one.
+    All of it runs over rows of maps, channels last, as quantized convolutions give and take them: ONNX Runtime then
+    has nothing to transpose.
     """
-    wide = a.float() if a.dtype == torch.float16 else a
-    weights = alpha * band(a.shape[1], n, wide.dtype, wide.device)[:, :, None, None]
-    scale = nn.functional.conv2d(wide * wide, weights, wide.new_full((a.shape[1],), k))  # (B, C, H, W)
+    rows = a.permute(0, 2, 3, 1)  # (B, H, W, C)
+    wide = rows.float() if a.dtype == torch.float16 else rows
+    scale = (wide * wide) @ (alpha * band(a.shape[1], n, wide.dtype, wide.device)) + k
     if beta == 0.75:
         root = scale.sqrt()
-        return (wide / (root * root.sqrt())).to(a.dtype)
-    return (wide / scale.pow(beta)).to(a.dtype)
+        power = root * root.sqrt()
+    else:
+        power = scale.pow(beta)
+    return (wide / power).to(a.dtype).permute(0, 3, 1, 2)
 
 
 def band(maps: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
