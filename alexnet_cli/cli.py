@@ -14,7 +14,7 @@ import typer
 
 from alexnet_cli.console import Console, fail, show, show_json, show_table
 from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted
-from alexnet_cli.progress import SILENT
+from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -208,22 +208,28 @@ def prep(
 ) -> None:
     """Pack pictures into a dataset: 256×256 RGB, mean image and colour PCA. Stopped, it goes on where it was.
 
+    Started by torchrun, on one machine or on several that share a disk, its processes each pack a part.
+
     Example: alexnet prep photos/
     """
     from alexnet_cli.data.prepare import dataset_name, prepare
+    from alexnet_cli.team import joined
 
-    console, space = Console(), Workspace(workspace)
+    space = Workspace(workspace)
     folder = space.home("dataset") / dataset_name(source, dataset)
-    made = prepare(
-        source,
-        folder,
-        size=size,
-        workers=workers,
-        val_fraction=val_fraction,
-        on_bad=on_bad.value,
-        progress=console,
-    )
-    console.close()
+    with joined() as team, contextlib.closing(Console() if team.leads else SILENT) as console:
+        made = prepare(
+            source,
+            folder,
+            size=size,
+            workers=workers,
+            val_fraction=val_fraction,
+            on_bad=on_bad.value,
+            progress=console,
+            team=team,
+        )
+    if not team.leads:
+        return
     if as_json:
         show_json(made.as_json())
         return
@@ -277,21 +283,27 @@ def index(
 ) -> None:
     """Make or update an index of pictures: fc7 of each. Run again, it embeds only what is new and drops what is gone.
 
+    Started by torchrun, on one machine or on several that share a disk, its processes each embed a part.
+
     Example: alexnet index photos/
     """
     from alexnet_cli.retrieval.build import build
     from alexnet_cli.retrieval.pictures import index_name, open_pictures
     from alexnet_cli.runtime import model_name
+    from alexnet_cli.team import joined
 
-    console, space = Console(), Workspace(workspace)
+    space = Workspace(workspace)
     source, path = space.find_pictures(images), space.find_classifier(model)
     folder = space.home("index") / (out or index_name(source))
-    console.note(f"indexing {source} into {folder} with model {path}")
-    pictures, runtime = open_pictures(source), _runtime(space, path, console)
-    with contextlib.closing(console):
-        built = build(pictures, runtime, folder, model=path, kind=kind, progress=console)
-    for name, reason in built.refused:
-        console.note(f"refused {name}: {reason}")
+    with joined() as team, contextlib.closing(Console() if team.leads else SILENT) as console:
+        console.note(f"indexing {source} into {folder} with model {path}")
+        with team.leader_first():  # who may have to export the model
+            runtime = _runtime(space, path, console)
+        built = build(open_pictures(source), runtime, folder, model=path, kind=kind, progress=console, team=team)
+        for name, reason in built.refused:
+            console.note(f"refused {name}: {reason}")
+    if not team.leads:
+        return
     if as_json:
         show_json(built.as_json(folder.name, model_name(path)))
     else:
@@ -360,7 +372,7 @@ def _draw(
         console.note(f"wrote {page}")
 
 
-def _runtime(space: Workspace, path: Path, console: Console, pictures: int | None = None) -> "Runtime":
+def _runtime(space: Workspace, path: Path, console: Progress, pictures: int | None = None) -> "Runtime":
     """The model at ``path`` in ONNX Runtime; one that has no ONNX file yet, or an old one, is exported first."""
     from alexnet_cli.runtime import Runtime, model_fingerprint
 

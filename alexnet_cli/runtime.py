@@ -12,6 +12,7 @@ import numpy as np
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import check_format
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.team import cores, is_team, place_in_team
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -44,8 +45,8 @@ class Runtime:
     ) -> "Runtime":
         """On a GPU if there is one; if only a few ``pictures`` are to be run, on the CPU, which starts at once.
 
-        ``threads``: of the CPU; all cores if None. Raises BadArtefact if the file is missing, damaged, none of ours,
-        or of a newer format.
+        ``threads``: of the CPU; all of this process's cores if None. Raises BadArtefact if the file is missing,
+        damaged, none of ours, or of a newer format.
         """
         import onnxruntime
 
@@ -53,7 +54,7 @@ class Runtime:
             raise BadArtefact(f"no ONNX file at {path}: make one with `alexnet export`")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = QUIET
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads or (cores() if is_team() else 0)
         few = pictures is not None and pictures <= FEW
         if few:
             # Copying the weights into the fastest order, and fusing, costs more than it saves on a few pictures.
@@ -114,8 +115,10 @@ def _session(
 ) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
+    of_each = {"CUDAExecutionProvider": {"device_id": str(place_in_team())}}
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
+        chosen = [(provider, of_each.get(provider, {})) for provider in providers]
+        session = onnxruntime.InferenceSession(path, options, providers=chosen)
     except Exception:
         if len(providers) == 1:
             raise

@@ -1,13 +1,21 @@
-"""The processes of one run, as torchrun starts them. Alone, a process is a team of one, and nothing here costs time."""
+"""The processes of one run, as torchrun starts them. Alone, a process is a team of one, and nothing here costs time.
 
+torch is imported only where there is more than one process, so that `prep` and `index` can do without it.
+"""
+
+import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from alexnet_cli.errors import AlexNetError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PATIENCE = datetime.timedelta(days=7)  # for a process with more to do; one that died is noticed at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +39,8 @@ class Team:
         """Sums over all processes. Whole numbers stay exact."""
         if self.size == 1:
             return list(values)
+        import torch
+
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(sums)
         found: list[float] = sums.tolist()
@@ -40,9 +50,22 @@ class Team:
         """Until every process is here."""
         self.total(0)
 
-    def learner(self, net: nn.Module) -> nn.Module:
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The leader goes through the block, then the others do."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+
+    def learner(self, net: "nn.Module") -> "nn.Module":
         """``net`` with gradients averaged over all processes (DistributedDataParallel)."""
-        return net if self.size == 1 else nn.parallel.DistributedDataParallel(net)
+        if self.size == 1:
+            return net
+        from torch import nn
+
+        return nn.parallel.DistributedDataParallel(net)
 
 
 ALONE = Team()
@@ -58,15 +81,26 @@ def place_in_team() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if is_team() else 0
 
 
+def cores() -> int:
+    """How many of its machine's cores are this process's: all, or its share of them in a team."""
+    whole = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, whole // (int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_team() else 1))
+
+
 @contextmanager
-def joined(device: str) -> Iterator[Team]:
-    """The team of this process, over gloo on a CPU and NCCL on GPUs. ``device``: this process's own, or its first."""
+def joined(device: str = "cpu") -> Iterator[Team]:
+    """The team of this process, over gloo on a CPU and NCCL on GPUs. ``device``: this process's own, or its first.
+
+    Raises AlexNetError if another process of the team ends before its time.
+    """
     if not is_team():
         yield ALONE
         return
+    import torch
+
     own = torch.device(device)
     gpu = own.type == "cuda"
-    options: dict[str, Any] = {"device_id": own} if gpu else {}
+    options: dict[str, Any] = {"device_id": own} if gpu else {"timeout": PATIENCE}
     if gpu:
         torch.cuda.set_device(own)
     torch.distributed.init_process_group("nccl" if gpu else "gloo", **options)
@@ -76,5 +110,16 @@ def joined(device: str) -> Iterator[Team]:
             size=torch.distributed.get_world_size(),
             device=device if gpu else "cpu",
         )
+    except RuntimeError as error:
+        if not lost(error):
+            raise
+        raise AlexNetError("another process of this run has ended: the same command goes on") from None
     finally:
         torch.distributed.destroy_process_group()
+
+
+def lost(error: RuntimeError) -> bool:
+    """Whether ``error`` is what a process gets when another of its team is gone."""
+    import torch
+
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "Connection" in str(error)

@@ -22,6 +22,7 @@ from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted
 from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval import build as building
+from alexnet_cli.retrieval import parts as embedding
 from alexnet_cli.retrieval.build import Built, build
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.pictures import Files, Loaded, labels, open_pictures
@@ -327,15 +328,16 @@ b.build(open_pictures(Path("photos")), Runtime.open(Path("m.onnx")), Path("index
     ("step", "call", "is_new"),
     [
         ("_embed", 1, False),
-        ("replace", 3, False),
-        ("replace", 4, True),
+        ("replace", 2, False),
+        ("replace", 4, False),
         ("replace", 5, True),
+        ("replace", 6, True),
     ],
 )
 def test_killed_in_an_update_the_index_is_the_old_or_the_new_one(
     space: Path, step: str, call: int, is_new: bool
 ) -> None:
-    """`replace` 1 and 2 make the two files whole, 3 `index.json`; by 4 and 5 the files take their names."""
+    """`replace` 1 makes a part whole, 2 and 3 the two files, 4 `index.json`; by 5 and 6 the files take their names."""
     update()
     before = content()
     picture(space / "photos/owl/new.png", 7)
@@ -363,7 +365,7 @@ class CtrlC(Progress):
 
 
 def test_interrupted_it_keeps_what_is_embedded(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "BATCH", 5)
+    monkeypatch.setattr(embedding, "BATCH", 5)
     runtime, folder, model = Runtime.open(Path("m.onnx")), Path("indexes/photos"), Path("m.onnx")
     with pytest.raises(
         Interrupted, match=r"^stopped; 5 pictures are in the index, 7 are left: the same command goes on$"

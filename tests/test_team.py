@@ -12,10 +12,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import NARROW
+from onnx_files import write_onnx
+from pictures import encoded
 
 from alexnet_cli.cli import main
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.errors import AlexNetError
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import drop
+from alexnet_cli.progress import Progress
+from alexnet_cli.retrieval.build import build
+from alexnet_cli.retrieval.pictures import open_pictures
+from alexnet_cli.runtime import Runtime
 from alexnet_cli.team import Team
 from alexnet_cli.training import checkpoint
 
@@ -84,6 +92,89 @@ def test_evaluation_counts_every_image_once(workspace, capsys):
     assert two.returncode == 0, err
     assert alone["images"] == 21
     assert json.loads(out) == alone
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """1,100 small pictures, so that there are several shards and parts, two of which cannot be read."""
+    random = np.random.default_rng(0)
+    for i in range(1100):
+        path = tmp_path / "photos" / ("cat", "dog")[i % 2] / f"{i:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colours = random.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        path.write_bytes(b"nothing" if i in (20, 1050) else encoded(np.kron(colours, np.ones((4, 4, 1), np.uint8))))
+    return tmp_path / "photos"
+
+
+def content(folder: Path, *, without: str = "") -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != without}
+
+
+class Bereft(Team):
+    """The leader of two processes of which the other dies before it has done anything."""
+
+    def total(self, *values: float) -> list[float]:
+        if values != (0,):  # it waited with us, but has no result
+            raise AlexNetError("the other process has ended")
+        return list(values)
+
+
+def test_prep_by_two_processes_makes_the_bytes_of_one(tmp_path, photos):
+    two = run(tmp_path, "prep", "photos", "two", "--size", "16", "--json")
+    out, err = two.communicate(timeout=120)
+    assert two.returncode == 0, err
+    said = json.loads(out)
+    assert (said["splits"], said["rejected"]) == ({"train": 989, "val": 109}, 2)
+    prepare(photos, tmp_path / "one", size=16, workers=1)
+    assert content(tmp_path / "one") == {
+        name: file.replace(b'"photos"', json.dumps(str(photos)).encode())
+        for name, file in content(tmp_path / "data" / "two").items()
+    }
+
+
+def test_prep_makes_up_for_a_process_that_died(tmp_path, photos):
+    prepare(photos, tmp_path / "one", size=16, workers=1)
+    notes: list[str] = []
+    with pytest.raises(AlexNetError, match="the other process has ended"):
+        prepare(photos, tmp_path / "two", size=16, workers=1, team=Bereft(rank=0, size=2))
+    assert {f"train-{i:05d}.npy" for i in (0, 2)} <= set(os.listdir(tmp_path / "two"))
+    assert "train-00001.npy" not in os.listdir(tmp_path / "two")
+    progress = Progress()
+    progress.note = notes.append  # type: ignore[method-assign]
+    prepare(photos, tmp_path / "two", size=16, workers=1, progress=progress)
+    assert f"going on with {tmp_path / 'two'}: 3 of 5 shards are there already" in notes
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_an_index_by_two_processes_has_the_bytes_of_one(tmp_path, photos, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_onnx(tmp_path / "m.onnx")
+    two = run(tmp_path, "index", "photos", "--model", "m.onnx", "--out", "two", "--json")
+    out, err = two.communicate(timeout=120)
+    assert two.returncode == 0, err
+    said = json.loads(out)
+    assert (said["images"], said["added"], said["refused"]) == (1098, 1098, 2)
+    model = Path("m.onnx")
+    build(open_pictures(Path("photos")), Runtime.open(model), tmp_path / "indexes" / "one", model=model)
+    one, both = (content(tmp_path / "indexes" / name, without="index.json") for name in ("one", "two"))
+    assert sorted(one) == ["images.sqlite", "index.faiss"]
+    assert one == both
+
+
+def test_an_index_makes_up_for_a_process_that_died(tmp_path, photos):
+    runtime, folder = Runtime.open(write_onnx(tmp_path / "m.onnx")), tmp_path / "index"
+    with pytest.raises(AlexNetError, match="the other process has ended"):
+        build(open_pictures(photos), runtime, folder, model=tmp_path / "m.onnx", team=Bereft(rank=0, size=2))
+    (left,) = os.listdir(folder)
+    assert left.startswith("part-")
+    notes: list[str] = []
+    progress = Progress()
+    progress.note = notes.append  # type: ignore[method-assign]
+    built = build(open_pictures(photos), runtime, folder, model=tmp_path / "m.onnx", progress=progress)
+    assert "going on: 1,024 of 1,100 are embedded already" in notes
+    assert (built.images, built.added, len(built.refused)) == (1098, 1098, 2)
+    build(open_pictures(photos), runtime, tmp_path / "whole", model=tmp_path / "m.onnx")
+    assert content(folder, without="index.json") == content(tmp_path / "whole", without="index.json")
 
 
 def test_a_process_that_dies_ends_the_run_which_one_process_can_go_on_with(workspace):

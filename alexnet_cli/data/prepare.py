@@ -1,5 +1,6 @@
 """Pictures to a packed dataset: all cores, a shard at a time, each whole on disk or not there."""
 
+import contextlib
 import csv
 import errno
 import hashlib
@@ -18,7 +19,6 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +34,7 @@ from alexnet_cli.data.store import FILE, FORMAT, Dataset, read_shard
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, BadSource, Interrupted
 from alexnet_cli.files import read_json, write_json, written_whole
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.team import ALONE, Team, cores
 
 SHARD = 256  # pictures; what a worker holds in memory, 50 MB, and what a stopped run loses at most for each
 MANY = 2 * SHARD  # pictures from which on decoding with torch is sooner done, though torch takes a second to import
@@ -87,33 +88,48 @@ def prepare(
     val_fraction: float | None = None,
     on_bad: Literal["skip", "stop"] = "skip",
     progress: Progress = SILENT,
+    team: Team = ALONE,
 ) -> Prepared:
     """Pack the pictures of ``path`` into the dataset ``folder``; finished shards of a stopped run are kept.
 
-    Every file's bytes follow from the source and the settings, not from ``workers`` nor from stops. Raises BadSource,
+    The processes of a ``team``, each with its own ``workers``, share what is left. Every file's bytes follow from the
+    source and the settings, not from ``workers``, nor from the team, nor from stops. Raises BadSource,
     BadPicture (``on_bad="stop"``), Interrupted, or BadArtefact if something else has that name.
     """
-    _check_folder(folder)
-    source = open_source(path, scratch=folder)
-    try:
-        listing = list_pictures(source, val_fraction, scratch=folder)
-        plan = _plan(listing, size)
-        if (folder / FILE).exists():
+    with contextlib.ExitStack() as stack:
+        with team.leader_first():
+            _check_folder(folder)
+            stack.callback(_leave_nothing, folder)
+            source = stack.enter_context(contextlib.closing(open_source(path, scratch=folder)))
+            listing = list_pictures(source, val_fraction, scratch=folder)
+            plan = _plan(listing, size)
+            made = (folder / FILE).exists()
+            jobs = _jobs(listing, folder, size, on_bad == "stop")
+            if not made:
+                for note in listing.notes:
+                    progress.note(note)
+                if team.leads:
+                    _begin(folder, plan, progress)
+            left = [job for job in jobs if not made and not _is_done(job)]
+        team.wait()  # all know what is left before it becomes less
+        if made:
             return _already(folder, plan, progress)
-        for note in listing.notes:
-            progress.note(note)
-        jobs = _jobs(listing, folder, size, on_bad == "stop")
-        left = _begin(folder, jobs, plan, progress)
+        if len(left) < len(jobs):
+            there = len(jobs) - len(left)
+            progress.note(f"going on with {folder}: {there:,} of {len(jobs):,} shards are there already")
         _check_disk(folder, left, size)
         began = time.monotonic()
-        fresh = _pack(left, workers or _cores(), progress, len(listing.entries))
+        mine = left[team.rank :: team.size]
+        others = sum(len(job.entries) for job in left) - sum(len(job.entries) for job in mine)
+        fresh = _pack(mine, workers or cores(), progress, len(listing.entries) - others)
+        (fresh_in_all,) = team.total(fresh)
         seconds = time.monotonic() - began
-        dataset, rejected = _finish(path, listing, jobs, folder, size, plan, progress)
-    finally:
-        source.close()
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # a source that was refused leaves nothing
-    return Prepared(dataset=dataset, rejected=rejected, images_per_second=fresh / seconds if fresh else 0.0)
+        with team.leader_first():
+            if team.leads:
+                _finish(path, listing, jobs, folder, size, plan, progress)
+        dataset, rejected = Dataset.open(folder), _count_rejected(folder)
+    rate = fresh_in_all / seconds if fresh_in_all else 0.0
+    return Prepared(dataset=dataset, rejected=rejected, images_per_second=rate)
 
 
 def dataset_name(source: Path, named: str | None) -> str:
@@ -152,9 +168,18 @@ def _already(folder: Path, plan: str, progress: Progress) -> Prepared:
     if read_json(folder / FILE, what="dataset").get("plan") != plan:
         raise BadArtefact(f"{folder} is a dataset of other pictures or settings: choose another name, or remove it")
     progress.note(f"{folder} is there already, of the same pictures and settings: nothing to do")
-    dataset = Dataset.open(folder)
+    return Prepared(dataset=Dataset.open(folder), rejected=_count_rejected(folder), images_per_second=0.0)
+
+
+def _count_rejected(folder: Path) -> int:
     with open(folder / "rejected.csv", newline="", encoding="utf-8") as file:
-        return Prepared(dataset=dataset, rejected=len(list(csv.reader(file))) - 1, images_per_second=0.0)
+        return len(list(csv.reader(file))) - 1
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Of a source that was refused."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _jobs(listing: Listing, folder: Path, size: int, stop: bool) -> list[Job]:
@@ -168,8 +193,8 @@ def _jobs(listing: Listing, folder: Path, size: int, stop: bool) -> list[Job]:
     return jobs
 
 
-def _begin(folder: Path, jobs: list[Job], plan: str, progress: Progress) -> list[Job]:
-    """The jobs that are left to do: all, or those that a stopped run of the same plan has not done."""
+def _begin(folder: Path, plan: str, progress: Progress) -> None:
+    """Make the folder ready; what is there of another plan, or half written, goes."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.iterdir():
         if STALE.match(file.name) and not file.name.startswith(f".source-{os.getpid()}-"):
@@ -185,10 +210,6 @@ def _begin(folder: Path, jobs: list[Job], plan: str, progress: Progress) -> list
             if OURS.fullmatch(file.name):
                 file.unlink()
         write_json(folder / PLAN, {"plan": plan})
-    left = [job for job in jobs if not _is_done(job)]
-    if len(left) < len(jobs):
-        progress.note(f"going on with {folder}: {len(jobs) - len(left):,} of {len(jobs):,} shards are there already")
-    return left
 
 
 def _is_done(job: Job) -> bool:
@@ -355,7 +376,7 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
     """Ctrl-C and SIGTERM become Interrupted, which says how to go on."""
 
@@ -373,7 +394,7 @@ def _stoppable() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _ignored(number: signal.Signals) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -385,17 +406,13 @@ def _ignored(number: signal.Signals) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # After
 
 
 def _finish(
     path: Path, listing: Listing, jobs: list[Job], folder: Path, size: int, plan: str, progress: Progress
-) -> tuple[Dataset, int]:
-    """Statistics, `rejected.csv` and, last, `dataset.json`. Returns the dataset and how many pictures were rejected."""
+) -> None:
+    """Statistics, `rejected.csv` and, last, `dataset.json`."""
     digest = hashlib.sha256(json.dumps(listing.classes).encode())
     sums = Sums.none(size)
     counts = {split: np.zeros(len(listing.classes), np.int64) for split in SPLITS}
@@ -433,7 +450,6 @@ def _finish(
     for job in jobs:
         (folder / f"{job.shard}.sums.npy").unlink(missing_ok=True)
     (folder / PLAN).unlink(missing_ok=True)
-    return Dataset.open(folder), len(rejected)
 
 
 def _check_counts(counts: dict[str, np.ndarray], listing: Listing, folder: Path) -> None:

@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from alexnet_cli.files import write_json, written_whole
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.codes import Vectors, chosen, make
 from alexnet_cli.retrieval.index import CODES, FILE, FORMAT, TABLE, VECTORS, Index, of_generation
-from alexnet_cli.retrieval.pictures import Picture, Pictures, batches
-from alexnet_cli.runtime import BATCH, Runtime, model_name
+from alexnet_cli.retrieval.parts import Part, clear, parts_of
+from alexnet_cli.retrieval.pictures import Picture, Pictures
+from alexnet_cli.runtime import Runtime, model_name
+from alexnet_cli.team import ALONE, Team
 
 MEASURED = 20  # queries that recall and time are measured with
 CHUNK = 1024  # vectors copied or compared at a time
@@ -60,17 +63,22 @@ def build(
     model: Path,
     kind: str | None = None,
     progress: Progress = SILENT,
+    team: Team = ALONE,
 ) -> Built:
     """Bring the index in ``folder`` up to date with ``pictures``: embed what is new or changed, drop what is gone.
 
     ``model``: the folder or ONNX file of ``runtime``; ``kind``: one of `codes.KINDS`, by size if None. Until
     the new index is whole the old one stays as it was. Stopped by KeyboardInterrupt, what is embedded by then becomes
-    the index, marked as unfinished, and Interrupted is raised. Raises WrongModel or BadArtefact if another model or
-    source is behind the index that is there; BadSource if no picture can be embedded; AlexNetError for an unknown
-    ``kind``, a full disk, or if another process updates it.
+    the index, marked as unfinished, and Interrupted is raised. The processes of a ``team`` share the embedding, and the
+    first writes the index; what the others return says of refused pictures and speed nothing. Raises WrongModel or
+    BadArtefact if another model or source is behind the index that is there; BadSource if no picture can be embedded;
+    AlexNetError for an unknown ``kind``, a full disk, or if another process updates it.
     """
     chosen(kind, 0, 0)
-    with _alone(folder), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        if team.leads:
+            stack.enter_context(_alone(folder))
+        team.wait()
         old = _old(folder, pictures, runtime)
         if old is not None:
             stack.callback(old.close)
@@ -83,7 +91,12 @@ def build(
             refused = [(picture.name, reason) for picture, reason in plan.refused]
             return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
         _announce(plan, runtime.features, folder, progress)
-        return _update(old, plan, pictures, runtime, folder, model, kind, progress)
+        work = _Work(pictures=pictures, runtime=runtime, folder=folder, progress=progress, team=team)
+        parts, stopped, speed = _embed(plan, work)
+        with team.leader_first():
+            if team.leads:
+                return _write(old, plan, parts, stopped, speed, work, model, kind)
+        return Built(images=0, added=0, kept=0, removed=0, refused=[], images_per_second=speed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,31 +138,70 @@ def _plan(old: Index | None, everything: list[Picture]) -> _Plan:
 def _announce(plan: _Plan, features: int, folder: Path, progress: Progress) -> None:
     """Say what the index will take, before the work. Raises AlexNetError if the disk has no room for it."""
     size, free = plan.everything * features * 4, shutil.disk_usage(folder).free
+    parts = len(plan.fresh) * features * 4  # until the index is whole
     progress.note(
         f"{plan.everything:,} pictures, {len(plan.fresh):,} to embed: {features:,} features of 4 bytes each "
         f"make an index of {size / 1e6:,.0f} MB on disk, and up to as much memory while it is searched"
     )
-    if size > free:
+    if size + parts > free:
         raise AlexNetError(
-            f"the index takes {size / 1e9:,.1f} GB beside the old one, {folder} has {free / 1e9:,.1f} GB free: "
-            "free some, or use --workspace on another disk"
+            f"the index takes {(size + parts) / 1e9:,.1f} GB while it is made, beside the old one, "
+            f"{folder} has {free / 1e9:,.1f} GB free: free some, or use --workspace on another disk"
         )
 
 
-def _update(
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    pictures: Pictures
+    runtime: Runtime
+    folder: Path
+    progress: Progress
+    team: Team
+
+
+def _embed(plan: _Plan, work: _Work) -> tuple[list[Part], bool, float]:
+    """Embed what is fresh, but for what an earlier run has done, each process of the team its share.
+
+    Returns the parts that are done, whether KeyboardInterrupt stopped it, and pictures a second.
+    """
+    parts = parts_of(work.folder, plan.fresh, work.runtime)
+    left = [part for part in parts if not part.is_done]
+    if len(left) < len(parts):
+        there = len(plan.fresh) - sum(len(part.pictures) for part in left)
+        work.progress.note(f"going on: {there:,} of {len(plan.fresh):,} are embedded already")
+    work.team.wait()  # all know what is left before it becomes less
+    mine, began, fresh = left[work.team.rank :: work.team.size], time.monotonic(), 0
+    total = sum(len(part.pictures) for part in mine)
+    for part in mine:
+        tell = partial(_tell, work.progress, fresh, total)
+        done, stopped = part.embed(work.pictures, work.runtime, tell)
+        fresh += len(done.pictures)
+        if stopped and work.team.size == 1:
+            parts[parts.index(part)] = done
+            return [part for part in parts if part.is_done], True, fresh / (time.monotonic() - began)
+        if stopped:
+            raise Interrupted("stopped; what is embedded by now is kept: the same command goes on")
+    (everywhere,) = work.team.total(fresh)
+    return parts, False, everywhere / (time.monotonic() - began)
+
+
+def _tell(progress: Progress, before: int, total: int, count: int) -> None:
+    progress.advance("embedding", before + count, total)
+
+
+def _write(
     old: Index | None,
     plan: _Plan,
-    pictures: Pictures,
-    runtime: Runtime,
-    folder: Path,
+    parts: list[Part],
+    stopped: bool,
+    speed: float,
+    work: _Work,
     model: Path,
     kind: str,
-    progress: Progress,
 ) -> Built:
     """Write the next generation, and let it take the place of the old one."""
-    generation = secrets.token_hex(4)
+    folder, runtime, generation = work.folder, work.runtime, secrets.token_hex(4)
     files = {name: of_generation(folder, name, generation) for name in (VECTORS, TABLE)}
-    began, stopped = time.monotonic(), False
     with (
         written_whole(files[VECTORS]) as vectors,
         written_whole(files[TABLE]) as table,
@@ -159,22 +211,20 @@ def _update(
             _copy(old, plan.kept, rows)
         for picture, reason in plan.refused:
             rows.refuse(picture, reason)
-        try:
-            _embed(pictures, plan.fresh, runtime, rows, progress)
-        except KeyboardInterrupt:
-            stopped = True
+        for part in parts:
+            rows.take(part)
         if not rows.count:
+            clear(folder)
             raise Interrupted("stopped before the first pictures were embedded") if stopped else _nothing(rows)
         rows.finish()
-    seconds = time.monotonic() - began
     left = plan.everything - rows.count - len(rows.refused)
-    facts = _facts(pictures, runtime, model) | {"kind": kind, "unfinished": left, "generation": generation}
+    facts = _facts(work.pictures, runtime, model) | {"kind": kind, "unfinished": left, "generation": generation}
     facts |= {"count": rows.count, "dimension": runtime.features}
     if kind == "flat":
         facts |= _measured(files[VECTORS])
     else:
         files[CODES] = of_generation(folder, CODES, generation)
-        facts |= make(kind, Vectors.of(files[VECTORS], rows.count, runtime.features), files[CODES], progress)
+        facts |= make(kind, Vectors.of(files[VECTORS], rows.count, runtime.features), files[CODES], work.progress)
     facts["bytes"] = {name: file.stat().st_size for name, file in files.items()}
     write_json(folder / FILE, facts)  # from here on the new generation is the index
     _settle(folder, files)
@@ -182,14 +232,13 @@ def _update(
         raise Interrupted(
             f"stopped; {rows.count:,} pictures are in the index, {left:,} are left: the same command goes on"
         )
-    added = rows.count - len(plan.kept)
     return Built(
         images=rows.count,
-        added=added,
+        added=rows.count - len(plan.kept),
         kept=len(plan.kept),
         removed=plan.removed,
         refused=rows.refused,
-        images_per_second=added / seconds if added else 0.0,
+        images_per_second=speed,
     )
 
 
@@ -246,6 +295,13 @@ class _Rows:
         self.table.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", lines)
         self.flat.add(vectors)
 
+    def take(self, part: Part) -> None:
+        """What came of a part."""
+        good, vectors, refused = part.read()
+        self.add(good, vectors)
+        for picture, reason in refused:
+            self.refuse(picture, reason)
+
     def refuse(self, picture: Picture, reason: str) -> None:
         """Note that ``picture`` cannot be embedded; it is tried again when it has changed."""
         self.table.execute("INSERT INTO refused VALUES (?, ?, ?)", (picture.name, reason, picture.stamp))
@@ -267,28 +323,6 @@ def _copy(old: Index, kept: list[tuple[int, Picture]], rows: _Rows) -> None:
         part = kept[start : start + CHUNK]
         vectors = old.vectors.reconstruct_batch(np.array([row for row, _ in part], np.int64))
         rows.add([picture for _, picture in part], vectors)
-
-
-def _embed(
-    pictures: Pictures,
-    wanted: list[Picture],
-    runtime: Runtime,
-    rows: _Rows,
-    progress: Progress,
-) -> None:
-    """Add fc7 of ``wanted`` to ``rows``, or the reason why there is none."""
-    done = 0
-    for part, loaded in batches(pictures, wanted, BATCH, runtime.image_size):
-        both = list(zip(part, loaded, strict=True))
-        good = [(one, pixels) for one, pixels in both if isinstance(pixels, np.ndarray)]
-        if good:
-            _, fc7 = runtime.run(np.stack([pixels for _, pixels in good]))
-            rows.add([one for one, _ in good], fc7)
-        for one, reason in both:
-            if isinstance(reason, str):
-                rows.refuse(one, reason)
-        done += len(part)
-        progress.advance("embedding", done, len(wanted))
 
 
 def _nothing(rows: _Rows) -> BadSource:
@@ -360,7 +394,8 @@ def _squares(queries: np.ndarray, vectors: Any, start: int) -> np.ndarray:
 
 
 def _settle(folder: Path, files: dict[str, Path]) -> None:
-    """The new generation takes the plain names; what updates that were cut short left behind goes."""
+    """The new generation takes the plain names; its parts and what updates that were cut short left behind go."""
+    clear(folder)
     if CODES not in files:
         (folder / CODES).unlink(missing_ok=True)  # of an index that was of another kind
     for name, file in files.items():

@@ -1,6 +1,5 @@
 """The pictures an index is of: a folder, an archive or a packed dataset, each listed and loaded alike."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from alexnet_cli.data.sources import Source, is_picture, open_source
 from alexnet_cli.data.store import FILE as DATASET_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
+from alexnet_cli.team import cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Files:
 
     def __init__(self, path: Path, files: Source) -> None:
         self.files, self.source, self.are_files = files, path, path.is_dir()
-        self._pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes without Python's lock
+        self._pool = ThreadPoolExecutor(cores())  # Pillow decodes without Python's lock
 
     def all(self) -> list[Picture]:
         names = sorted({name for name in self.files.names() if is_picture(name)})

@@ -29,7 +29,7 @@ from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize, is_bias, layer_of
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
-from alexnet_cli.team import ALONE, Team
+from alexnet_cli.team import ALONE, Team, lost
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.checkpoint import Position
 from alexnet_cli.training.schedule import finished, learning_rate, multiple
@@ -363,8 +363,7 @@ def _company(run: Run) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "Connection" in str(error)
-        if run.team.size == 1 or not lost:
+        if run.team.size == 1 or not lost(error):
             raise
         raise AlexNetError(
             f"another process of this run has ended; go on from {run.folder / checkpoint.FILE}, with as many processes "

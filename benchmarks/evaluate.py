@@ -1,0 +1,77 @@
+"""Pictures a second of a ten-view evaluation: alexnet eval against the usual loop in torchvision.
+
+    python benchmarks/evaluate.py JPEG_FOLDER data/NAME models/NAME
+
+JPEG_FOLDER holds the class folders of the dataset's validation pictures. The peer is the same net with
+torch.nn.LocalResponseNorm behind torchvision's TenCrop and a DataLoader of two workers, which decodes each picture;
+ours reads the packed dataset. Both average the softmax over ten views. The limit: our net alone, on views that are in
+memory.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from common import RUNS, compare, per_second
+from step import with_torchs_norm
+from torch import nn
+
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.evaluate import Network, evaluate
+from alexnet_cli.memory import keep_freed_memory
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import AlexNet
+
+WORKERS, BATCH, CPU = 2, 64, torch.device("cpu")
+
+
+@torch.inference_mode()
+def torchvisions(folder: Path, net: nn.Module) -> float:
+    """The top-1 error by the usual loop."""
+    from torchvision import datasets, transforms
+
+    whole = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    )
+    steps = [
+        transforms.Resize(256),
+        transforms.CenterCrop(256),
+        transforms.TenCrop(224),
+        transforms.Lambda(lambda views: torch.stack([whole(view) for view in views])),
+    ]
+    pictures = datasets.ImageFolder(folder, transforms.Compose(steps))
+    wrong = 0
+    for views, labels in torch.utils.data.DataLoader(pictures, BATCH // 10, num_workers=WORKERS):
+        logits, _ = net(views.flatten(0, 1))  # (B * 10, classes)
+        chosen = logits.softmax(1).view(len(labels), 10, -1).mean(1).argmax(1)
+        wrong += int((chosen != labels).sum())
+    return wrong / len(pictures)
+
+
+@torch.inference_mode()
+def net_alone(net: AlexNet, views: int) -> None:
+    batch = torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    for start in range(0, views, BATCH):
+        net(batch[: views - start])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    given = parser.parse_args()
+    keep_freed_memory()
+    dataset, classifier = Dataset.open(given.dataset), Network.of(Model.load(given.model), CPU)
+    count, peer = dataset.counts["val"], with_torchs_norm(CPU).eval()
+    jobs = {
+        "alexnet eval": lambda: per_second(count, lambda: evaluate([classifier], dataset)),
+        "torchvision TenCrop, 2-worker loader": lambda: per_second(count, lambda: torchvisions(given.folder, peer)),
+        "limit: the net alone": lambda: per_second(count, lambda: net_alone(classifier.net, 10 * count)),
+    }
+    compare("evaluate", jobs, ours="alexnet eval", runs=given.runs, facts={"images": count, "views": 10})
+
+
+if __name__ == "__main__":
+    main()

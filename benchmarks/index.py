@@ -1,0 +1,84 @@
+"""Pictures a second from a folder of JPEGs to an index: alexnet index against torchvision's alexnet over its loader.
+
+    python benchmarks/index.py JPEG_FOLDER models/NAME
+
+The peer has no response norm: torchvision's alexnet up to fc7, with ImageFolder and a DataLoader of two workers, its
+vectors kept in memory. Ours decodes, embeds and writes an index with its table. The limits: each of its two halves
+alone, embedding pictures that are in memory, and decoding.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import RUNS, compare, per_second
+
+from alexnet_cli.export import export_model
+from alexnet_cli.memory import keep_freed_memory
+from alexnet_cli.retrieval.build import build
+from alexnet_cli.retrieval.pictures import open_pictures
+from alexnet_cli.runtime import BATCH, Runtime
+
+WORKERS = 2
+
+
+def ours(folder: Path, runtime: Runtime) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        build(open_pictures(folder), runtime, Path(place) / "index", model=Path("model.onnx"))
+
+
+def decode_alone(folder: Path, size: int) -> None:
+    pictures = open_pictures(folder)
+    names = [picture.name for picture in pictures.all()]
+    for start in range(0, len(names), BATCH):
+        pictures.load(names[start : start + BATCH], size)
+
+
+@torch.inference_mode()
+def torchvisions(folder: Path, net: torch.nn.Module) -> np.ndarray:
+    from torchvision import datasets, transforms
+
+    steps = [
+        transforms.Resize(256),
+        transforms.CenterCrop(224),
+        transforms.ToTensor(),
+        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ]
+    pictures = datasets.ImageFolder(folder, transforms.Compose(steps))
+    loader = torch.utils.data.DataLoader(pictures, BATCH, num_workers=WORKERS)
+    return np.concatenate([net(images).numpy() for images, _ in loader])
+
+
+def up_to_fc7() -> torch.nn.Module:
+    from torchvision.models import alexnet
+
+    net = alexnet(weights=None).eval()
+    net.classifier = net.classifier[:6]
+    return net
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    given = parser.parse_args()
+    keep_freed_memory()
+    count = len(open_pictures(given.folder).all())
+    with tempfile.TemporaryDirectory() as place:
+        runtime = Runtime.open(export_model(given.model, Path(place) / "model.onnx").path)
+    net = up_to_fc7()
+    pictures = np.random.default_rng(0).integers(0, 256, (count, *2 * [runtime.image_size], 3), dtype=np.uint8)
+    jobs = {
+        "alexnet index": lambda: per_second(count, lambda: ours(given.folder, runtime)),
+        "torchvision alexnet, 2-worker loader": lambda: per_second(count, lambda: torchvisions(given.folder, net)),
+        "limit: embedding alone": lambda: per_second(count, lambda: runtime.run(pictures)),
+        "limit: decoding alone": lambda: per_second(count, lambda: decode_alone(given.folder, runtime.image_size)),
+    }
+    compare("index", jobs, ours="alexnet index", runs=given.runs, facts={"images": count, "device": runtime.device})
+
+
+if __name__ == "__main__":
+    main()
