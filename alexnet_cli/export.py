@@ -20,6 +20,7 @@ from alexnet_cli.evaluate import View, centre_view, ten_views
 from alexnet_cli.files import written_whole
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.nets.normalization import LocalResponseNorm
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Convolution, dumps
 from alexnet_cli.runtime import QUIET, WARNINGS, Runtime
@@ -44,7 +45,7 @@ class Difference(AlexNetError):
 
 
 class Deployed(nn.Module):
-    """The network behind its eye: pictures in, probabilities and fc7 out. It is quantized later, if at all."""
+    """The network behind its eye: pictures in, probabilities and fc7 out, in a form that suits ``precision``."""
 
     def __init__(self, net: AlexNet, eye: Eye, precision: Precision) -> None:
         super().__init__()
@@ -52,12 +53,14 @@ class Deployed(nn.Module):
         self.mean_image = nn.Buffer(eye.mean_image)
         self.divide_by = eye.image.divide_by
         self.half_precision = precision == "fp16"
+        for module in self.net.modules():
+            if isinstance(module, LocalResponseNorm):
+                module.by_rows = precision == "int8"
 
     def forward(self, image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """``image`` (N, S, S, 3) uint8; ``rows``, ``columns`` (crop,) int64: the view's pixels."""
-        pixels = image.index_select(1, rows).index_select(2, columns).float()
-        mean = self.mean_image.index_select(0, rows).index_select(1, columns)
-        seen = ((pixels - mean) / self.divide_by).permute(0, 3, 1, 2)  # (N, 3, crop, crop)
+        centred = (image.float() - self.mean_image) / self.divide_by  # (N, S, S, 3)
+        seen = centred.index_select(1, rows).index_select(2, columns).permute(0, 3, 1, 2)  # (N, 3, crop, crop)
         logits, fc7 = self.net(seen.half() if self.half_precision else seen)
         return logits.float().softmax(dim=1), fc7.float()
 

@@ -32,10 +32,13 @@ class Model:
     mean_image: np.ndarray  # (S, S, 3) float32, 0-255
     provenance: dict[str, Any]  # dataset, seed, epochs, date, version ...
     path: Path | None = None  # the folder it was read from
+    stored: str | None = None  # the fingerprint it was saved with, which later versions of this program keep
 
     @property
     def fingerprint(self) -> str:
         """Of all that decides the outputs: weights, mean image, classes and recipe."""
+        if self.stored is not None:
+            return self.stored
         digest = hashlib.sha256(json.dumps([self.classes, recipes.dumps(self.recipe)]).encode())
         digest.update(self.mean_image.tobytes())
         for name, weight in sorted(self.net.state_dict().items()):
@@ -76,7 +79,15 @@ class Model:
         except (KeyError, ValueError, RuntimeError) as error:
             raise BadArtefact(f"{path} is damaged ({str(error).splitlines()[0]}): train or fetch it again") from None
         net = net.to(memory_format=torch.channels_last).to(device).eval()
-        return cls(net=net, recipe=recipe, classes=classes, mean_image=mean_image, provenance=provenance, path=folder)
+        return cls(
+            net=net,
+            recipe=recipe,
+            classes=classes,
+            mean_image=mean_image,
+            provenance=provenance,
+            path=folder,
+            stored=metadata.get("fingerprint"),
+        )
 
 
 def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -55,6 +55,8 @@ class Runtime:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = QUIET
         options.intra_op_num_threads = threads or (cores() if is_team() else 0)
+        # Between two batches its threads sleep, instead of turning in the way of those that decode the next one.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         few = pictures is not None and pictures <= FEW
         if few:
             # Copying the weights into the fastest order, and fusing, costs more than it saves on a few pictures.

@@ -19,12 +19,14 @@ def compare(
     *,
     ours: str,
     unit: str = "images/s",
+    less: bool = False,
     runs: int = RUNS,
     facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Run ``jobs``, each giving how much it did a second, ``runs`` times in turns after one run that is not counted.
+    """Run ``jobs``, each giving a figure in ``unit``, ``runs`` times in turns after one run that is not counted.
 
-    Prints each job's median and spread and how many times as fast ``ours`` is; writes all to `results/NAME.json`.
+    Prints each job's median and spread and how many times as fast ``ours`` is, where more is better or, if ``less``,
+    less; writes all, and ``facts`` as they are by then, to `results/NAME.json`.
     """
     found: dict[str, list[float]] = {job: [] for job in jobs}
     for turn in range(runs + 1):
@@ -38,7 +40,7 @@ def compare(
             "median": medians[job],
             "lowest": min(speeds),
             "highest": max(speeds),
-            "ratio": medians[ours] / medians[job],
+            "ratio": medians[job] / medians[ours] if less else medians[ours] / medians[job],
         }
         for job, speeds in found.items()
     }

@@ -64,7 +64,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
     dataset, classifier = Dataset.open(given.dataset), Network.of(Model.load(given.model), CPU)
-    count, peer = dataset.counts["val"], with_torchs_norm(CPU).eval()
+    count, peer = dataset.counts["val"], with_torchs_norm(CPU, len(dataset.classes)).eval()
     jobs = {
         "alexnet eval": lambda: per_second(count, lambda: evaluate([classifier], dataset)),
         "torchvision TenCrop, 2-worker loader": lambda: per_second(count, lambda: torchvisions(given.folder, peer)),

@@ -24,15 +24,15 @@ from alexnet_cli.training.train import autocast
 CLASSES, STEPS = 1000, 3
 
 
-def ours(recipe: str, device: torch.device) -> AlexNet:
-    net = AlexNet(recipes.load(recipe), CLASSES)
+def ours(recipe: str, device: torch.device, classes: int = CLASSES) -> AlexNet:
+    net = AlexNet(recipes.load(recipe), classes)
     initialize(net, 0)
     return net.to(memory_format=torch.channels_last).place([device])
 
 
-def with_torchs_norm(device: torch.device) -> AlexNet:
+def with_torchs_norm(device: torch.device, classes: int = CLASSES) -> AlexNet:
     """The 2012 net with torch.nn.LocalResponseNorm."""
-    net = ours("paper", device)
+    net = ours("paper", device, classes)
     for parent in [module for module in net.modules() if isinstance(module, nn.Sequential)]:
         for name, norm in parent.named_children():
             if isinstance(norm, LocalResponseNorm):

@@ -66,7 +66,7 @@ def counts(built: Built) -> tuple[int, int, int, int, int]:
 def content(name: str = "photos") -> dict[str, tuple[str | None, bytes]]:
     """Name -> (label, vector) of everything in an index."""
     index = Index.open(Path("indexes") / name)
-    found = {path: (label, index.vectors.reconstruct(row).tobytes()) for row, path, label, _ in index.rows()}
+    found = {path: (label, index.vectors.read(row, row + 1).tobytes()) for row, path, label, _ in index.rows()}
     index.close()
     return found
 

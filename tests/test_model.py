@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.model import Model
+from alexnet_cli.model import FILE, Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize
 from alexnet_cli.training import checkpoint
 
@@ -78,3 +79,13 @@ def test_a_pickle_is_refused_and_does_not_run(tmp_path):
     with pytest.raises(BadArtefact, match="is damaged"):
         checkpoint.read_position(tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_keeps_the_fingerprint_it_was_saved_with(model, tmp_path):
+    """Recipes get new keys; the indexes and ONNX files of models that were saved before stay theirs."""
+    model.save(tmp_path)
+    with safe_open(tmp_path / FILE, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() | {"fingerprint": "of an older time"}
+    save_file(tensors, tmp_path / FILE, metadata)
+    assert Model.load(tmp_path).fingerprint == "of an older time"

@@ -50,7 +50,7 @@ def brute_force(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("queries", [1, 3, 40])  # FAISS takes another formula from 20 on
 def test_neighbours_are_those_of_brute_force(space: Path, queries: int) -> None:
     index = Index.open(Path("indexes/photos"))
-    vectors = index.vectors.reconstruct_n(0, len(index))
+    vectors = index.vectors.read(0, len(index))
     random = np.random.default_rng(0)
     near = vectors[random.integers(0, len(index), queries)]
     asked = (near + random.normal(0, 1e-3, near.shape)).astype(np.float32)
@@ -253,7 +253,7 @@ def test_no_torch_with_an_onnx_file_and_nothing_heavy_for_help(space: Path) -> N
 
 def test_fc7_is_after_its_relu(space: Path) -> None:
     index = Index.open(Path("indexes/photos"))
-    vectors = index.vectors.reconstruct_n(0, len(index))
+    vectors = index.vectors.read(0, len(index))
     assert vectors.shape == (12, FEATURES)
     assert vectors.min() == 0 < vectors.max()
     index.close()

@@ -22,11 +22,12 @@ class LocalResponseNorm(nn.Module):
     def __init__(self, *, k: float, n: int, alpha: float, beta: float) -> None:
         super().__init__()
         self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
+        self.by_rows = False  # how it is exported
 
     def forward(self, a: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W), any floating type."""
         if torch.compiler.is_exporting():
-            return formula(a, self.k, self.n, self.alpha, self.beta)
+            return formula(a, self.k, self.n, self.alpha, self.beta, by_rows=self.by_rows)
         normalized: Tensor = _Fast.apply(a, self.k, self.n, self.alpha, self.beta)
         return normalized
 
@@ -48,21 +49,25 @@ class MapNorm(nn.Module):
         return a * (self.k + self.alpha * self.size**2 * mean).pow(-self.beta)
 
 
-def formula(a: Tensor, k: float, n: int, alpha: float, beta: float) -> Tensor:
+def formula(a: Tensor, k: float, n: int, alpha: float, beta: float, *, by_rows: bool = False) -> Tensor:
     """The formula in whole-tensor operations, as it is exported; in half precision the squares would overflow.
 
-    All of it runs over rows of maps, channels last, as quantized convolutions give and take them: ONNX Runtime then
-    has nothing to transpose.
+    A 1×1 convolution whose weights are a band sums over the window, scales by alpha and adds k, all in one. ``by_rows``
+    goes through rows of maps instead, channels last, as quantized convolutions give and take them.
     """
-    rows = a.permute(0, 2, 3, 1)  # (B, H, W, C)
-    wide = rows.float() if a.dtype == torch.float16 else rows
-    scale = (wide * wide) @ (alpha * band(a.shape[1], n, wide.dtype, wide.device)) + k
+    wide = a.float() if a.dtype == torch.float16 else a
+    window = alpha * band(a.shape[1], n, wide.dtype, wide.device)
+    if by_rows:
+        wide = wide.permute(0, 2, 3, 1)  # (B, H, W, C)
+        scale = (wide * wide) @ window + k
+    else:
+        scale = nn.functional.conv2d(wide * wide, window[:, :, None, None], wide.new_full((a.shape[1],), k))
     if beta == 0.75:
         root = scale.sqrt()
-        power = root * root.sqrt()
+        normalized = wide / (root * root.sqrt())
     else:
-        power = scale.pow(beta)
-    return (wide / power).to(a.dtype).permute(0, 3, 1, 2)
+        normalized = wide / scale.pow(beta)
+    return (normalized.permute(0, 3, 1, 2) if by_rows else normalized).to(a.dtype)
 
 
 def band(maps: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:

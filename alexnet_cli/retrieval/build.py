@@ -141,7 +141,7 @@ def _announce(plan: _Plan, features: int, folder: Path, progress: Progress) -> N
     parts = len(plan.fresh) * features * 4  # until the index is whole
     progress.note(
         f"{plan.everything:,} pictures, {len(plan.fresh):,} to embed: {features:,} features of 4 bytes each "
-        f"make an index of {size / 1e6:,.0f} MB on disk, and up to as much memory while it is searched"
+        f"make an index of {size / 1e6:,.0f} MB on disk"
     )
     if size + parts > free:
         raise AlexNetError(
@@ -220,11 +220,13 @@ def _write(
     left = plan.everything - rows.count - len(rows.refused)
     facts = _facts(work.pictures, runtime, model) | {"kind": kind, "unfinished": left, "generation": generation}
     facts |= {"count": rows.count, "dimension": runtime.features}
-    if kind == "flat":
-        facts |= _measured(files[VECTORS])
-    else:
-        files[CODES] = of_generation(folder, CODES, generation)
-        facts |= make(kind, Vectors.of(files[VECTORS], rows.count, runtime.features), files[CODES], work.progress)
+    whole = Vectors.of(files[VECTORS], rows.count, runtime.features)
+    with contextlib.closing(whole.file):
+        if kind == "flat":
+            facts |= _measured(whole)
+        else:
+            files[CODES] = of_generation(folder, CODES, generation)
+            facts |= make(kind, whole, files[CODES], work.progress)
     facts["bytes"] = {name: file.stat().st_size for name, file in files.items()}
     write_json(folder / FILE, facts)  # from here on the new generation is the index
     _settle(folder, files)
@@ -321,7 +323,7 @@ class _Rows:
 def _copy(old: Index, kept: list[tuple[int, Picture]], rows: _Rows) -> None:
     for start in range(0, len(kept), CHUNK):
         part = kept[start : start + CHUNK]
-        vectors = old.vectors.reconstruct_batch(np.array([row for row, _ in part], np.int64))
+        vectors = old.vectors.take(np.array([row for row, _ in part], np.int64))
         rows.add([picture for _, picture in part], vectors)
 
 
@@ -368,28 +370,23 @@ def _facts(pictures: Pictures, runtime: Runtime, model: Path) -> dict[str, Any]:
     }
 
 
-def _measured(file: Path) -> dict[str, float]:
+def _measured(vectors: Vectors) -> dict[str, float]:
     """Recall of the 10 nearest against brute force in float64, and milliseconds a query, for some of the vectors."""
-    import faiss
-
-    vectors = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
-    queries = vectors.reconstruct_batch(np.linspace(0, vectors.ntotal - 1, min(MEASURED, vectors.ntotal)).astype(int))
-    k = min(10, vectors.ntotal)
+    queries, k = vectors.spread(MEASURED), min(10, vectors.count)
     began = time.perf_counter()
-    found = np.concatenate([vectors.search(query[None], k)[1] for query in queries])  # (Q, k), one by one as asked
+    found = np.concatenate([vectors.nearest(query[None], k) for query in queries])  # (Q, k), one by one as asked
     milliseconds = 1000 * (time.perf_counter() - began) / len(queries)
-    exact = np.concatenate([_squares(queries, vectors, start) for start in range(0, vectors.ntotal, CHUNK)], axis=1)
+    exact = np.concatenate([_squares(queries, part) for _, part in vectors.chunks()], axis=1)
     # A neighbour is right if it is no farther than the k-th nearest: of equal distances either may be given.
     farthest = np.partition(exact, k - 1, axis=1)[:, k - 1 : k]
     recall = (np.take_along_axis(exact, found, axis=1) <= farthest * (1 + 1e-5) + 1e-6).mean()
     return {"recall_at_10": float(recall), "milliseconds_per_query": round(milliseconds, 3)}
 
 
-def _squares(queries: np.ndarray, vectors: Any, start: int) -> np.ndarray:
-    """Squared distances of ``queries`` (Q, D) to CHUNK vectors from ``start`` on: (Q, n) float64."""
-    part = vectors.reconstruct_n(start, min(CHUNK, vectors.ntotal - start)).astype(np.float64)  # (n, D)
-    asked = queries.astype(np.float64)
-    squares = (asked**2).sum(axis=1)[:, None] - 2 * asked @ part.T + (part**2).sum(axis=1)
+def _squares(queries: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Squared distances of ``queries`` (Q, D) to ``part`` (n, D): (Q, n) float64."""
+    asked, others = queries.astype(np.float64), part.astype(np.float64)
+    squares = (asked**2).sum(axis=1)[:, None] - 2 * asked @ others.T + (others**2).sum(axis=1)
     return np.asarray(np.maximum(squares, 0))
 
 

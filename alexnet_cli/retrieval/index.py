@@ -12,17 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from alexnet_cli.errors import BadArtefact, WrongModel
 from alexnet_cli.files import check_format, read_json
-from alexnet_cli.retrieval.codes import Codes, load
+from alexnet_cli.retrieval.codes import Codes, Vectors, load
 from alexnet_cli.runtime import Runtime
-
-if TYPE_CHECKING:
-    import faiss
 
 FORMAT = 1
 FILE = "index.json"  # written last: it makes an index whole
@@ -51,7 +48,7 @@ class Index:
         self,
         path: Path,
         facts: dict[str, Any],
-        vectors: "faiss.Index",
+        vectors: Vectors,
         table: sqlite3.Connection,
         codes: Codes | None = None,
     ) -> None:
@@ -66,8 +63,7 @@ class Index:
         check_format(facts.get("format"), FORMAT, path / FILE)
         try:
             vectors_file, table_file = (file_of(path, facts, name) for name in (VECTORS, TABLE))
-            # Mapped, not read: a query touches the vectors once, and the system keeps them for the next one.
-            vectors = faiss.read_index(str(vectors_file), faiss.IO_FLAG_MMAP_IFC)
+            mapped = faiss.read_index(str(vectors_file), faiss.IO_FLAG_MMAP_IFC)  # not read
             table = sqlite3.connect(f"{table_file.resolve().as_uri()}?mode=ro", uri=True)
             rows = table.execute("SELECT COUNT(*) FROM images").fetchone()[0]
             codes = None if facts["kind"] == "flat" else load(file_of(path, facts, CODES), facts)
@@ -76,17 +72,17 @@ class Index:
             raise BadArtefact(
                 f"{path} is damaged ({_first_line(error)}): remove it and build the index again"
             ) from None
-        if (vectors.ntotal, vectors.d) != expected or rows != vectors.ntotal:
+        if (mapped.ntotal, mapped.d) != expected or rows != mapped.ntotal:
             raise BadArtefact(
-                f"{path} is damaged: {expected[0]} pictures by {FILE}, {vectors.ntotal} vectors, {rows} in the table; "
+                f"{path} is damaged: {expected[0]} pictures by {FILE}, {mapped.ntotal} vectors, {rows} in the table; "
                 "remove it and build the index again"
             )
-        if codes is not None and codes.index.ntotal != vectors.ntotal:
+        if codes is not None and codes.index.ntotal != rows:
             raise BadArtefact(f"{path} is damaged: its codes are not of its vectors; remove it and build it again")
-        return cls(path, facts, vectors, table, codes)
+        return cls(path, facts, Vectors.of(vectors_file, *expected), table, codes)
 
     def __len__(self) -> int:
-        return int(self.vectors.ntotal)
+        return self.vectors.count
 
     @property
     def source(self) -> Path:
@@ -103,16 +99,14 @@ class Index:
 
     def neighbours(self, queries: np.ndarray, k: int) -> list[list[Neighbour]]:
         """The ``k`` nearest pictures, nearest first, or all there are, of each of ``queries`` (Q, D) float32."""
-        if self.codes is None:
-            _, found = self.vectors.search(queries, min(k, len(self)))  # (Q, k) rows
-        else:
-            found = self.codes.rows(queries, k)
+        search = self.vectors.nearest if self.codes is None else self.codes.rows
+        found = search(queries, min(k, len(self)))  # (Q, n) rows
         return [self._ranked(query, rows[rows >= 0], k) for query, rows in zip(queries, found, strict=True)]
 
     def _ranked(self, query: np.ndarray, rows: np.ndarray, k: int) -> list[Neighbour]:
         # What codes found is measured here; and for many queries FAISS takes |q|² - 2qx + |x|², which cancels for near
         # ones.
-        vectors = self.vectors.reconstruct_batch(rows).astype(np.float64)  # (k, D)
+        vectors = self.vectors.take(rows).astype(np.float64)  # (k, D)
         distances = np.linalg.norm(vectors - query.astype(np.float64), axis=1)  # (k,)
         return [
             self._neighbour(rank, int(rows[i]), float(distances[i]))
@@ -141,6 +135,7 @@ class Index:
     def close(self) -> None:
         """Let go of the files."""
         self.table.close()
+        self.vectors.file.close()
 
 
 def file_of(folder: Path, facts: dict[str, Any], name: str) -> Path:

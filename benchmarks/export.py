@@ -1,0 +1,96 @@
+"""Images a second in ONNX Runtime: our files against the default export of the same net, at batch 64 and 1.
+
+    python benchmarks/export.py models/NAME [--calibration data/NAME]
+
+The peer is the 2012 net with torch.nn.LocalResponseNorm, exported by torch.onnx.export as it comes; its input is floats
+that somebody has cropped and centred, ours the bytes of the packed picture. The limit: the net without response norm,
+exported in the same way. int8 needs a dataset with the model's classes.
+"""
+
+import argparse
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from common import RUNS, compare, per_second
+from step import ours, with_torchs_norm
+from torch import nn
+
+from alexnet_cli.export import export_model, pictures_to_calibrate
+from alexnet_cli.runtime import QUIET, Runtime
+
+CPU, PICTURES = torch.device("cpu"), 128
+
+
+def by_default(net: nn.Module, file: Path) -> onnxruntime.InferenceSession:
+    """``net`` as torch.onnx.export makes it of a batch of floats."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net.eval(),
+            (torch.zeros(2, 3, 224, 224),),
+            file,
+            input_names=["image"],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            verbose=False,
+        )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = QUIET
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # the others are timed in the same process
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if torch.cuda.is_available() else None
+    return onnxruntime.InferenceSession(file, options, providers=providers)
+
+
+def of_floats(session: onnxruntime.InferenceSession, batch: int) -> Callable[[], float]:
+    images = np.random.default_rng(0).normal(0, 58, (batch, 3, 224, 224)).astype(np.float32)
+    return lambda: again(lambda: session.run(None, {"image": images}), batch)
+
+
+def of_bytes(runtime: Runtime, batch: int) -> Callable[[], float]:
+    images = np.random.default_rng(0).integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8)
+    return lambda: again(lambda: runtime.session.run(["probabilities", "fc7"], {"image": images}), batch)
+
+
+def again(run: Callable[[], object], batch: int) -> float:
+    """Images a second of enough runs."""
+    times = max(1, PICTURES // batch)
+    return per_second(times * batch, lambda: [run() for _ in range(times)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--calibration", type=Path)
+    parser.add_argument("--batches", type=int, nargs="+", default=[64, 1])
+    parser.add_argument("--runs", type=int, default=RUNS)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        files = {"alexnet export": export_model(given.model, folder / "fp32.onnx").path}
+        if given.calibration:
+            calibration = pictures_to_calibrate([given.calibration], given.model)
+            small = export_model(given.model, folder / "int8.onnx", precision="int8", calibration=calibration)
+            files["alexnet export --precision int8"] = small.path
+        runtimes = {name: Runtime.open(file) for name, file in files.items()}
+        classes = len(runtimes["alexnet export"].classes)
+        without = ours("no-response-norm", CPU, classes)
+        peers = {
+            "default export": by_default(with_torchs_norm(CPU, classes), folder / "peer.onnx"),
+            "limit: default export without response norm": by_default(without, folder / "limit.onnx"),
+        }
+    for batch in given.batches:
+        jobs = {name: of_bytes(runtime, batch) for name, runtime in runtimes.items()}
+        jobs |= {name: of_floats(session, batch) for name, session in peers.items()}
+        facts = {"batch": batch, "device": runtimes["alexnet export"].device}
+        found = compare(f"export-batch-{batch}", jobs, ours="alexnet export", runs=given.runs, facts=facts)["found"]
+        for name in files:
+            times = found[name]["median"] / found["default export"]["median"]
+            print(f"  {name}: {times:.2f} times the default export")
+
+
+if __name__ == "__main__":
+    main()

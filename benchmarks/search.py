@@ -1,0 +1,123 @@
+"""Seconds and memory from typing to answer: `alexnet search` in a process of its own, nothing loaded yet.
+
+    python benchmarks/search.py PICTURE models/NAME [--vectors 100000]
+
+The index is of as many made-up vectors, with the covariance and sparsity of those of an index given by --like, or of
+noise. The peer asks the same index in the usual way: torch runs the network, FAISS reads the index and is asked. Both
+processes start anew for each run; one run that is not counted brings the files into the system's cache. The limit: a
+process that imports torch and does nothing.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import faiss
+import numpy as np
+from common import RUNS, compare
+from kinds import Source
+
+from alexnet_cli.retrieval.build import build
+from alexnet_cli.retrieval.pictures import Loaded, Picture
+from alexnet_cli.runtime import Runtime
+
+PEER = """
+import sys
+from pathlib import Path
+import faiss, torch
+from PIL import Image
+from torchvision import transforms
+from alexnet_cli.model import Model
+picture, folder, place = sys.argv[1:]
+model = Model.load(Path(place, "models", folder))
+steps = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])
+with torch.inference_mode():
+    _, fc7 = model.net(steps(Image.open(picture).convert("RGB"))[None].float() - 120)
+distances, rows = faiss.read_index(place + "/indexes/made-up/index.faiss").search(fc7.numpy(), 10)
+print(distances, rows)
+"""  # the mean image is left out: it costs nothing
+
+# A process of its own, for a child's peak begins with what the process that started it has.
+OBSERVER = """
+import os, subprocess, sys, time
+began = time.perf_counter()
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+print(time.perf_counter() - began, usage.ru_maxrss)
+sys.exit(status != 0)
+"""
+
+
+class MadeUp:
+    """Pictures that are not there, and the runtime that would embed them."""
+
+    are_files = False
+
+    def __init__(self, runtime: Runtime, source: Source, count: int) -> None:
+        self.runtime, self.vectors, self.count, self.source = runtime, source, count, Path("made-up")
+        self.features, self.fingerprint, self.precision = runtime.features, runtime.fingerprint, runtime.precision
+        self.image_size = 1
+
+    def all(self) -> list[Picture]:
+        return [Picture(name=f"{i:08d}.jpg", label=None, stamp="") for i in range(self.count)]
+
+    def load(self, names: Sequence[str], size: int) -> list[Loaded]:
+        return [np.zeros((1, 1, 3), np.uint8)] * len(names)
+
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.empty(0), self.vectors.vectors(len(images))
+
+
+def process(command: list[str], peaks: list[float]) -> float:
+    """Seconds of a process; its peak memory in MB, the mapped files' pages included, is added to ``peaks``."""
+    done = subprocess.run([sys.executable, "-c", OBSERVER, *command], check=True, stdout=subprocess.PIPE, text=True)
+    seconds, kilobytes = done.stdout.split()
+    peaks.append(int(kilobytes) / 1e3)
+    return float(seconds)
+
+
+def made_up_index(place: Path, model: Path, like: Path | None, count: int) -> None:
+    """A workspace in ``place`` with the model and an index of ``count`` vectors."""
+    (place / "models").mkdir()
+    (place / "models" / model.name).symlink_to(model.resolve())
+    if like is None:
+        real = np.maximum(np.random.default_rng(0).standard_normal((1024, 4096), np.float32), 0)
+    else:
+        vectors = faiss.read_index(str(like / "index.faiss"))
+        real = vectors.reconstruct_n(0, vectors.ntotal)
+    stand_in = MadeUp(Runtime.open(model / "model.onnx"), Source(real, 0), count)
+    build(stand_in, stand_in, place / "indexes" / "made-up", model=model)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--like", type=Path)
+    parser.add_argument("--vectors", type=int, default=100_000)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    given = parser.parse_args()
+    alexnet = str(Path(sys.executable).parent / "alexnet")
+    peaks: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        made_up_index(Path(place), given.model, given.like, given.vectors)
+        commands = {
+            "alexnet search": [alexnet, "search", str(given.picture), "--workspace", place],
+            "torch and FAISS": [sys.executable, "-c", PEER, str(given.picture), given.model.name, place],
+            "limit: import torch": [sys.executable, "-c", "import torch"],
+            "alexnet --help": [alexnet, "--help"],
+        }
+        jobs = {
+            name: lambda c=command, p=peaks.setdefault(name, []): process(c, p) for name, command in commands.items()
+        }
+        facts = {"vectors": given.vectors, "peak_megabytes": peaks}
+        compare("search", jobs, ours="alexnet search", unit="seconds", less=True, runs=given.runs, facts=facts)
+    for name, found in peaks.items():
+        print(f"  {name}: {max(found):,.0f} MB of memory at most")
+
+
+if __name__ == "__main__":
+    main()
