@@ -22,7 +22,7 @@ from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.nets.normalization import LocalResponseNorm
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.recipe import Convolution, dumps
+from alexnet_cli.recipe import dumps
 from alexnet_cli.runtime import QUIET, WARNINGS, Runtime
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ FORMAT = 1
 FILE = "model.onnx"
 OPSET = 18
 CHECKED_BATCHES = (1, 5)  # a graph with a batch size burnt in fails at one of them
-BATCH = 16  # pictures at a time while calibrating
 CALIBRATED_ON = 128  # training pictures that the ranges of int8 activations are taken from
 # Largest difference to the network: of a probability, and of fc7 as a share of the largest fc7 value.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.3}
@@ -197,25 +196,19 @@ def graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto":
 def quantize(proto: "onnx.ModelProto", net: AlexNet, calibration: np.ndarray, out: Path) -> None:
     """Write the graph ``proto`` of ``net`` to ``out`` with weights and activations of 8 bits, by ONNX Runtime's tools.
 
-    Each kernel's weights have a scale of their own; an activation's range is the widest on the pictures of
-    ``calibration`` (N, S, S, 3). Two layers stay as they are: the last, whose small differences decide, and the last
-    of the convolutions, whose input has the longest tails.
+    Each kernel's weights have a scale of their own; an activation's range holds all but one in 200,000 of its values on
+    the pictures of ``calibration`` (N, S, S, 3). The last layer stays as it is: its small differences decide.
     """
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has no types
-        batches = (calibration[start : start + BATCH] for start in range(0, len(calibration), BATCH))
+        pictures = iter(calibration)  # one by one: batches must all be of one length
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            images = next(self.batches, None)
-            return None if images is None else {"image": images}
+            picture = next(self.pictures, None)
+            return None if picture is None else {"image": picture[None]}
 
-    *_, deepest = (name for name, layer in net.hidden.items() if isinstance(layer, Convolution))
-    kept = [
-        node.name
-        for node in proto.graph.node
-        if any(f".{layer}." in name for layer in (deepest, net.last) for name in node.input)
-    ]
+    last = [node.name for node in proto.graph.node if any(f".{net.last}." in name for name in node.input)]
     with _quiet():
         quantize_static(
             proto,
@@ -224,8 +217,12 @@ def quantize(proto: "onnx.ModelProto", net: AlexNet, calibration: np.ndarray, ou
             per_channel=True,
             op_types_to_quantize=["Conv", "Gemm", "MaxPool"],
             activation_type=QuantType.QUInt8,  # with signed ones a CPU takes several times as long
-            nodes_to_exclude=kept,
-            extra_options={"ForceQuantizeNoInputCheck": True},  # pooling is quicker on bytes, too
+            nodes_to_exclude=last,
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={
+                "CalibPercentile": 99.9995,
+                "ForceQuantizeNoInputCheck": True,  # pooling is quicker on bytes, too
+            },
         )
 
 
@@ -237,7 +234,8 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.WARNING)
     onnxruntime.set_default_logger_severity(QUIET)
     try:
-        yield
+        with contextlib.redirect_stdout(None):
+            yield
     finally:
         onnxruntime.set_default_logger_severity(WARNINGS)
         logging.disable(logging.NOTSET)
