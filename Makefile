@@ -25,3 +25,7 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# PHOTOGRAPHS=photos.zip times it on your own; half an hour on two cores.
+bench: install
+	$(BIN)/python benchmarks/all.py $(PHOTOGRAPHS)

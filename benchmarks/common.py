@@ -47,7 +47,7 @@ def compare(
     print(f"{name} ({unit}, median of {runs})")
     for job, row in table.items():
         times = "" if job == ours else f"; ours is {row['ratio']:.2f} times as fast"
-        print(f"  {job}: {row['median']:,.4g} ({row['lowest']:,.4g}-{row['highest']:,.4g}){times}", flush=True)
+        print(f"  {job}: {_short(row['median'])} ({_short(row['lowest'])}-{_short(row['highest'])}){times}", flush=True)
     result = {
         "name": name,
         "unit": unit,
@@ -59,6 +59,10 @@ def compare(
     }
     write_json(RESULTS / f"{name}.json", result)
     return result
+
+
+def _short(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.4g}"
 
 
 def per_second(count: int, work: Callable[[], object]) -> float:

@@ -5,16 +5,19 @@
 JPEG_FOLDER holds the class folders of the pictures that were packed. Both load batches of 128 in random order. The
 packed dataset gives uint8 pictures on the device; the network's views are cut from them there, which is timed as well:
 random 224×224 crops, reflected at random, less the mean image, with colour noise. torchvision's workers decode, resize,
-crop, reflect and normalize; there is no colour noise and no mean image.
+crop, reflect and normalize; there is no colour noise and no mean image. And how much of its time training waits.
 """
 
 import argparse
 import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from common import RUNS, compare, per_second
+from step import ours
 
 from alexnet_cli import recipe
 from alexnet_cli.data.augment import Draws, Eye, colour_shift, view
@@ -22,7 +25,7 @@ from alexnet_cli.data.loader import batches
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.memory import keep_freed_memory
 
-BATCH, CPU = 128, torch.device("cpu")
+BATCH, STEPS, CPU = 128, 6, torch.device("cpu")
 
 
 def packed(path: Path, images: int, epoch: int) -> int:
@@ -43,6 +46,23 @@ def packed_and_seen(path: Path, images: int, epoch: int) -> int:
         places = view(image.crop, draws.top[rows], draws.left[rows], draws.reflected[rows])
         done += len(eye.see(batch.images, *places, colour_shift(draws.colour[rows], facts)))
     return done
+
+
+def waiting(path: Path, steps: int) -> float:
+    """The share of its time that training waits for the next batch, by the paper's net and batch."""
+    net = ours("paper", CPU).train()
+    split, spent = Dataset.open(path).split("train"), 0.0
+    order = np.tile(np.arange(len(split)), BATCH * (steps + 1) // len(split) + 1)[: BATCH * (steps + 1)]
+    ready = batches(split, order, BATCH, CPU)
+    crops = torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    next(ready)  # for the first, there was no step to be read beside
+    began = time.perf_counter()
+    for i in range(steps):
+        net(crops, i)[0].logsumexp(1).sum().backward()
+        asked = time.perf_counter()
+        next(ready)
+        spent += time.perf_counter() - asked
+    return spent / (time.perf_counter() - began)
 
 
 def torchvision_loader(folder: Path, images: int, epoch: int) -> int:
@@ -81,7 +101,10 @@ def main() -> None:
         "packed, and views cut": timed(packed_and_seen, given.dataset),
         "torchvision loader, 2 workers": timed(torchvision_loader, given.folder),
     }
-    compare(given.name, jobs, ours="packed, uint8 on the device", runs=given.runs, facts={"images": given.images})
+    share = waiting(given.dataset, STEPS)
+    facts = {"images": given.images, "waiting_share_of_a_step": share}
+    compare(given.name, jobs, ours="packed, uint8 on the device", runs=given.runs, facts=facts)
+    print(f"  training waits for its batches {share:.2%} of the time")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,100 @@
+"""Every benchmark, one after the other: what `make bench` starts.
+
+    python benchmarks/all.py [PHOTOGRAPHS] [--images 8192] [--runs 5]
+
+PHOTOGRAPHS is a zip or folder of JPEGs, ImageNet's own size for figures like those in docs/performance.md; without it,
+views of the photographs in scikit-image. They are repeated until there are --images. Everything is made in a temporary
+folder, and the results are written to benchmarks/results.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from prep import extract
+
+from alexnet_cli import recipe as recipes
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.demo import photographs, write_views
+from alexnet_cli.export import export_model
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.retrieval.build import build
+from alexnet_cli.retrieval.pictures import open_pictures
+from alexnet_cli.runtime import Runtime
+
+LARGE, LONG_SIDE = 48, 2400  # photographs, and their longer side in pixels
+EVALUATED, INDEXED = 128, 1024
+HERE = Path(__file__).parent
+
+
+def enlarge(folder: Path, out: Path) -> None:
+    """Some of the pictures as large as a camera's."""
+    paths = sorted(folder.rglob("*.jpg"))
+    out.mkdir()
+    for path in paths[:: max(1, len(paths) // LARGE)][:LARGE]:
+        with Image.open(path) as image:
+            times = LONG_SIDE / max(image.size)
+            large = image.convert("RGB").resize((round(image.width * times), round(image.height * times)))
+        large.save(out / path.name, quality=90)
+
+
+def untrained(dataset_path: Path, folder: Path) -> None:
+    """The paper's network for the dataset's classes, as it is before training: speed does not depend on that."""
+    dataset, recipe = Dataset.open(dataset_path), recipes.load("paper")
+    net = AlexNet(recipe, len(dataset.classes))
+    initialize(net, 0)
+    mean_image = dataset.statistics().mean_image
+    Model(net=net, recipe=recipe, classes=dataset.classes, mean_image=mean_image, provenance={}).save(folder)
+    export_model(folder)
+
+
+def script(name: str, *words: object) -> None:
+    print(flush=True)
+    subprocess.run([sys.executable, str(HERE / f"{name}.py"), *map(str, words)], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photographs", type=Path, nargs="?")
+    parser.add_argument("--images", type=int, default=8192)
+    parser.add_argument("--vectors", type=int, default=100_000, help="in the index that is searched")
+    parser.add_argument("--runs", type=int, default=5)
+    given = parser.parse_args()
+    runs = ("--runs", given.runs)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        source = given.photographs
+        if source is None:
+            source = place / "views"
+            write_views(photographs(), source, {"train": 32})
+        jpegs, few, data, model = place / "jpegs", place / "few", place / "data", place / "model"
+        extract(source, jpegs / "train", given.images)
+        extract(source, jpegs / "val", EVALUATED)
+        extract(source, few, INDEXED)
+        prepare(jpegs, data)
+        untrained(data, model)
+        enlarge(jpegs / "train", place / "large")
+        index = place / "index"
+        runtime = Runtime.open(model / "model.onnx")
+        build(open_pictures(few), runtime, index, model=model)
+        script("prep", source, "--images", given.images, "--name", "prep-originals", *runs)
+        script("prep", place / "large", "--images", given.images // 5, "--name", "prep-large", *runs)
+        script("loader", data, jpegs / "train", "--images", given.images, *runs)
+        script("step", *runs)
+        script("step", "--precision", "bf16", *runs)
+        script("export", model, "--calibration", data, *runs)
+        script(
+            "search", next((jpegs / "val").rglob("*.jpg")), model, "--vectors", given.vectors, "--like", index, *runs
+        )
+        script("index", few, model, *runs)
+        script("evaluate", jpegs / "val", data, model, *runs)
+        script("kinds", index, "--vectors", given.vectors)
+
+
+if __name__ == "__main__":
+    main()

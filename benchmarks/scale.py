@@ -1,0 +1,133 @@
+"""How cost grows: seconds of each command for 1,000 to 100,000 pictures, and in one process or two.
+
+    python benchmarks/scale.py photos.zip [--sizes 1000 10000 100000] [--place FOLDER]
+
+The pictures of the zip or folder, again and again as links to the same files, are prepared, trained on for one epoch,
+evaluated (one view), indexed and searched, each by the command a user types, in a process of its own. The network is
+`tiny`, so that what is not the network shows; the slope is what each further 1,000 pictures take. For two processes, at
+the middle size, each has one core, and one process has one core: the best there can be is twice as fast.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import RESULTS
+from prep import extract
+from search import OBSERVER
+
+from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.files import write_json
+
+DISTINCT = 500  # files; the others are links to them
+ALONE = [sys.executable, "-m", "alexnet_cli"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "alexnet_cli"]
+
+
+def link(distinct: Path, folder: Path, count: int) -> None:
+    """``count`` files in the class folders of ``folder``, by hard links."""
+    files = sorted(distinct.glob("*/*.jpg"))
+    for i in range(count):
+        file = files[i % len(files)]
+        path = folder / file.parent.name / f"{i:07d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(file, path)
+
+
+def timed(command: Sequence[str], place: Path, cores: set[int] | None = None) -> dict[str, float]:
+    """Seconds and peak memory in MB of a command in the workspace ``place``; on some cores only, if they are named."""
+    threads = {} if cores is None else {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", OBSERVER, *command],
+        cwd=place,
+        env=os.environ | threads,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
+    )
+    if done.returncode:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    seconds, kilobytes = done.stdout.split()
+    return {"seconds": float(seconds), "megabytes": int(kilobytes) / 1e3}
+
+
+def commands(query: Path) -> dict[str, list[str]]:
+    return {
+        "prep": ["prep", "photos", "--val-fraction", "0"],
+        "train": ["train", "photos", "--recipe", "tiny", "--epochs", "1", "--out", "tiny"],
+        "eval": ["eval", "tiny", "--data", "photos", "--split", "train", "--views", "1"],
+        "export": ["export", "tiny"],
+        "index": ["index", "photos/", "--model", "tiny", "--out", "photos"],
+        "search": ["search", str(query), "--index", "photos"],
+    }
+
+
+def by_size(distinct: Path, sizes: Sequence[int], place: Path) -> dict[int, dict[str, dict[str, float]]]:
+    """Every command at every size."""
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    query = next(distinct.glob("*/*.jpg"))
+    for count in sizes:
+        workspace = place / str(count)
+        link(distinct, workspace / "photos", count)
+        found[count] = {name: timed([*ALONE, *words], workspace) for name, words in commands(query).items()}
+        print(f"{count:,}: " + ", ".join(f"{name} {one['seconds']:.1f} s" for name, one in found[count].items()))
+        sys.stdout.flush()
+        shutil.rmtree(workspace)
+    return found
+
+
+def by_processes(distinct: Path, count: int, place: Path) -> dict[str, dict[str, float]]:
+    """Seconds of one process on one core and of two on two; search is never shared."""
+    found: dict[str, dict[str, float]] = {}
+    query = next(distinct.glob("*/*.jpg"))
+    for processes, start, cores in ((1, ALONE, {0}), (2, TWO, {0, 1})):
+        workspace = place / f"by-{processes}"
+        link(distinct, workspace / "photos", count)
+        for name, words in commands(query).items():
+            shared = name in ("prep", "train", "eval", "index")
+            one = timed([*(start if shared else ALONE), *words], workspace, cores)
+            if shared:
+                found.setdefault(name, {})[str(processes)] = one["seconds"]
+        shutil.rmtree(workspace)
+    for name, seconds in found.items():
+        print(f"{name}, {count:,}: {seconds['1']:.1f} s by one, {seconds['2']:.1f} s by two processes", flush=True)
+    return found
+
+
+def slopes(found: dict[int, dict[str, dict[str, float]]]) -> dict[str, list[float]]:
+    """Of each command, the seconds that 1,000 further pictures take, between each size and the next."""
+    sizes = sorted(found)
+    return {
+        name: [
+            1000 * (found[large][name]["seconds"] - found[small][name]["seconds"]) / (large - small)
+            for small, large in itertools.pairwise(sizes)
+        ]
+        for name in found[sizes[0]]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--place", type=Path, help="where there is room: 200 KB a picture")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.place) as temporary:
+        place = Path(temporary)
+        extract(given.source, place / "distinct", DISTINCT)
+        found = by_size(place / "distinct", given.sizes, place)
+        processes = by_processes(place / "distinct", given.sizes[len(given.sizes) // 2], place)
+    content = {"recipe": "tiny", **circumstances(), "by_size": found, "slopes": slopes(found), "processes": processes}
+    print(json.dumps(content["slopes"]))
+    write_json(RESULTS / "scale.json", content)
+
+
+if __name__ == "__main__":
+    main()
