@@ -3,9 +3,10 @@
     python benchmarks/scale.py photos.zip [--sizes 1000 10000 100000] [--place FOLDER]
 
 The pictures of the zip or folder, again and again as links to the same files, are prepared, trained on for one epoch,
-evaluated (one view), indexed and searched, each by the command a user types, in a process of its own. The network is
-`tiny`, so that what is not the network shows; the slope is what each further 1,000 pictures take. For two processes, at
-the middle size, each has one core, and one process has one core: the best there can be is twice as fast.
+evaluated (one view), indexed (as packed) and searched, each by the command a user types, in a process of its own. The
+network is `tiny`, so that what is not the network shows; the slope is what each further 1,000 pictures take. Then the
+same, with --shared pictures, by two processes that have one core each, and by one that has one core: the best there can
+be is twice as fast.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def commands(query: Path) -> dict[str, list[str]]:
         "train": ["train", "photos", "--recipe", "tiny", "--epochs", "1", "--out", "tiny"],
         "eval": ["eval", "tiny", "--data", "photos", "--split", "train", "--views", "1"],
         "export": ["export", "tiny"],
-        "index": ["index", "photos/", "--model", "tiny", "--out", "photos"],
+        "index": ["index", "photos", "--model", "tiny"],
         "search": ["search", str(query), "--index", "photos"],
     }
 
@@ -117,14 +118,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--shared", type=int, default=16_000)
     parser.add_argument("--place", type=Path, help="where there is room: 200 KB a picture")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.place) as temporary:
         place = Path(temporary)
         extract(given.source, place / "distinct", DISTINCT)
         found = by_size(place / "distinct", given.sizes, place)
-        processes = by_processes(place / "distinct", given.sizes[len(given.sizes) // 2], place)
-    content = {"recipe": "tiny", **circumstances(), "by_size": found, "slopes": slopes(found), "processes": processes}
+        processes = by_processes(place / "distinct", given.shared, place)
+    content = {
+        "recipe": "tiny",
+        **circumstances(),
+        "by_size": found,
+        "slopes": slopes(found),
+        "shared": given.shared,
+        "processes": processes,
+    }
     print(json.dumps(content["slopes"]))
     write_json(RESULTS / "scale.json", content)
 

@@ -178,7 +178,9 @@ def test_missing_file_and_folder(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
-@pytest.mark.parametrize(("width", "height"), [(500, 375), (333, 501), (224, 224), (40, 30), (1023, 700), (900, 1100)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(500, 375), (333, 501), (224, 224), (40, 30), (1023, 700), (900, 1100), (2400, 1611)]
+)
 def test_loading_many_gives_the_same_within_a_grey_level(width: int, height: int, subsampling: str) -> None:
     content = jpeg(width, height, subsampling=subsampling)
     found, wanted = load_many(content).astype(int), load_picture(content).astype(int)
@@ -193,14 +195,13 @@ def test_what_is_no_ordinary_jpeg_is_loaded_as_ever() -> None:
     grey = Image.open(io.BytesIO(jpeg(300, 280))).convert("L")
     odd = [
         jpeg(300, 280, exif=exif),
-        jpeg(1300, 1100),  # decoded at a half
         encoded(grey, "JPEG"),
         encoded(grey.convert("CMYK"), "JPEG"),
         encoded(pixels(7, 300, 280)),
     ]
-    for content in odd[:2] + odd[3:]:
+    for content in odd[:1] + odd[2:]:
         assert np.array_equal(load_many(content), load_picture(content))
-    assert np.abs(load_many(odd[2]).astype(int) - load_picture(odd[2])).max() <= 1
+    assert np.abs(load_many(odd[1]).astype(int) - load_picture(odd[1])).max() <= 1
     for damaged in (jpeg(300, 280)[:-1000], b"", b"text"):
         with pytest.raises(BadPicture) as plain:
             load_picture(damaged)

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from alexnet_cli.errors import BadPicture
 
 PIXEL_LIMIT = 178_956_970  # a picture of more is refused before it is decoded: it would take 512 MiB as RGB
-DRAFT = 2  # a JPEG at least this many times larger than needed, twice over, is decoded at a half, quarter or eighth
+DRAFT = 2  # a JPEG is decoded at a half, quarter or eighth if that leaves this many times what is needed
 
 # EXIF orientation (tag 0x0112) -> what makes the picture upright
 ORIENTATION = 0x0112
@@ -59,18 +59,21 @@ def load_many(source: bytes, size: int = 256) -> np.ndarray:
     """`load_picture` for one of very many: a third of the time for an ordinary JPEG, once torch has been imported.
 
     libjpeg-turbo decodes into an array and torch resizes it; a few pixels in a thousand differ, by one grey level.
-    Whatever is large, turned, not YCbCr or grey, damaged, or no JPEG at all, is left to `load_picture`.
+    Whatever is turned, not YCbCr or grey, damaged, or no JPEG at all, is left to `load_picture`.
     """
     import simplejpeg
     import torch
 
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(source)
-        if colours not in ("YCbCr", "Gray") or min(height, width) >= DRAFT * 2 * size or b"Exif\0\0" in source:
+        if colours not in ("YCbCr", "Gray") or b"Exif\0\0" in source:
             return load_picture(source, size)
-        pixels = simplejpeg.decode_jpeg(source, "RGB")  # (H, W, 3)
+        shrink = next(n for n in (8, 4, 2, 1) if n == 1 or min(height, width) // n >= DRAFT * size)  # as Pillow does
+        least = {"min_height": -(-height // shrink), "min_width": -(-width // shrink)} if shrink > 1 else {}
+        pixels = simplejpeg.decode_jpeg(source, "RGB", **least)  # (H, W, 3)
     except ValueError:
         return load_picture(source, size)
+    height, width = pixels.shape[:2]
     left, top, right, bottom = _centre(width, height)
     square = torch.from_numpy(pixels)[None, top:bottom, left:right].permute(0, 3, 1, 2)  # (1, 3, side, side)
     resized = torch.nn.functional.interpolate(square, (size, size), mode="bilinear", antialias=True)
