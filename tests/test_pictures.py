@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from pictures import encoded, jpeg, pixels
 from PIL import Image
 
-from alexnet_cli.data.pictures import ORIENTATION, PIXEL_LIMIT, UPRIGHT, load_many, load_picture
+from alexnet_cli.data.pictures import ORIENTATION, PIXEL_LIMIT, UPRIGHT, load_picture
 from alexnet_cli.errors import BadPicture
 
 
@@ -27,7 +28,6 @@ def test_formats_are_told_by_content(format: str, tmp_path) -> None:
     assert found.dtype == np.uint8
     assert close(found, image, 8 if format == "GIF" else 3)
     assert np.array_equal(found, load_picture(path.read_bytes(), 32))
-    assert np.array_equal(found, load_picture(io.BytesIO(path.read_bytes()), 32))
 
 
 @pytest.mark.parametrize(("width", "height"), [(120, 80), (80, 120), (100, 100), (37, 91), (20, 12)])
@@ -177,34 +177,53 @@ def test_missing_file_and_folder(tmp_path) -> None:
         load_picture(tmp_path)
 
 
+def by_pillow(content: bytes, size: int = 256) -> np.ndarray:
+    """What Pillow alone makes of a JPEG."""
+    with Image.open(io.BytesIO(content)) as image:
+        image.draft(None, (2 * size, 2 * size))
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.convert("RGB").crop((left, top, left + side, top + side))
+        return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+
+
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 @pytest.mark.parametrize(
-    ("width", "height"), [(500, 375), (333, 501), (224, 224), (40, 30), (1023, 700), (900, 1100), (2400, 1611)]
+    ("width", "height"),
+    [(500, 375), (333, 501), (256, 256), (224, 224), (40, 30), (1023, 700), (900, 1100), (2400, 1611)],
 )
-def test_loading_many_gives_the_same_within_a_grey_level(width: int, height: int, subsampling: str) -> None:
+def test_a_jpeg_is_what_pillow_makes_of_it_within_a_grey_level(width: int, height: int, subsampling: str) -> None:
     content = jpeg(width, height, subsampling=subsampling)
-    found, wanted = load_many(content).astype(int), load_picture(content).astype(int)
+    found, wanted = load_picture(content).astype(int), by_pillow(content).astype(int)
     assert found.shape == (256, 256, 3)
     assert np.abs(found - wanted).max() <= 1
-    assert np.abs(found - wanted).mean() < 0.05
+    assert np.abs(found - wanted).mean() < 0.3
+    assert abs((found - wanted).mean()) < 0.01  # rounded, neither up nor down
 
 
-def test_what_is_no_ordinary_jpeg_is_loaded_as_ever() -> None:
+def test_a_grey_jpeg() -> None:
+    grey = encoded(Image.open(io.BytesIO(jpeg(300, 280))).convert("L"), "JPEG")
+    assert np.abs(load_picture(grey).astype(int) - by_pillow(grey)).max() <= 1
+
+
+def test_without_the_fast_resizer_pillow_resizes(monkeypatch) -> None:
+    content = jpeg(300, 280)
+    monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
+    assert np.array_equal(load_picture(content), by_pillow(content))
+
+
+@pytest.mark.parametrize("before", [b"", b"\xff\xfe\x00\x06note", b"\xff"])  # a comment, a fill byte
+def test_exif_is_found_wherever_it_stands_in_a_jpeg(before: bytes) -> None:
     exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    grey = Image.open(io.BytesIO(jpeg(300, 280))).convert("L")
-    odd = [
-        jpeg(300, 280, exif=exif),
-        encoded(grey, "JPEG"),
-        encoded(grey.convert("CMYK"), "JPEG"),
-        encoded(pixels(7, 300, 280)),
-    ]
-    for content in odd[:1] + odd[2:]:
-        assert np.array_equal(load_many(content), load_picture(content))
-    assert np.abs(load_many(odd[1]).astype(int) - load_picture(odd[1])).max() <= 1
-    for damaged in (jpeg(300, 280)[:-1000], b"", b"text"):
-        with pytest.raises(BadPicture) as plain:
-            load_picture(damaged)
-        with pytest.raises(BadPicture) as many:
-            load_many(damaged)
-        assert str(many.value) == str(plain.value)
+    exif[ORIENTATION] = 3
+    turned, plain = jpeg(300, 280, exif=exif), jpeg(300, 280)
+    at = turned.index(b"\xff\xe1")
+    found = load_picture(turned[:at] + before + turned[at:])
+    assert np.array_equal(found, load_picture(plain)[::-1, ::-1])
+
+
+def test_orientation_of_xmp_counts_where_there_is_no_exif() -> None:
+    note = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="3"></x:xmpmeta>'
+    segment = b"\xff\xe1" + (len(note) + 2).to_bytes(2, "big") + note
+    content = jpeg(300, 280)
+    assert np.array_equal(load_picture(content[:2] + segment + content[2:]), load_picture(content)[::-1, ::-1])

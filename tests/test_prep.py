@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import cifar, encoded, files, jpeg, pixels, write_folder, write_ilsvrc, write_tar, write_zip
+from pictures import cifar, encoded, files, pixels, write_folder, write_ilsvrc, write_tar, write_zip
 
 from alexnet_cli.cli import main
 from alexnet_cli.data import prepare as module
-from alexnet_cli.data.pictures import load_many, load_picture
+from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import Dataset
@@ -173,22 +173,6 @@ def test_bytes_do_not_depend_on_workers_nor_on_a_stop(source: Path, workers: int
     prepare(source, Path("again"), size=16, workers=workers, progress=Console())
     assert "going on with again: 2 of 7 shards are there already" in capsys.readouterr().err
     assert content(Path("again")) == content(Path("once"))
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_many_pictures_are_decoded_with_torch_to_nearly_the_same(
-    workers: int, tmp_path: Path, small_shards, monkeypatch
-) -> None:
-    photos = {f"{label}/{i}.jpg": jpeg(300 + i, 280, i) for label in ("a", "b") for i in range(4)}
-    write_folder(tmp_path / "p", photos)
-    few = prepare(tmp_path / "p", tmp_path / "few", size=128, workers=1).dataset
-    calls: list[bytes] = []
-    monkeypatch.setattr(module, "MANY", 7)
-    monkeypatch.setattr(module, "load_many", lambda *given: calls.append(given[0]) or load_many(*given))
-    many = prepare(tmp_path / "p", tmp_path / "many", size=128, workers=workers).dataset
-    one, other = (np.concatenate(dataset.split("train").shards).astype(int) for dataset in (few, many))
-    assert np.abs(one - other).max() <= 1
-    assert len(calls) == (8 if workers == 1 else 0)  # with two workers, the calls are theirs
 
 
 def test_a_changed_source_or_setting_starts_anew(tmp_path: Path, capsys, small_shards) -> None:

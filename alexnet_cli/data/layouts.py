@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import posixpath
 import re
 import tarfile
 import zlib
@@ -140,11 +141,9 @@ def _folders(source: Source) -> Found:
     parts = {name: (*base, *_parts(name)[start:]) for name in files}  # ("train", "tench", "1.jpg")
     full = {(*base, *folder[start:])[:2] for folder in in_pictures}
     parts = {name: part for name, part in parts.items() if is_picture(name) or (len(part) > 2 and part[:2] in full)}
-    left = [name for name, part in parts.items() if part[0] not in SPLITS or (part[0] == "test" and len(part) == 2)]
+    left = {name for name, part in parts.items() if part[0] not in SPLITS or (part[0] == "test" and len(part) == 2)}
     notes = [f"{len(left):,} pictures that are not in train/ or val/ are left out: {shown(left)}"] if left else []
-    pictures = {
-        name: (part[0], part[1] if len(part) > 2 else "") for name, part in parts.items() if name not in set(left)
-    }
+    pictures = {name: (part[0], part[1] if len(part) > 2 else "") for name, part in parts.items() if name not in left}
     words = _with_devkit(source, pictures)
     _check_classes(pictures, {folder for folder in folders if folder[0] in SPLITS}, has_splits)
     classes = sorted({label for _, label in pictures.values()})
@@ -161,7 +160,8 @@ def _folders(source: Source) -> Found:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    return PurePosixPath(name).parts
+    """What `PurePosixPath.parts` gives for a relative name, in a third of the time: there are a million names."""
+    return tuple(part for part in name.split("/") if part not in ("", "."))
 
 
 def _wrapper(folders: set[tuple[str, ...]], with_pictures: set[tuple[str, ...]]) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ def _official_tars(source: Source) -> tuple[dict[str, Place], bool]:
     """The source's places, with the members of ILSVRC-2012's tars in place of the tars; and whether there were any."""
     places, official = {}, False
     for name, place in source.places.items():
-        split = {TRAIN_TAR: "train", VAL_TAR: "val"}.get(PurePosixPath(name).name)
+        split = {TRAIN_TAR: "train", VAL_TAR: "val"}.get(posixpath.basename(name))
         if split is None or place.offset or place.zipped is not None:
             places[name] = place
             continue
@@ -237,14 +237,14 @@ def _devkit(source: Source) -> tuple[dict[int, tuple[str, str]], list[int]] | No
     """ILSVRC2012_ID -> (WNID, words), and the ID of each validation picture; None if the source has no devkit."""
     files: dict[str, bytes] = {}
     for name in source.names():
-        base = PurePosixPath(name).name
+        base = posixpath.basename(name)
         if base in (TRUTH, META):
             files[base] = source.read(name)
         elif base == DEVKIT:
             try:
                 with tarfile.open(fileobj=io.BytesIO(source.read(name))) as archive:
                     for member in archive:
-                        inner, file = PurePosixPath(member.name).name, archive.extractfile(member)
+                        inner, file = posixpath.basename(member.name), archive.extractfile(member)
                         if file is not None and inner in (TRUTH, META):
                             files[inner] = file.read()
             except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
@@ -306,7 +306,7 @@ def _unpickle(source: Source, name: str) -> dict[bytes, Any]:
 
 def _cifar(source: Source, scratch: Path | None) -> Found | None:
     """CIFAR-10, its pixels written as PPM pictures into one temporary file; None if the source is something else."""
-    by_base = {PurePosixPath(name).name: name for name in sorted(source.names()) if is_picture(name + ".png")}
+    by_base = {posixpath.basename(name): name for name in sorted(source.names()) if not is_hidden(name)}
     batches = sorted(base for base in by_base if re.fullmatch(r"data_batch_\d+|test_batch", base))
     if "batches.meta" not in by_base or not batches:
         return None

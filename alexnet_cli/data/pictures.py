@@ -3,7 +3,6 @@
 import io
 import warnings
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -30,7 +29,7 @@ UPRIGHT = {
 warnings.filterwarnings("ignore", module=r"PIL\..*")
 
 
-def load_picture(source: Path | bytes | BinaryIO, size: int = 256) -> np.ndarray:
+def load_picture(source: Path | bytes, size: int = 256) -> np.ndarray:
     """The central square of a picture at ``size`` pixels: (size, size, 3) uint8 RGB.
 
     Decoded by content, whatever the name; EXIF orientation applied; the first frame of an animation; what is
@@ -38,12 +37,19 @@ def load_picture(source: Path | bytes | BinaryIO, size: int = 256) -> np.ndarray
     for what is no picture, is not there in full, or has more than PIXEL_LIMIT pixels.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return _pixels(image, size)
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        pixels, orientation = _ordinary_jpeg(content, size), 1  # (H, W, 3)
+        if pixels is None or _may_be_turned(content):
+            with Image.open(io.BytesIO(content)) as image:
+                pixels = _any_picture(image, size) if pixels is None else pixels
+                orientation = _orientation(image)
+        square = _resized(_central(pixels), size)  # (size, size, 3); cut before it is resized, which is cheaper
+        turn = UPRIGHT.get(orientation)
+        return square if turn is None else np.asarray(Image.fromarray(square).transpose(turn))
     except BadPicture:
         raise
     except UnidentifiedImageError:
-        raise BadPicture("empty file" if source == b"" else "not a picture that can be read") from None
+        raise BadPicture("empty file" if not content else "not a picture that can be read") from None
     except Image.DecompressionBombError:
         raise BadPicture(f"more than {PIXEL_LIMIT:,} pixels") from None
     except FileNotFoundError:
@@ -55,51 +61,63 @@ def load_picture(source: Path | bytes | BinaryIO, size: int = 256) -> np.ndarray
         raise BadPicture(f"cannot be decoded ({lines[0]})") from None
 
 
-def load_many(source: bytes, size: int = 256) -> np.ndarray:
-    """`load_picture` for one of very many: a third of the time for an ordinary JPEG, once torch has been imported.
-
-    libjpeg-turbo decodes into an array and torch resizes it; a few pixels in a thousand differ, by one grey level.
-    Whatever is turned, not YCbCr or grey, damaged, or no JPEG at all, is left to `load_picture`.
-    """
+def _ordinary_jpeg(content: bytes, size: int) -> np.ndarray | None:
+    """A JPEG by libjpeg-turbo, not turned: (H, W, 3). None for what Pillow must see: inks, damage, other formats."""
+    if content[:2] != b"\xff\xd8":
+        return None
     import simplejpeg
-    import torch
 
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(source)
-        if colours not in ("YCbCr", "Gray") or b"Exif\0\0" in source:
-            return load_picture(source, size)
-        shrink = next(n for n in (8, 4, 2, 1) if n == 1 or min(height, width) // n >= DRAFT * size)  # as Pillow does
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        if colours not in ("YCbCr", "Gray") or width * height > PIXEL_LIMIT:
+            return None
+        # libjpeg leaves out the finest frequencies while it decodes; twice the size needed is kept, which stays
+        # within a grey level and a half of decoding everything (tests/test_pictures.py) and is several times faster.
+        shrink = next(n for n in (8, 4, 2, 1) if n == 1 or min(height, width) // n >= DRAFT * size)
         least = {"min_height": -(-height // shrink), "min_width": -(-width // shrink)} if shrink > 1 else {}
-        pixels = simplejpeg.decode_jpeg(source, "RGB", **least)  # (H, W, 3)
+        pixels: np.ndarray = simplejpeg.decode_jpeg(content, "RGB", **least)
     except ValueError:
-        return load_picture(source, size)
-    height, width = pixels.shape[:2]
-    left, top, right, bottom = _centre(width, height)
-    square = torch.from_numpy(pixels)[None, top:bottom, left:right].permute(0, 3, 1, 2)  # (1, 3, side, side)
-    resized = torch.nn.functional.interpolate(square, (size, size), mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()  # (size, size, 3)
+        return None
+    return pixels
 
 
-def _pixels(image: Image.Image, size: int) -> np.ndarray:
+def _may_be_turned(jpeg: bytes) -> bool:
+    """Whether a segment before the coded pixels is APP1, where EXIF and XMP stand, or cannot be told."""
+    at = 2
+    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1] not in (0xDA, 0xE1):
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return jpeg[at : at + 2] != b"\xff\xda"
+
+
+def _any_picture(image: Image.Image, size: int) -> np.ndarray:
+    """What Pillow reads, not turned: (H, W, 3)."""
     width, height = image.size
     if width * height > PIXEL_LIMIT:
         raise BadPicture(f"{width}×{height} is more than {PIXEL_LIMIT:,} pixels")
     if image.format == "JPEG":
-        # libjpeg leaves out the finest frequencies while it decodes; twice the size needed is kept, which stays
-        # within a grey level of decoding everything (tests/test_pictures.py) and is several times faster.
-        image.draft(None, (DRAFT * size, DRAFT * size))
+        image.draft(None, (DRAFT * size, DRAFT * size))  # as above
     image.load()
-    # The central square is cut first, which is cheaper than to resize the whole.
-    square = _rgb(image).crop(_centre(*image.size)).resize((size, size), Image.Resampling.BILINEAR)
-    turn = UPRIGHT.get(_orientation(image))
-    return np.asarray(square if turn is None else square.transpose(turn))
+    return np.asarray(_rgb(image))
 
 
-def _centre(width: int, height: int) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the central square, in whole pixels."""
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return left, top, left + side, top + side
+def _central(pixels: np.ndarray) -> np.ndarray:
+    """The central square, in whole pixels."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+def _resized(square: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear and anti-aliased: (S, S, 3) to (size, size, 3)."""
+    try:
+        from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
+    except ImportError:  # where it has no wheel; it is three times as fast, its pixels within one grey level
+        return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))
+    resized = ImageData(size, size, PixelType.U8x3)
+    whole = ImageData(len(square), len(square), PixelType.U8x3, square.tobytes())
+    Resizer().resize(whole, resized, ResizeOptions(ResizeAlg.convolution(FilterType.bilinear)))
+    return np.frombuffer(resized.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -27,17 +26,17 @@ from typing import Any, Literal
 import numpy as np
 
 from alexnet_cli.data.layouts import SPLITS, Entry, Listing, list_pictures
-from alexnet_cli.data.pictures import load_many, load_picture
+from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.sources import open_source, read_place
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import FILE, FORMAT, Dataset, read_shard
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, BadSource, Interrupted
 from alexnet_cli.files import read_json, write_json, written_whole
+from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.team import ALONE, Team, cores
 
 SHARD = 256  # pictures; what a worker holds in memory, 50 MB, and what a stopped run loses at most for each
-MANY = 2 * SHARD  # pictures from which on decoding with torch is sooner done, though torch takes a second to import
 PIECE = 4 << 20  # bytes written at a time
 PLAN = "plan.json"  # of what an unfinished dataset is being made
 OURS = re.compile(r"(train|val|test)-\d+(\.sums)?\.(npy|json)|plan\.json|rejected\.csv|statistics\.safetensors")
@@ -72,7 +71,6 @@ class Job:
     entries: list[Entry]
     size: int
     stop: bool  # at the first picture that is refused
-    many: bool  # enough pictures in all for the import of torch to pay
 
     @property
     def split(self) -> str:
@@ -183,13 +181,13 @@ def _leave_nothing(folder: Path) -> None:
 
 
 def _jobs(listing: Listing, folder: Path, size: int, stop: bool) -> list[Job]:
-    jobs, many = [], len(listing.entries) > MANY
+    jobs = []
     for split in SPLITS:
         entries = [entry for entry in listing.entries if entry.split == split]
         for number, start in enumerate(range(0, len(entries), SHARD)):
             part = entries[start : start + SHARD]
             shard = f"{split}-{number:05d}"
-            jobs.append(Job(folder=folder, shard=shard, entries=part, size=size, stop=stop, many=many))
+            jobs.append(Job(folder=folder, shard=shard, entries=part, size=size, stop=stop))
     return jobs
 
 
@@ -261,7 +259,7 @@ def _in_processes(jobs: list[Job], workers: int) -> Iterator[Job]:
     # A server that has imported this module forks the workers, which is sooner than each importing it.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    context.set_forkserver_preload([__name__, "torch"] if jobs[0].many else [__name__])
+    context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker) as pool:
         waiting: dict[Future[dict[str, Any]], Job] = {}
         try:
@@ -283,8 +281,7 @@ def _in_processes(jobs: list[Job], workers: int) -> Iterator[Job]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)  # each worker has its core
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
     assert parent is not None  # we were started by one
 
@@ -297,7 +294,6 @@ def _start_worker() -> None:
 
 def _pack_shard(job: Job) -> dict[str, Any]:
     """Decode a shard and write its files beside their places. Returns its facts: what stands in its .json."""
-    load = load_many if job.many else load_picture
     images = _room(max(SHARD, len(job.entries)), job.size)
     kept: list[Entry] = []
     rejected, warned = [], 0
@@ -305,7 +301,7 @@ def _pack_shard(job: Job) -> dict[str, Any]:
         warnings.simplefilter("always")
         for entry in job.entries:
             try:
-                images[len(kept)] = load(read_place(entry.place), job.size)
+                images[len(kept)] = load_picture(read_place(entry.place), job.size)
                 kept.append(entry)
                 warned += bool(caught)
             except BadPicture as error:

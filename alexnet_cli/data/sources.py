@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import posixpath
 import shutil
 import struct
 import tarfile
@@ -17,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from alexnet_cli.errors import BadPicture, BadSource
@@ -231,20 +232,19 @@ def temporary_file(scratch: Path | None) -> Any:
 
 def is_picture(name: str) -> bool:
     """Whether a name may be a picture's; whether it is one shows when it is decoded."""
-    path = PurePosixPath(name)
-    suffix = path.suffix.lower()
-    return not is_hidden(name) and (suffix in SUFFIXES or (not suffix and path.name.lower() not in NO_PICTURES))
+    last = posixpath.basename(name).lower()
+    suffix = posixpath.splitext(last)[1]
+    return not is_hidden(name) and (suffix in SUFFIXES or (not suffix and last not in NO_PICTURES))
 
 
 def is_hidden(name: str) -> bool:
     """Hidden files and folders, and what systems leave in folders and archives."""
-    parts = PurePosixPath(name).parts
-    return any((part.startswith(".") and part != "..") or part in SYSTEM for part in parts)
+    return any((part.startswith(".") and part not in (".", "..")) or part in SYSTEM for part in name.split("/"))
 
 
 def leads_outside(name: str) -> bool:
     """Whether a member's name is absolute or climbs out of its archive."""
-    return name.startswith(("/", "\\")) or ".." in PurePosixPath(name).parts
+    return name.startswith(("/", "\\")) or ".." in name.split("/")
 
 
 def shown(names: Iterable[str], most: int = 3) -> str:

@@ -6,13 +6,15 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import alexnet_cli
 from alexnet_cli import recipe as recipes
 from alexnet_cli.files import write_json, written_whole
-from alexnet_cli.model import Model
 from alexnet_cli.recipe import Recipe
+
+if TYPE_CHECKING:
+    from alexnet_cli.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ def table(columns: list[str], rows: list[list[str]]) -> list[str]:
     return [head, "|" + "---|" * len(columns), *body]
 
 
-def told(model: Model, path: Path) -> str:
+def told(model: "Model", path: Path) -> str:
     """Which model it was, in a sentence."""
     parameters = sum(parameter.numel() for parameter in model.net.parameters())
     epochs = model.provenance.get("epochs")
