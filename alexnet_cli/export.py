@@ -193,27 +193,32 @@ def graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto":
     return proto
 
 
+class OneByOne:
+    """Pictures (N, S, S, 3) as ONNX Runtime's calibration asks for them; its batches must all be of one length."""
+
+    def __init__(self, pictures: np.ndarray) -> None:
+        self._left = iter(pictures)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """What to run next: {input: (1, S, S, 3)}; None after the last."""
+        picture = next(self._left, None)
+        return None if picture is None else {"image": picture[None]}
+
+
 def quantize(proto: "onnx.ModelProto", net: AlexNet, calibration: np.ndarray, out: Path) -> None:
     """Write the graph ``proto`` of ``net`` to ``out`` with weights and activations of 8 bits, by ONNX Runtime's tools.
 
     Each kernel's weights have a scale of their own; an activation's range holds all but one in 200,000 of its values on
     the pictures of ``calibration`` (N, S, S, 3). The last layer stays as it is: its small differences decide.
     """
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has no types
-        pictures = iter(calibration)  # one by one: batches must all be of one length
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            picture = next(self.pictures, None)
-            return None if picture is None else {"image": picture[None]}
+    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 
     last = [node.name for node in proto.graph.node if any(f".{net.last}." in name for name in node.input)]
     with _quiet():
         quantize_static(
             proto,
             out,
-            Reader(),
+            OneByOne(calibration),
             per_channel=True,
             op_types_to_quantize=["Conv", "Gemm", "MaxPool"],
             activation_type=QuantType.QUInt8,  # with signed ones a CPU takes several times as long

@@ -89,7 +89,7 @@ def made_up_index(place: Path, model: Path, like: Path | None, count: int) -> No
         vectors = faiss.read_index(str(like / "index.faiss"))
         real = vectors.reconstruct_n(0, vectors.ntotal)
     stand_in = MadeUp(Runtime.open(model / "model.onnx"), Source(real, 0), count)
-    build(stand_in, stand_in, place / "indexes" / "made-up", model=model)  # type: ignore[arg-type]
+    build(stand_in, stand_in, place / "indexes" / "made-up", model=model)
 
 
 def main() -> None:

@@ -110,6 +110,16 @@ def content(folder: Path, *, without: str = "") -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != without}
 
 
+class Noted(Progress):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 class Bereft(Team):
     """The leader of two processes of which the other dies before it has done anything."""
 
@@ -134,15 +144,13 @@ def test_prep_by_two_processes_makes_the_bytes_of_one(tmp_path, photos):
 
 def test_prep_makes_up_for_a_process_that_died(tmp_path, photos):
     prepare(photos, tmp_path / "one", size=16, workers=1)
-    notes: list[str] = []
     with pytest.raises(AlexNetError, match="the other process has ended"):
         prepare(photos, tmp_path / "two", size=16, workers=1, team=Bereft(rank=0, size=2))
     assert {f"train-{i:05d}.npy" for i in (0, 2)} <= set(os.listdir(tmp_path / "two"))
     assert "train-00001.npy" not in os.listdir(tmp_path / "two")
-    progress = Progress()
-    progress.note = notes.append  # type: ignore[method-assign]
+    progress = Noted()
     prepare(photos, tmp_path / "two", size=16, workers=1, progress=progress)
-    assert f"going on with {tmp_path / 'two'}: 3 of 5 shards are there already" in notes
+    assert f"going on with {tmp_path / 'two'}: 3 of 5 shards are there already" in progress.notes
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
@@ -167,11 +175,9 @@ def test_an_index_makes_up_for_a_process_that_died(tmp_path, photos):
         build(open_pictures(photos), runtime, folder, model=tmp_path / "m.onnx", team=Bereft(rank=0, size=2))
     (left,) = os.listdir(folder)
     assert left.startswith("part-")
-    notes: list[str] = []
-    progress = Progress()
-    progress.note = notes.append  # type: ignore[method-assign]
+    progress = Noted()
     built = build(open_pictures(photos), runtime, folder, model=tmp_path / "m.onnx", progress=progress)
-    assert "going on: 1,024 of 1,100 are embedded already" in notes
+    assert "going on: 1,024 of 1,100 are embedded already" in progress.notes
     assert (built.images, built.added, len(built.refused)) == (1098, 1098, 2)
     build(open_pictures(photos), runtime, tmp_path / "whole", model=tmp_path / "m.onnx")
     assert content(folder, without="index.json") == content(tmp_path / "whole", without="index.json")
