@@ -18,9 +18,12 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from alexnet_cli.retrieval.index import Index
     from alexnet_cli.retrieval.search import Answer
     from alexnet_cli.runtime import Runtime
+    from alexnet_cli.team import Team
 
 app = typer.Typer(
     name="alexnet",
@@ -92,14 +95,13 @@ def train(
 
     Example: alexnet train photos --recipe small-data --precision bf16
     """
-    from alexnet_cli.team import joined
     from alexnet_cli.training import runs
 
     space, places = Workspace(workspace), _devices(device, devices, gpus)
     asked = runs.Asked(
         dataset=dataset, recipe=recipe, settings=settings or [], out=out, epochs=epochs, seed=seed, start=start
     )
-    with joined(places[0]) as team, contextlib.closing(Console() if team.leads else SILENT) as console:
+    with _together(places[0]) as (team, console):
         where = runs.Where(devices=places, team=team, precision=precision, checkpoint_minutes=checkpoint_minutes)
         result = (runs.resume if resume else runs.begin)(space, asked, where, console)
     if not team.leads:
@@ -127,12 +129,11 @@ def evaluate(
     """
     from alexnet_cli import evaluate as evaluation
     from alexnet_cli.data.store import Dataset
-    from alexnet_cli.team import joined
 
     space, place = Workspace(workspace), _device(device)
     paths = [space.find_classifier(named) for named in (models or (None,))]
     dataset = Dataset.open(space.find("dataset", data))
-    with joined(place) as team, contextlib.closing(Console() if team.leads else SILENT) as console:
+    with _together(place) as (team, console):
         console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
         classifiers = [evaluation.open_classifier(path, place) for path in paths]
         errors = evaluation.evaluate(classifiers, dataset, split, views=int(views), progress=console, team=team)
@@ -213,11 +214,10 @@ def prep(
     Example: alexnet prep photos/
     """
     from alexnet_cli.data.prepare import dataset_name, prepare
-    from alexnet_cli.team import joined
 
     space = Workspace(workspace)
     folder = space.home("dataset") / dataset_name(source, dataset)
-    with joined() as team, contextlib.closing(Console() if team.leads else SILENT) as console:
+    with _together() as (team, console):
         made = prepare(
             source,
             folder,
@@ -290,12 +290,11 @@ def index(
     from alexnet_cli.retrieval.build import build
     from alexnet_cli.retrieval.pictures import index_name, open_pictures
     from alexnet_cli.runtime import model_name
-    from alexnet_cli.team import joined
 
     space = Workspace(workspace)
     source, path = space.find_pictures(images), space.find_classifier(model)
     folder = space.home("index") / (out or index_name(source))
-    with joined() as team, contextlib.closing(Console() if team.leads else SILENT) as console:
+    with _together() as (team, console):
         console.note(f"indexing {source} into {folder} with model {path}")
         with team.leader_first():  # who may have to export the model
             runtime = _runtime(space, path, console)
@@ -372,6 +371,23 @@ def _draw(
         console.note(f"wrote {page}")
 
 
+def _given(context: typer.Context) -> set[str]:
+    """The options that stand in the command line."""
+    sources = {param.opts[0]: context.get_parameter_source(str(param.name)) for param in context.command.params}
+    return {
+        name for name, source in sources.items() if name.startswith("--") and source and source.name == "COMMANDLINE"
+    }
+
+
+@contextlib.contextmanager
+def _together(device: str = "cpu") -> "Iterator[tuple[Team, Progress]]":
+    """The processes of this run, as torchrun started them, and what tells the user: of the first alone."""
+    from alexnet_cli.team import joined
+
+    with joined(device) as team, contextlib.closing(Console() if team.leads else SILENT) as console:
+        yield team, console
+
+
 def _runtime(space: Workspace, path: Path, console: Progress, pictures: int | None = None) -> "Runtime":
     """The model at ``path`` in ONNX Runtime; one that has no ONNX file yet, or an old one, is exported first."""
     from alexnet_cli.runtime import Runtime, model_fingerprint
@@ -422,6 +438,7 @@ class Experiment(StrEnum):
 
 @app.command()
 def reproduce(
+    context: typer.Context,
     name: Annotated[Experiment, typer.Argument(help="The experiment.")],
     data: Annotated[str | None, typer.Option(help="Name or path of a dataset; the newest if none.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for the result; reproduced/NAME if none.")] = None,
@@ -467,11 +484,12 @@ def reproduce(
         options=Options(devices=(_device(device),), precision=precision.value),
         command=shlex.join(["alexnet", *sys.argv[1:]]),
     )
-    asked.check(name.value)
+    experiment = reproduction.EXPERIMENTS[name.value]
+    experiment.check(name.value, _given(context) - {"--out", "--workspace", "--json"}, asked)
     folder = out or workspace / "reproduced" / name.value
     console.note(f"reproducing {name.value} into {folder}")
     with contextlib.closing(console):
-        report = reproduction.EXPERIMENTS[name.value](space, asked, folder, console)
+        report = experiment.run(space, asked, folder, console)
     if as_json:
         show_json({"experiment": report.name, "folder": str(folder), "rows": report.rows, "facts": report.facts})
     else:

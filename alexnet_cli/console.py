@@ -85,7 +85,7 @@ def show_table(title: str, columns: list[str], rows: list[list[str]], note: str 
         numeric = all(row[i].strip("%–-.,+ ").replace(".", "").replace(",", "").isdigit() or not row[i] for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(rich.console.escape(cell) if hasattr(rich.console, "escape") else cell for cell in row))
+        table.add_row(*row)
     # Off a terminal (a pipe, a test, a file) nothing should be folded to 80 columns.
     width = None if sys.stdout.isatty() else 200
     rich.console.Console(width=width, markup=False, highlight=False).print(table)

@@ -16,7 +16,8 @@ from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.runtime import Runtime
+from alexnet_cli.published import TABLE2, are_of_table2
+from alexnet_cli.runtime import Runtime, model_name
 from alexnet_cli.team import ALONE, Team
 
 BATCH = 64  # pictures at a time
@@ -48,24 +49,21 @@ class Network:
         return cls(model.net.to(device).eval(), eye, model.classes)
 
     def probabilities(self, images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        logits, _ = self._run(images, rows, columns)
-        probabilities: np.ndarray = logits.float().softmax(dim=1).cpu().numpy()
-        return probabilities
+        return self.outputs(images, rows, columns)[0]
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """fc7 (B, D) float32 of the central view of ``images`` (B, S, S, 3) uint8."""
-        _, fc7 = self._run(images, *centre_view(self.image_size, self.crop)[0])
-        features: np.ndarray = fc7.float().cpu().numpy()
-        return features
+        return self.outputs(images, *centre_view(self.image_size, self.crop)[0])[1]
 
     @torch.inference_mode()
-    def _run(self, images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def outputs(self, images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (B, classes) and fc7 (B, D), float32, of a view of ``images`` (B, S, S, 3) uint8."""
         device, count = self.eye.device, len(images)
         every = (np.broadcast_to(rows, (count, len(rows))), np.broadcast_to(columns, (count, len(columns))))
         seen = self.eye.see(torch.from_numpy(images).to(device), *every)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            outputs: tuple[torch.Tensor, torch.Tensor] = self.net(seen)
-        return outputs
+            logits, fc7 = self.net(seen)
+        return logits.float().softmax(dim=1).cpu().numpy(), fc7.float().cpu().numpy()
 
 
 class OnnxFile:
@@ -203,32 +201,6 @@ def interval(errors: int, total: int) -> tuple[float, float]:
 Table = tuple[str, list[str], list[list[str]], str]  # title, columns, rows, note
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """A row of the paper: errors in percent, as printed there; a dash where it gives none."""
-
-    name: str
-    top1: str
-    top5: str
-    views: str = "10"
-    test: str = ""  # top-5 of the test images
-
-
-TABLE1 = [  # ILSVRC-2010, test images; the centre view is from §4.1
-    Published(name="Sparse coding", top1="47.1", top5="28.2", views=""),
-    Published(name="SIFT + FVs", top1="45.7", top5="25.7", views=""),
-    Published(name="CNN", top1="37.5", top5="17.0"),
-    Published(name="CNN, centre view", top1="39.0", top5="18.3", views="1"),
-]
-TABLE2 = [  # ILSVRC-2012, validation images
-    Published(name="SIFT + FVs", top1="–", top5="–", views="", test="26.2"),
-    Published(name="1 CNN", top1="40.7", top5="18.2", test="–"),
-    Published(name="5 CNNs", top1="38.1", top5="16.4", test="16.4"),
-    Published(name="1 CNN*", top1="39.0", top5="16.6", test="–"),
-    Published(name="7 CNNs*", top1="36.7", top5="15.4", test="15.3"),
-]
-
-
 def as_json(errors: Errors, paths: Sequence[Path], dataset: Dataset, split: str, views: int) -> dict[str, object]:
     """What `alexnet eval --json` prints; errors are fractions."""
     return {
@@ -245,8 +217,8 @@ def as_json(errors: Errors, paths: Sequence[Path], dataset: Dataset, split: str,
 
 
 def as_table(errors: Errors, paths: Sequence[Path], dataset: Dataset, split: str, views: int) -> Table:
-    """Our measured row; on ILSVRC's validation images the paper's published rows above it."""
-    ilsvrc = str(dataset.source.get("layout", "")).startswith("ilsvrc") and split == "val"
+    """Our measured row; over ten views of ILSVRC's validation images the paper's published rows above it."""
+    ilsvrc = views == 10 and are_of_table2(dataset, split)
     ours = [
         " + ".join(name_of(path) for path in paths) + (" (measured here)" if ilsvrc else ""),
         *(
@@ -263,7 +235,7 @@ def as_table(errors: Errors, paths: Sequence[Path], dataset: Dataset, split: str
 
 def name_of(path: Path) -> str:
     """A model by its folder, an ONNX file by its own name too."""
-    return f"{path.parent.name}/{path.name}" if path.suffix == ".onnx" else path.name
+    return f"{path.resolve().parent.name}/{path.name}" if path.suffix == ".onnx" else model_name(path)
 
 
 def open_classifier(path: Path, device: str) -> Classifier:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from alexnet_cli.data.augment import Eye
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.errors import AlexNetError
-from alexnet_cli.evaluate import View, centre_view, ten_views
+from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.evaluate import Network, View, centre_view, ten_views
 from alexnet_cli.files import written_whole
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
@@ -89,8 +89,7 @@ class Export:
 def pictures_to_check(datasets: Iterable[Path], folder: Path) -> np.ndarray | None:
     """A few real pictures of the size the model in ``folder`` takes, from the first of ``datasets`` that has them."""
     size = Model.load(folder).recipe.image.size
-    for path in datasets:
-        dataset = Dataset.open(path)
+    for dataset in _whole(datasets):
         if dataset.image_size == size:
             return _spread(dataset, "val" if "val" in dataset.counts else "train", max(CHECKED_BATCHES))
     return None
@@ -102,14 +101,23 @@ def pictures_to_calibrate(datasets: Iterable[Path], folder: Path) -> np.ndarray:
     Raises AlexNetError if none has.
     """
     model = Model.load(folder)
-    for path in datasets:
-        dataset = Dataset.open(path)
+    for dataset in _whole(datasets):
         if (dataset.image_size, dataset.classes) == (model.recipe.image.size, model.classes):
             return _spread(dataset, "train", CALIBRATED_ON)
     raise AlexNetError(
         f"int8 takes its ranges from training pictures, and no dataset here has the classes of {folder}: "
         "`alexnet prep` the pictures it was trained on"
     )
+
+
+def _whole(datasets: Iterable[Path]) -> Iterator[Dataset]:
+    """Those that can be read: a damaged one is no reason not to take another."""
+    for path in datasets:
+        try:
+            dataset = Dataset.open(path)
+        except BadArtefact:
+            continue
+        yield dataset
 
 
 def _spread(dataset: Dataset, split: str, count: int) -> np.ndarray:
@@ -140,7 +148,8 @@ def export_model(
     with written_whole(out) as beside:
         proto = graph(model, precision)
         if precision == "int8":
-            assert calibration is not None, "int8 needs pictures to calibrate on"
+            if calibration is None:
+                raise AlexNetError("int8 takes its ranges from training pictures: give some as calibration")
             quantize(proto, model.net, calibration, beside)
         else:
             beside.write_bytes(proto.SerializeToString())
@@ -251,13 +260,13 @@ def compare(path: Path, model: Model, pictures: np.ndarray, tolerance: float) ->
     the central and a reflected corner view. Raises Difference if one is beyond ``tolerance``."""
     image = model.recipe.image
     runtime = Runtime.open(path)
-    eye = Eye(image, model.mean_image, torch.device("cpu"))
+    network = Network.of(model, torch.device("cpu"))
     views: list[View] = [*centre_view(image.size, image.crop), ten_views(image.size, image.crop)[-2]]
     worst = [0.0, 0.0]
     for batch in CHECKED_BATCHES:
         for rows, columns in views:
             got = runtime.run(pictures[:batch], rows, columns)
-            expected = _outputs(model.net, eye, pictures[:batch], rows, columns)
+            expected = network.outputs(pictures[:batch], rows, columns)
             for i, (ours, theirs) in enumerate(zip(expected, got, strict=True)):
                 worst[i] = max(worst[i], float(np.abs(ours - theirs).max()))
                 largest = 1.0 if i == 0 else max(1.0, float(np.abs(ours).max()))
@@ -267,13 +276,6 @@ def compare(path: Path, model: Model, pictures: np.ndarray, tolerance: float) ->
                         f"{('probabilities', 'fc7')[i]} at batch {batch}: nothing was written"
                     )
     return worst[0], worst[1]
-
-
-@torch.inference_mode()
-def _outputs(net: AlexNet, eye: Eye, pictures: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
-    every = (np.tile(rows, (len(pictures), 1)), np.tile(columns, (len(pictures), 1)))
-    logits, fc7 = net(eye.see(torch.from_numpy(pictures), *every))
-    return [logits.softmax(dim=1).numpy(), fc7.numpy()]
 
 
 def _made_up(size: int) -> np.ndarray:

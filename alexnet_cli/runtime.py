@@ -40,13 +40,10 @@ class Runtime:
         self.device = "cuda" if session.get_providers()[0].startswith("CUDA") else "cpu"
 
     @classmethod
-    def open(
-        cls, path: Path, *, pictures: int | None = None, threads: int | None = None, progress: Progress = SILENT
-    ) -> "Runtime":
+    def open(cls, path: Path, *, pictures: int | None = None, progress: Progress = SILENT) -> "Runtime":
         """On a GPU if there is one; if only a few ``pictures`` are to be run, on the CPU, which starts at once.
 
-        ``threads``: of the CPU; all of this process's cores if None. Raises BadArtefact if the file is missing,
-        damaged, none of ours, or of a newer format.
+        Raises BadArtefact if the file is missing, damaged, none of ours, or of a newer format.
         """
         import onnxruntime
 
@@ -54,7 +51,7 @@ class Runtime:
             raise BadArtefact(f"no ONNX file at {path}: make one with `alexnet export`")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = QUIET
-        options.intra_op_num_threads = threads or (cores() if is_team() else 0)
+        options.intra_op_num_threads = cores() if is_team() else 0  # 0: all
         # Between two batches its threads sleep, instead of turning in the way of those that decode the next one.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         few = pictures is not None and pictures <= FEW

@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other: what `make bench` starts.
+"""Every ratio of docs/performance.md, one after the other: what `make bench` starts.
 
     python benchmarks/all.py [PHOTOGRAPHS] [--images 8192] [--runs 5]
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.evaluate import Network, evaluate
+from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
@@ -30,9 +31,7 @@ def torchvisions(folder: Path, net: nn.Module) -> float:
     """The top-1 error by the usual loop."""
     from torchvision import datasets, transforms
 
-    whole = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
-    )
+    whole = transforms.Compose([transforms.ToTensor(), transforms.Normalize(TORCHVISION_MEAN, TORCHVISION_DEVIATION)])
     steps = [
         transforms.Resize(256),
         transforms.CenterCrop(256),

@@ -16,6 +16,7 @@ import torch
 from common import RUNS, compare, per_second
 
 from alexnet_cli.export import export_model
+from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.retrieval.build import build
 from alexnet_cli.retrieval.pictures import open_pictures
@@ -44,7 +45,7 @@ def torchvisions(folder: Path, net: torch.nn.Module) -> np.ndarray:
         transforms.Resize(256),
         transforms.CenterCrop(224),
         transforms.ToTensor(),
-        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        transforms.Normalize(TORCHVISION_MEAN, TORCHVISION_DEVIATION),
     ]
     pictures = datasets.ImageFolder(folder, transforms.Compose(steps))
     loader = torch.utils.data.DataLoader(pictures, BATCH, num_workers=WORKERS)

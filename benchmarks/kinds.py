@@ -89,7 +89,6 @@ def build(kind: str, folder: Path, count: int, dimension: int) -> None:
     """One kind, in this process; prints what was measured."""
     vectors, queries = Vectors.of(folder / "flat", count, dimension), np.load(folder / "queries.npy")
     facts = make(kind, vectors, folder / f"{kind}.faiss")
-    # Anonymous memory only: pages of files that the system keeps are its to take back.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     codes = load(folder / f"{kind}.faiss", facts)
     nearest = exact(vectors, queries, 10)

@@ -23,6 +23,7 @@ from alexnet_cli import recipe
 from alexnet_cli.data.augment import Draws, Eye, colour_shift, view
 from alexnet_cli.data.loader import batches
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
 from alexnet_cli.memory import keep_freed_memory
 
 BATCH, STEPS, CPU = 128, 6, torch.device("cpu")
@@ -74,7 +75,7 @@ def torchvision_loader(folder: Path, images: int, epoch: int) -> int:
         transforms.RandomCrop(224),
         transforms.RandomHorizontalFlip(),
         transforms.ToTensor(),
-        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        transforms.Normalize(TORCHVISION_MEAN, TORCHVISION_DEVIATION),
     ]
     whole = datasets.ImageFolder(folder, transforms.Compose(steps))
     chosen = torch.randperm(len(whole), generator=torch.Generator().manual_seed(epoch))[:images].tolist()
@@ -88,7 +89,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--name", default="loader")
     given = parser.parse_args()
     keep_freed_memory()
     epochs = itertools.count()
@@ -103,7 +103,7 @@ def main() -> None:
     }
     share = waiting(given.dataset, STEPS)
     facts = {"images": given.images, "waiting_share_of_a_step": share}
-    compare(given.name, jobs, ours="packed, uint8 on the device", runs=given.runs, facts=facts)
+    compare("loader", jobs, ours="packed, uint8 on the device", runs=given.runs, facts=facts)
     print(f"  training waits for its batches {share:.2%} of the time")
 
 

@@ -5,24 +5,29 @@
 The pictures of the zip or folder are written out as class folders first, again and again if there are too few. Then
 each run reads all of them: prep makes a whole dataset on disk, with statistics; torchvision's ImageFolder and
 DataLoader resize, cut and batch them in memory and write nothing, as floats (the usual loop) and as bytes (which spares
-them a factor of four). The limit: Pillow decoding alone, in two processes.
+them a factor of four). The limit: decoding alone, as prep decodes, in two processes. Then what each step takes of one
+core, in milliseconds a picture.
 """
 
 import argparse
-import io
+import hashlib
+import statistics
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from common import RUNS, compare, per_second
-from PIL import Image
 
 from alexnet_cli.data.layouts import list_pictures
-from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.pictures import load_picture, ordinary_jpeg
+from alexnet_cli.data.prepare import SHARD, prepare, save
 from alexnet_cli.data.sources import open_source, read_place
+from alexnet_cli.data.statistics import Sums
 
 WORKERS = 2
+SIZE = 256
 
 
 def extract(source: Path, folder: Path, wanted: int) -> None:
@@ -55,14 +60,33 @@ def torchvision_loop(folder: Path, as_floats: bool = True) -> None:
 
 def decode(paths: Sequence[Path]) -> None:
     for path in paths:
-        Image.open(io.BytesIO(path.read_bytes())).load()
+        ordinary_jpeg(path.read_bytes(), SIZE)
 
 
 def decode_all(folder: Path) -> None:
-    """Nothing but Pillow's decoding."""
+    """Nothing but the decoding."""
     paths = sorted(folder.glob("*/*.jpg"))
     with ProcessPoolExecutor(WORKERS) as pool:
         list(pool.map(decode, [paths[i::WORKERS] for i in range(WORKERS)]))
+
+
+def steps(folder: Path, place: Path) -> dict[str, float]:
+    """Milliseconds a picture that each part of the work takes of one core."""
+    paths = sorted(folder.glob("*/*.jpg"))
+    contents = [path.read_bytes() for path in paths[:: max(1, len(paths) // SHARD)][:SHARD]]
+    images = np.stack([load_picture(content, SIZE) for content in contents])
+    work = {
+        "decoding": lambda: [ordinary_jpeg(content, SIZE) is None for content in contents],
+        "loading": lambda: [load_picture(content, SIZE).shape for content in contents],
+        "sums": lambda: Sums.of(images),
+        "digest": lambda: hashlib.sha256(images.data).digest(),
+        "writing": lambda: save(place / "shard.npy", images),
+    }
+    found = {
+        name: statistics.median(1000 / per_second(len(images), job) for _ in range(RUNS)) for name, job in work.items()
+    }
+    print("  milliseconds a picture: " + ", ".join(f"{name} {one:.2f}" for name, one in found.items()))
+    return found
 
 
 def main() -> None:
@@ -82,6 +106,7 @@ def main() -> None:
             "limit: decoding alone": lambda: per_second(count, lambda: decode_all(folder)),
         }
         facts = {"workers": WORKERS, "images": count, "source": given.source.name}
+        facts["milliseconds"] = steps(folder, Path(place))
         compare(given.name, jobs, ours="alexnet prep", runs=given.runs, facts=facts)
 
 

@@ -3,10 +3,10 @@
     python benchmarks/scale.py photos.zip [--sizes 1000 10000 100000] [--place FOLDER]
 
 The pictures of the zip or folder, again and again as links to the same files, are prepared, trained on for one epoch,
-evaluated (one view), indexed (as packed) and searched, each by the command a user types, in a process of its own. The
-network is `tiny`, so that what is not the network shows; the slope is what each further 1,000 pictures take. Then the
-same, with --shared pictures, by two processes that have one core each, and by one that has one core: the best there can
-be is twice as fast.
+evaluated (one view), indexed (from the JPEGs) and searched, each by the command a user types, in a process of its own.
+The network is `tiny`, so that what is not the network shows; the slope is what each further 1,000 pictures take. Then
+the same, with --shared pictures, by two processes that have one core each, and by one that has one core: the best there
+can be is twice as fast.
 """
 
 import argparse
@@ -59,13 +59,13 @@ def timed(command: Sequence[str], place: Path, cores: set[int] | None = None) ->
     return {"seconds": float(seconds), "megabytes": int(kilobytes) / 1e3}
 
 
-def commands(query: Path) -> dict[str, list[str]]:
+def commands(workspace: Path, query: Path) -> dict[str, list[str]]:
     return {
-        "prep": ["prep", "photos", "--val-fraction", "0"],
+        "prep": ["prep", str(workspace / "photos"), "--val-fraction", "0"],
         "train": ["train", "photos", "--recipe", "tiny", "--epochs", "1", "--out", "tiny"],
         "eval": ["eval", "tiny", "--data", "photos", "--split", "train", "--views", "1"],
         "export": ["export", "tiny"],
-        "index": ["index", "photos", "--model", "tiny"],
+        "index": ["index", str(workspace / "photos"), "--model", "tiny"],
         "search": ["search", str(query), "--index", "photos"],
     }
 
@@ -77,7 +77,7 @@ def by_size(distinct: Path, sizes: Sequence[int], place: Path) -> dict[int, dict
     for count in sizes:
         workspace = place / str(count)
         link(distinct, workspace / "photos", count)
-        found[count] = {name: timed([*ALONE, *words], workspace) for name, words in commands(query).items()}
+        found[count] = {name: timed([*ALONE, *words], workspace) for name, words in commands(workspace, query).items()}
         print(f"{count:,}: " + ", ".join(f"{name} {one['seconds']:.1f} s" for name, one in found[count].items()))
         sys.stdout.flush()
         shutil.rmtree(workspace)
@@ -91,7 +91,7 @@ def by_processes(distinct: Path, count: int, place: Path) -> dict[str, dict[str,
     for processes, start, cores in ((1, ALONE, {0}), (2, TWO, {0, 1})):
         workspace = place / f"by-{processes}"
         link(distinct, workspace / "photos", count)
-        for name, words in commands(query).items():
+        for name, words in commands(workspace, query).items():
             shared = name in ("prep", "train", "eval", "index")
             one = timed([*(start if shared else ALONE), *words], workspace, cores)
             if shared:

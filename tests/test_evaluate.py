@@ -158,7 +158,11 @@ def test_published_rows_stand_beside_ours_on_ilsvrc_only(packed, tmp_path):
     _, _, rows, note = as_table(errors, [tmp_path / "m0"], packed, "val", 10)
     assert len(rows) == 1
     assert note == ""
-    ilsvrc = replace(packed, source={"layout": "ilsvrc-2012"})
+    part = replace(packed, source={"layout": "ilsvrc-2012"})
+    ilsvrc = replace(part, counts={"val": 50_000})
+    for dataset, views in ((part, 10), (ilsvrc, 1)):
+        _, _, rows, note = as_table(errors, [tmp_path / "m0"], dataset, "val", views)
+        assert (len(rows), note) == (1, "")
     _, _, rows, note = as_table(errors, [tmp_path / "m0"], ilsvrc, "val", 10)
     assert rows[0] == ["1 CNN (published)", "40.7", "18.2"]
     assert rows[-1][0] == "m0 (measured here)"

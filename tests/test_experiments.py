@@ -17,7 +17,7 @@ from alexnet_cli.errors import BadArtefact
 from alexnet_cli.evaluate import Network, evaluate, predict
 from alexnet_cli.experiments import tables
 from alexnet_cli.experiments.figure3 import figure3, saturation
-from alexnet_cli.experiments.figure4 import NEAREST, classified, figure4, nearest, spread
+from alexnet_cli.experiments.figure4 import NEAREST, QUERIES, SHOWN, classified, figure4, nearest, spread
 from alexnet_cli.experiments.tables import table1, table2
 from alexnet_cli.model import Model
 from alexnet_cli.training.train import train
@@ -65,6 +65,11 @@ def test_figure_3_has_a_block_for_each_column(models, tmp_path):
     wanted = 127.5 + 127.5 * kernels[0][0].transpose(1, 2, 0) / np.abs(kernels[0][0]).max()
     np.testing.assert_allclose(shown, wanted, atol=0.51)
     assert drawn.shape[0] == 2 * (28 + side + 4 + 4)
+
+
+@pytest.mark.parametrize("count", [160, 1000, 50_000])
+def test_figure_4_asks_with_other_images_than_it_classifies(count):
+    assert set(spread(count, SHOWN)).isdisjoint(spread(count, QUERIES, shift=count // (4 * SHOWN)))
 
 
 def test_figure_4_shows_what_the_network_says_and_what_is_nearest(models, packed, tmp_path):
@@ -126,6 +131,12 @@ def test_by_command(models, packed, tmp_path, monkeypatch, capsys):
     assert set(said["facts"]) == {"1 CNN*"}
     assert main(["reproduce", "figure-3", "--set", "a.b=1", "--seeds", "2"]) == 1
     assert "error: figure-3 has no use for --seeds, --set: leave it out" in capsys.readouterr().err
+    for name, useless in (("figure-3", "--data"), ("figure-4", "--precision"), ("table-2", "--epochs")):
+        value = {"--precision": "bf16", "--epochs": "1"}.get(useless, "colours")
+        assert main(["reproduce", name, useless, value]) == 1
+        assert f"error: {name} has no use for {useless}: leave it out" in capsys.readouterr().err
+    assert main(["reproduce", "figure-4", "--model", "m0", "--model", "m1"]) == 1
+    assert "error: figure-4 is of one model: name one with --model" in capsys.readouterr().err
     assert main(["reproduce", "table-3"]) == 2
     assert main(["reproduce", "figure-3", "--model", "none"]) == 1
     assert "no model 'none'" in capsys.readouterr().err

@@ -261,7 +261,11 @@ def test_another_model_or_source_is_refused(space: Path, capsys: pytest.CaptureF
         "index with --out"
     )
     assert error_of("index", "photos", "--model", "half.onnx", capsys=capsys) == (
-        "indexes/photos was built with an fp32 file of its model, not fp16: choose another name with --out"
+        "indexes/photos was built with an fp32 file of its model, not fp16: take such a file with --model, or build "
+        "another index with --out"
+    )
+    assert error_of("search", "photos/cat/0.png", "--model", "half.onnx", capsys=capsys).startswith(
+        "indexes/photos was built with an fp32 file of its model, not fp16"
     )
     assert error_of("index", "more/photos", "--model", "m.onnx", capsys=capsys) == (
         f"indexes/photos is an index of {space}/photos, not of more/photos: choose another name with --out"
@@ -376,6 +380,15 @@ def test_interrupted_it_keeps_what_is_embedded(space: Path, monkeypatch: pytest.
     index.close()
     assert counts(update()) == (12, 7, 5, 0, 0)
     assert Index.open(folder).facts["unfinished"] == 0
+
+
+def test_what_an_update_that_was_cut_short_left_is_swept_away(space: Path) -> None:
+    update()
+    there = sorted(os.listdir("indexes/photos"))
+    for stale in ("index.ab12.faiss", "images.ab12.sqlite", "codes.ab12.faiss", ".index.ab12.part.faiss"):
+        Path("indexes/photos", stale).write_bytes(b"half")
+    assert counts(update()) == (12, 0, 12, 0, 0)
+    assert sorted(os.listdir("indexes/photos")) == there
 
 
 def test_two_at_once(space: Path) -> None:

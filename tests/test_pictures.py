@@ -2,7 +2,6 @@
 
 import io
 import struct
-import sys
 import zlib
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from pictures import encoded, jpeg, pixels
 from PIL import Image
 
+from alexnet_cli.data import pictures as module
 from alexnet_cli.data.pictures import ORIENTATION, PIXEL_LIMIT, UPRIGHT, load_picture
 from alexnet_cli.errors import BadPicture
 
@@ -208,7 +208,7 @@ def test_a_grey_jpeg() -> None:
 
 def test_without_the_fast_resizer_pillow_resizes(monkeypatch) -> None:
     content = jpeg(300, 280)
-    monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
+    monkeypatch.setattr(module, "fast", None)
     assert np.array_equal(load_picture(content), by_pillow(content))
 
 

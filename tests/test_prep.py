@@ -184,6 +184,14 @@ def test_a_changed_source_or_setting_starts_anew(tmp_path: Path, capsys, small_s
     assert sum(Dataset.open(Path("data/p")).counts.values()) == 11
 
 
+def test_pixels_of_two_resizers_are_not_mixed(tmp_path: Path, capsys, small_shards, monkeypatch) -> None:
+    write_folder(tmp_path / "p", files() | {"cats/0.jpg": b"text"})
+    assert main(["prep", "p", "--on-bad", "stop", "--workers", "1", *SIZE]) == 1
+    monkeypatch.setattr(module, "RESIZER", "another")
+    assert main(["prep", "p", "--workers", "1", *SIZE]) == 0
+    assert "the pictures or settings changed since data/p was begun: starting anew" in capsys.readouterr().err
+
+
 def test_a_dataset_that_is_there_is_kept(source: Path, tmp_path: Path, capsys) -> None:
     assert main(["prep", str(source), *SIZE]) == 0
     before = content(Path("data/photos"))
@@ -264,7 +272,7 @@ def test_too_little_disk_is_said_before_the_work(source: Path, capsys, monkeypat
 def test_arrays_are_written_as_numpy_writes_them(count, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module, "PIECE", 1000)
     array = np.arange(count * 16 * 16 * 3, dtype=np.uint64).astype(np.uint8).reshape(count, 16, 16, 3)
-    module._save(tmp_path / "ours.npy", array)
+    module.save(tmp_path / "ours.npy", array)
     np.save(tmp_path / "theirs.npy", array)
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
 
@@ -273,7 +281,7 @@ def test_a_full_disk_is_one_line(source: Path, capsys, monkeypatch) -> None:
     def full(path, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(module, "_save", full)
+    monkeypatch.setattr(module, "save", full)
     assert main(["prep", str(source), *SIZE]) == 1
     assert "error: the disk is full" in capsys.readouterr().err
     assert not Path("data/photos/dataset.json").exists()

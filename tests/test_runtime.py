@@ -36,7 +36,7 @@ def test_what_a_file_tells(tmp_path: Path) -> None:
 @pytest.mark.parametrize("few", [None, 1])
 def test_outputs_are_those_of_the_graph(tmp_path: Path, few: int | None) -> None:
     path, images, centre = write_onnx(tmp_path / "m.onnx"), pictures(3), np.arange(2, SIZE - 2)
-    probabilities, fc7 = Runtime.open(path, pictures=few, threads=1).run(images)
+    probabilities, fc7 = Runtime.open(path, pictures=few).run(images)
     expected = by_hand(path, images, centre, centre)
     assert probabilities.dtype == fc7.dtype == np.float32
     np.testing.assert_allclose(probabilities, expected[0], rtol=1e-4)

@@ -21,6 +21,7 @@ from alexnet_cli.data.sources import (
     is_picture,
     leads_outside,
     shown,
+    split_path,
     tar_members,
     temporary_file,
 )
@@ -127,10 +128,11 @@ def _folders(source: Source) -> Found:
     files = sorted(name for name in places if not is_hidden(name))
     rejected = [(name, "its name leads out of the archive") for name in files if leads_outside(name)]
     files = [name for name in files if not leads_outside(name)]
-    in_pictures = {_parts(name)[:-1] for name in files if is_picture(name)}
+    in_pictures = {split_path(name)[:-1] for name in files if is_picture(name)}
     if not in_pictures:
         raise BadSource(f"no pictures in {source.path}: give a folder of class folders, each with its pictures")
-    folders = {_parts(name) for name in source.folders if not is_hidden(name) and not leads_outside(name)} | in_pictures
+    folders = {split_path(name) for name in source.folders if not is_hidden(name) and not leads_outside(name)}
+    folders |= in_pictures
     prefix = _wrapper(folders, in_pictures)
     start = len(prefix)
     folders = {folder[start:] for folder in folders if folder[:start] == prefix} - {()}
@@ -138,7 +140,7 @@ def _folders(source: Source) -> Found:
     base = () if has_splits else ("train",)
     folders = {(*base, *folder) for folder in folders}
     # Beside pictures in a class folder anything may be one, whatever its suffix: if it is none, it is rejected.
-    parts = {name: (*base, *_parts(name)[start:]) for name in files}  # ("train", "tench", "1.jpg")
+    parts = {name: (*base, *split_path(name)[start:]) for name in files}  # ("train", "tench", "1.jpg")
     full = {(*base, *folder[start:])[:2] for folder in in_pictures}
     parts = {name: part for name, part in parts.items() if is_picture(name) or (len(part) > 2 and part[:2] in full)}
     left = {name for name, part in parts.items() if part[0] not in SPLITS or (part[0] == "test" and len(part) == 2)}
@@ -157,11 +159,6 @@ def _folders(source: Source) -> Found:
         rejected=rejected,
         notes=notes,
     )
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    """What `PurePosixPath.parts` gives for a relative name, in a third of the time: there are a million names."""
-    return tuple(part for part in name.split("/") if part not in ("", "."))
 
 
 def _wrapper(folders: set[tuple[str, ...]], with_pictures: set[tuple[str, ...]]) -> tuple[str, ...]:

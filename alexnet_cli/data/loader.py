@@ -1,13 +1,13 @@
 """Batches of a split, read one ahead of the one in use, as uint8 on the device."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet_cli.ahead import read_ahead
 from alexnet_cli.data.store import Split
 from alexnet_cli.team import ALONE, Team
 
@@ -38,9 +38,4 @@ def batches(
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         return Batch(images=images, labels=labels, rows=rows, whole=whole)
 
-    with ThreadPoolExecutor(1) as reader:
-        ahead = [reader.submit(read, rows) for rows in parts[:1]]
-        for i in range(1, len(parts) + 1):
-            ready = ahead.pop()
-            ahead += [reader.submit(read, rows) for rows in parts[i : i + 1]]
-            yield ready.result()
+    return read_ahead(read, parts)

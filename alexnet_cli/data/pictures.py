@@ -9,6 +9,13 @@ from PIL import Image, UnidentifiedImageError
 
 from alexnet_cli.errors import BadPicture
 
+try:
+    import cykooz_resizer as fast
+except ImportError:  # where it has no wheel
+    fast = None
+
+RESIZER = "Pillow" if fast is None else "cykooz-resizer"  # their pixels differ by a grey level here and there
+
 PIXEL_LIMIT = 178_956_970  # a picture of more is refused before it is decoded: it would take 512 MiB as RGB
 DRAFT = 2  # a JPEG is decoded at a half, quarter or eighth if that leaves this many times what is needed
 
@@ -38,7 +45,7 @@ def load_picture(source: Path | bytes, size: int = 256) -> np.ndarray:
     """
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
-        pixels, orientation = _ordinary_jpeg(content, size), 1  # (H, W, 3)
+        pixels, orientation = ordinary_jpeg(content, size), 1  # (H, W, 3)
         if pixels is None or _may_be_turned(content):
             with Image.open(io.BytesIO(content)) as image:
                 pixels = _any_picture(image, size) if pixels is None else pixels
@@ -61,7 +68,7 @@ def load_picture(source: Path | bytes, size: int = 256) -> np.ndarray:
         raise BadPicture(f"cannot be decoded ({lines[0]})") from None
 
 
-def _ordinary_jpeg(content: bytes, size: int) -> np.ndarray | None:
+def ordinary_jpeg(content: bytes, size: int) -> np.ndarray | None:
     """A JPEG by libjpeg-turbo, not turned: (H, W, 3). None for what Pillow must see: inks, damage, other formats."""
     if content[:2] != b"\xff\xd8":
         return None
@@ -110,13 +117,12 @@ def _central(pixels: np.ndarray) -> np.ndarray:
 
 def _resized(square: np.ndarray, size: int) -> np.ndarray:
     """Bilinear and anti-aliased: (S, S, 3) to (size, size, 3)."""
-    try:
-        from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
-    except ImportError:  # where it has no wheel; it is three times as fast, its pixels within one grey level
+    if fast is None:
         return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))
-    resized = ImageData(size, size, PixelType.U8x3)
-    whole = ImageData(len(square), len(square), PixelType.U8x3, square.tobytes())
-    Resizer().resize(whole, resized, ResizeOptions(ResizeAlg.convolution(FilterType.bilinear)))
+    resized = fast.ImageData(size, size, fast.PixelType.U8x3)
+    whole = fast.ImageData(len(square), len(square), fast.PixelType.U8x3, square.tobytes())
+    bilinear = fast.ResizeAlg.convolution(fast.FilterType.bilinear)
+    fast.Resizer().resize(whole, resized, fast.ResizeOptions(bilinear))
     return np.frombuffer(resized.get_buffer(), np.uint8).reshape(size, size, 3)
 
 

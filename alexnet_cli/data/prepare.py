@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alexnet_cli.data.layouts import SPLITS, Entry, Listing, list_pictures
-from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.data.pictures import RESIZER, load_picture
 from alexnet_cli.data.sources import open_source, read_place
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import FILE, FORMAT, Dataset, read_shard
@@ -116,17 +116,11 @@ def prepare(
             there = len(jobs) - len(left)
             progress.note(f"going on with {folder}: {there:,} of {len(jobs):,} shards are there already")
         _check_disk(folder, left, size)
-        began = time.monotonic()
-        mine = left[team.rank :: team.size]
-        others = sum(len(job.entries) for job in left) - sum(len(job.entries) for job in mine)
-        fresh = _pack(mine, workers or cores(), progress, len(listing.entries) - others)
-        (fresh_in_all,) = team.total(fresh)
-        seconds = time.monotonic() - began
+        rate = _pack(left, jobs, workers or cores(), progress, team)
         with team.leader_first():
             if team.leads:
                 _finish(path, listing, jobs, folder, size, plan, progress)
         dataset, rejected = Dataset.open(folder), _count_rejected(folder)
-    rate = fresh_in_all / seconds if fresh_in_all else 0.0
     return Prepared(dataset=dataset, rejected=rejected, images_per_second=rate)
 
 
@@ -155,7 +149,8 @@ def _check_folder(folder: Path) -> None:
 
 def _plan(listing: Listing, size: int) -> str:
     """A digest of everything the dataset's bytes follow from."""
-    digest = hashlib.sha256(repr((FORMAT, SHARD, size, listing.layout, listing.classes, listing.rejected)).encode())
+    settings = (FORMAT, SHARD, RESIZER, size, listing.layout, listing.classes, listing.rejected)
+    digest = hashlib.sha256(repr(settings).encode())
     for entry in listing.entries:
         line = f"{entry.split}\0{entry.label}\0{entry.name}\0{entry.place.stamp}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
@@ -236,17 +231,23 @@ def _check_disk(folder: Path, left: list[Job], size: int) -> None:
 # The work
 
 
-def _pack(jobs: list[Job], workers: int, progress: Progress, total: int) -> int:
-    """Do ``jobs``, each in one worker process. Returns the number of pictures decoded."""
-    done = total - sum(len(job.entries) for job in jobs)
-    fresh, began = 0, time.monotonic()
+def _pack(left: list[Job], jobs: list[Job], workers: int, progress: Progress, team: Team) -> float:
+    """Do what is ``left`` of all ``jobs``, or this process's share. Returns pictures a second, of the whole team."""
+    mine, began, fresh = left[team.rank :: team.size], time.monotonic(), 0
+    wanted = _pictures(mine)
+    done = _pictures(jobs) - _pictures(left)
     with _stoppable():
-        few = total - done <= SHARD  # sooner done than a process is started
-        for job in _here(jobs) if few or workers == 1 else _in_processes(jobs, workers):
+        few = wanted <= SHARD  # sooner done than a process is started
+        for job in _here(mine) if few or workers == 1 else _in_processes(mine, workers):
             fresh += len(job.entries)
             rate = fresh / (time.monotonic() - began)
-            progress.advance("packing", done + fresh, total, f"{rate:,.0f} images/s")
-    return fresh
+            progress.advance("packing", done + fresh, done + wanted, f"{rate:,.0f} images/s")
+    (everywhere,) = team.total(fresh)
+    return everywhere / (time.monotonic() - began) if everywhere else 0.0
+
+
+def _pictures(jobs: list[Job]) -> int:
+    return sum(len(job.entries) for job in jobs)
 
 
 def _here(jobs: list[Job]) -> Iterator[Job]:
@@ -311,9 +312,9 @@ def _pack_shard(job: Job) -> dict[str, Any]:
             caught.clear()
     images = images[: len(kept)]
     with ThreadPoolExecutor(1) as writer:  # sums and digest are made while the disk works
-        written = writer.submit(_save, _beside(job, ".npy"), images)
+        written = writer.submit(save, _beside(job, ".npy"), images)
         if job.split == "train":
-            _save(_beside(job, ".sums.npy"), Sums.of(images).flat())
+            save(_beside(job, ".sums.npy"), Sums.of(images).flat())
         digest = hashlib.sha256(images.data).hexdigest()
         written.result()
     return {
@@ -325,7 +326,7 @@ def _pack_shard(job: Job) -> dict[str, Any]:
     }
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def save(path: Path, array: np.ndarray) -> None:
     """What np.save writes, a piece at a time: each is on the disk, and out of the system's cache, before the next.
 
     A dataset is larger than memory sooner or later, and need not push everything else out of it. Where fresh memory is
@@ -346,13 +347,8 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _keep(job: Job, facts: dict[str, Any]) -> None:
-    """Sync a shard's files and give them their names; its facts last, for they make it whole.
-
-    Done by the parent, so that the workers decode on while the disk writes.
-    """
+    """Give a shard's files their names; its facts last, for they make it whole."""
     for suffix in (".npy", ".sums.npy") if job.split == "train" else (".npy",):
-        with open(_beside(job, suffix), "rb") as file:
-            os.fsync(file.fileno())
         os.replace(_beside(job, suffix), job.folder / f"{job.shard}{suffix}")
     write_json(job.folder / f"{job.shard}.json", facts)
 

@@ -242,6 +242,11 @@ def is_hidden(name: str) -> bool:
     return any((part.startswith(".") and part not in (".", "..")) or part in SYSTEM for part in name.split("/"))
 
 
+def split_path(name: str) -> tuple[str, ...]:
+    """What `PurePosixPath.parts` gives for a relative name, in a third of the time: there are a million names."""
+    return tuple(part for part in name.split("/") if part not in ("", "."))
+
+
 def leads_outside(name: str) -> bool:
     """Whether a member's name is absolute or climbs out of its archive."""
     return name.startswith(("/", "\\")) or ".." in name.split("/")

@@ -95,7 +95,7 @@ def classified(network: Network, test: Split, words: list[str]) -> list[Said]:
 
 def nearest(network: Network, test: Split, train: Split, words: list[str], progress: Progress = SILENT) -> list[Found]:
     """QUERIES images spread over ``test``, other ones than are classified, and the NEAREST of ``train`` to each."""
-    positions = spread(len(test), QUERIES, shift=len(test) // (2 * SHOWN))
+    positions = spread(len(test), QUERIES, shift=len(test) // (4 * SHOWN))
     queries = network.features(test.read(positions)).astype(np.float64)  # (Q, D)
     distances = np.empty((len(positions), len(train)))
     for start in range(0, len(train), BATCH):

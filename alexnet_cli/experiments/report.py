@@ -12,6 +12,7 @@ import alexnet_cli
 from alexnet_cli import recipe as recipes
 from alexnet_cli.files import write_json, written_whole
 from alexnet_cli.recipe import Recipe
+from alexnet_cli.runtime import model_name
 
 if TYPE_CHECKING:
     from alexnet_cli.model import Model
@@ -62,7 +63,7 @@ def told(model: "Model", path: Path) -> str:
     epochs = model.provenance.get("epochs")
     trained = f", {epochs} epochs" if epochs else ""
     return (
-        f"Model {path.name} ({model.fingerprint}): recipe {model.recipe.name}, {parameters:,} parameters, "
+        f"Model {model_name(path)} ({model.fingerprint}): recipe {model.recipe.name}, {parameters:,} parameters, "
         f"{len(model.classes):,} classes{trained}."
     )
 

@@ -33,39 +33,9 @@ class Asked:
     options: Options
     command: str
 
-    def check(self, name: str) -> None:
-        """Raises AlexNetError for what was asked of experiment ``name`` that it has no use for."""
-        plain = {"seeds": 3, "width": 1.0, "base": "paper", "epochs": None}
-        asked = {key for key in OPTIONS if getattr(self, key) != plain.get(key, [])}
-        if useless := sorted(OPTIONS[key] for key in asked - USES[name]):
-            raise AlexNetError(f"{name} has no use for {', '.join(useless)}: leave it out")
-
     @property
     def device(self) -> str:
         return self.options.devices[0]
-
-
-# field of Asked -> what the command calls it
-OPTIONS = {
-    "models": "--model",
-    "pretrained": "--pretrained",
-    "recipes": "--recipe",
-    "base": "--base",
-    "width": "--width",
-    "settings": "--set",
-    "epochs": "--epochs",
-    "seeds": "--seeds",
-}
-USES = {
-    "figure-1": {"settings", "epochs", "seeds"},
-    "figure-3": {"models"},
-    "figure-4": {"models"},
-    "table-1": {"models"},
-    "table-2": {"models", "pretrained"},
-    "ablations": {"recipes", "base", "width", "settings", "epochs", "seeds"},
-}
-
-Experiment = Callable[[Workspace, Asked, Path, Progress], Report]
 
 
 def _dataset(space: Workspace, asked: Asked) -> Dataset:
@@ -128,11 +98,28 @@ def _ablations(space: Workspace, asked: Asked, folder: Path, progress: Progress)
     )
 
 
-EXPERIMENTS: dict[str, Experiment] = {
-    "figure-1": _figure1,
-    "figure-3": _figure3,
-    "figure-4": _figure4,
-    "table-1": _table1,
-    "table-2": _table2,
-    "ablations": _ablations,
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One of the paper's."""
+
+    run: Callable[[Workspace, Asked, Path, Progress], Report]
+    uses: set[str]  # of the command's options
+    of_one_model: bool = False
+
+    def check(self, name: str, given: set[str], asked: Asked) -> None:
+        """Raises AlexNetError if an option was ``given`` that it has no use for, or several models where one is."""
+        if useless := sorted(given - self.uses):
+            raise AlexNetError(f"{name} has no use for {', '.join(useless)}: leave it out")
+        if self.of_one_model and len(asked.models) > 1:
+            raise AlexNetError(f"{name} is of one model: name one with --model")
+
+
+TRAINS = {"--data", "--set", "--epochs", "--seeds", "--device", "--precision"}
+EXPERIMENTS = {
+    "figure-1": Experiment(run=_figure1, uses=TRAINS),
+    "figure-3": Experiment(run=_figure3, uses={"--model"}, of_one_model=True),
+    "figure-4": Experiment(run=_figure4, uses={"--data", "--model", "--device"}, of_one_model=True),
+    "table-1": Experiment(run=_table1, uses={"--data", "--model", "--device"}, of_one_model=True),
+    "table-2": Experiment(run=_table2, uses={"--data", "--model", "--pretrained", "--device"}),
+    "ablations": Experiment(run=_ablations, uses=TRAINS | {"--recipe", "--base", "--width"}),
 }

@@ -9,14 +9,15 @@ import torch
 
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.evaluate import TABLE1, TABLE2, Network, Published, evaluate
+from alexnet_cli.evaluate import Network, evaluate
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.files import read_json, write_json
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.published import TABLE1, TABLE2, Published, are_of_table2
+from alexnet_cli.runtime import model_name
 
 MEASURED = "measured.json"
-ILSVRC, ILSVRC_VAL = "ilsvrc-2012", 50_000  # the layout, and how many validation images there are
 COLUMNS = ["model", "views", "top-1 error, %", "top-5 error, %", "top-5 error of the test images, %"]
 
 
@@ -90,15 +91,15 @@ def _table(
         found = facts.get(row.name)
         rows.append([f"{row.name} (measured here)", str(row.views), *_cells(found, "top1"), *_cells(found, "top5"), ""])
     # Only these are the paper's images; of ILSVRC-2010, table 1's, prep knows no layout.
-    same = name == "table-2" and dataset.source.get("layout") == ILSVRC and dataset.counts[split] == ILSVRC_VAL
+    same = name == "table-2" and are_of_table2(dataset, split)
     other = "" if same else " These are other images than the published rows': the numbers cannot be compared."
-    used = [f"{path.name} ({model.recipe.name}, {model.fingerprint})" for path, model in loaded.items()]
+    used = [f"{model_name(path)} ({model.recipe.name}, {model.fingerprint})" for path, model in loaded.items()]
     note = (
         f"Measured on the {dataset.counts[split]:,} {split} images of dataset {dataset.name}, with 95 % intervals; "
         f"rows whose models were not given are empty.{other} Models: {'; '.join(used) or 'none'}."
     )
     report = Report(name=name, title=title, columns=COLUMNS, rows=rows, note=note, command=command, facts=facts)
-    report.write(folder, {path.name: model.recipe for path, model in loaded.items()})
+    report.write(folder, {f"{model_name(path)}-{model.fingerprint}": model.recipe for path, model in loaded.items()})
     return report
 
 
@@ -112,7 +113,7 @@ def _measurer(
     def measure(row: Wanted, models: Sequence[Model]) -> dict[str, Any]:
         key = " ".join([dataset.fingerprint, split, str(row.views), *sorted(model.fingerprint for model in models)])
         if key not in done:
-            progress.note(f"measuring {row.name}: {', '.join(path.name for path in row.models)}")
+            progress.note(f"measuring {row.name}: {', '.join(map(model_name, row.models))}")
             networks = [Network.of(model, torch.device(device)) for model in models]
             found = evaluate(networks, dataset, split, views=row.views, progress=progress)
             done[key] = asdict(found) | {"top1_ci95": list(found.top1_ci95), "top5_ci95": list(found.top5_ci95)}

@@ -21,13 +21,13 @@ from alexnet_cli.files import write_json, written_whole
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.codes import Vectors, chosen, make
 from alexnet_cli.retrieval.index import CODES, FILE, FORMAT, TABLE, VECTORS, Index, of_generation
-from alexnet_cli.retrieval.parts import Part, clear, parts_of
+from alexnet_cli.retrieval.parts import PICTURES, Part, clear, parts_of
 from alexnet_cli.retrieval.pictures import Picture, Pictures
 from alexnet_cli.runtime import Runtime, model_name
 from alexnet_cli.team import ALONE, Team
 
 MEASURED = 20  # queries that recall and time are measured with
-CHUNK = 1024  # vectors copied or compared at a time
+CHUNK = 1024  # vectors copied at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +68,13 @@ def build(
     """Bring the index in ``folder`` up to date with ``pictures``: embed what is new or changed, drop what is gone.
 
     ``model``: the folder or ONNX file of ``runtime``; ``kind``: one of `codes.KINDS`, by size if None. Until
-    the new index is whole the old one stays as it was. Stopped by KeyboardInterrupt, what is embedded by then becomes
-    the index, marked as unfinished, and Interrupted is raised. The processes of a ``team`` share the embedding, and the
-    first writes the index; what the others return says of refused pictures and speed nothing. Raises WrongModel or
+    the new index is whole the old one stays as it was. Stopped by KeyboardInterrupt while it embeds, what is embedded
+    by then becomes the index, marked as unfinished, and Interrupted is raised. The processes of a ``team`` share the
+    embedding, and the first writes the index; what the others return has only the speed. Raises WrongModel or
     BadArtefact if another model or source is behind the index that is there; BadSource if no picture can be embedded;
     AlexNetError for an unknown ``kind``, a full disk, or if another process updates it.
     """
-    chosen(kind, 0, 0)
+    chosen(kind, 0, 0)  # an unknown kind is refused before the work
     with contextlib.ExitStack() as stack:
         if team.leads:
             stack.enter_context(_alone(folder))
@@ -82,6 +82,8 @@ def build(
         old = _old(folder, pictures, runtime)
         if old is not None:
             stack.callback(old.close)
+        if team.leads:
+            _sweep(folder, keep=None if old is None else old.facts["generation"])
         plan = _plan(old, pictures.all())
         if kind is None and old is not None and old.facts["kind"] != "flat":
             kind = old.facts["kind"]  # it was named, or the index has outgrown a flat one
@@ -180,7 +182,7 @@ def _embed(plan: _Plan, work: _Work) -> tuple[list[Part], bool, float]:
             parts[parts.index(part)] = done
             return [part for part in parts if part.is_done], True, fresh / (time.monotonic() - began)
         if stopped:
-            raise Interrupted("stopped; what is embedded by now is kept: the same command goes on")
+            raise Interrupted(f"stopped; every {PICTURES:,} pictures embedded are kept: the same command goes on")
     (everywhere,) = work.team.total(fresh)
     return parts, False, everywhere / (time.monotonic() - began)
 
@@ -265,9 +267,8 @@ class Flat:
         self.count += len(vectors)
 
     def finish(self) -> None:
-        """Make it whole; an `add` that was cut short leaves nothing in it."""
+        """Make it whole."""
         values = self.count * self.dimension
-        self.file.truncate(len(self.header) + 4 * values)
         for place, number in ((8, self.count), (len(self.header) - 8, values)):
             self.file.seek(place)
             self.file.write(struct.pack("<q", number))
@@ -310,9 +311,8 @@ class _Rows:
         self.refused.append((picture.name, reason))
 
     def finish(self) -> None:
-        """Make both files whole; an `add` that was cut short leaves nothing in them."""
+        """Make both files whole."""
         self.flat.finish()
-        self.table.execute("DELETE FROM images WHERE row >= ?", (self.count,))
         self.table.commit()
 
     def close(self) -> None:
@@ -342,11 +342,6 @@ def _old(folder: Path, pictures: Pictures, runtime: Runtime) -> Index | None:
         if old.source != pictures.source.resolve():
             raise BadArtefact(
                 f"{folder} is an index of {old.source}, not of {pictures.source}: choose another name with --out"
-            )
-        if old.facts["precision"] != runtime.precision:
-            raise BadArtefact(
-                f"{folder} was built with an {old.facts['precision']} file of its model, not {runtime.precision}: "
-                "choose another name with --out"
             )
     except Exception:
         old.close()
@@ -391,15 +386,22 @@ def _squares(queries: np.ndarray, part: np.ndarray) -> np.ndarray:
 
 
 def _settle(folder: Path, files: dict[str, Path]) -> None:
-    """The new generation takes the plain names; its parts and what updates that were cut short left behind go."""
+    """The new generation takes the plain names, and its parts go."""
     clear(folder)
     if CODES not in files:
         (folder / CODES).unlink(missing_ok=True)  # of an index that was of another kind
     for name, file in files.items():
         os.replace(file, folder / name)
+    _sweep(folder, keep=None)
+
+
+def _sweep(folder: Path, keep: str | None) -> None:
+    """Remove what updates that were cut short left behind: files of every generation but the one to ``keep``."""
+    for name in (VECTORS, TABLE, CODES):
         stem, suffix = os.path.splitext(name)
         for stale in [*folder.glob(f"{stem}.*{suffix}"), *folder.glob(f".{stem}.*.part*")]:
-            stale.unlink()
+            if keep is None or stale != of_generation(folder, name, keep):
+                stale.unlink()
 
 
 @contextlib.contextmanager

@@ -90,11 +90,16 @@ class Index:
         return Path(self.facts["source"])
 
     def check_model(self, runtime: Runtime) -> None:
-        """Raises WrongModel if ``runtime`` is not the model the index was built with."""
+        """Raises WrongModel if ``runtime`` is not the model the index was built with, or not of its precision."""
         if runtime.fingerprint != self.facts["model_fingerprint"]:
             raise WrongModel(
                 f"{self.path} was built with model {self.facts['model']} ({self.facts['model_fingerprint']}), not with "
                 f"{runtime.fingerprint}: take that one with --model, or build another index with --out"
+            )
+        if runtime.precision != self.facts["precision"]:
+            raise WrongModel(
+                f"{self.path} was built with an {self.facts['precision']} file of its model, not {runtime.precision}: "
+                "take such a file with --model, or build another index with --out"
             )
 
     def neighbours(self, queries: np.ndarray, k: int) -> list[list[Neighbour]]:

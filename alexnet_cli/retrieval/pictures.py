@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from alexnet_cli.ahead import read_ahead
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import Source, is_picture, open_source
+from alexnet_cli.data.sources import Source, is_picture, open_source, split_path
 from alexnet_cli.data.store import FILE as DATASET_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
@@ -61,7 +62,7 @@ class Files:
 
     def __init__(self, path: Path, files: Source) -> None:
         self.files, self.source, self.are_files = files, path, path.is_dir()
-        self._pool = ThreadPoolExecutor(cores())  # Pillow decodes without Python's lock
+        self._pool = ThreadPoolExecutor(cores())  # decoding takes no lock of Python's
 
     def all(self) -> list[Picture]:
         names = sorted({name for name in self.files.names() if is_picture(name)})
@@ -71,25 +72,16 @@ class Files:
             if any("\ud800" <= letter <= "\udfff" for letter in name):
                 raise BadSource(f"the name {name!a} in {self.source} is not UTF-8: rename it")
         return [
-            Picture(name=name, label=label, stamp=self._stamp(name))
+            Picture(name=name, label=label, stamp=self.files.stamp(name))
             for name, label in zip(names, labels(names), strict=True)
         ]
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
-        # Archives are read by one thread, decoded by all.
-        return list(self._pool.map(lambda content: _decode(content, size), map(self._read, names)))
+        return list(self._pool.map(lambda name: self._load(name, size), names))
 
-    def _stamp(self, name: str) -> str:
+    def _load(self, name: str, size: int) -> Loaded:
         try:
-            return self.files.stamp(name)
-        except OSError:
-            return ""  # a link to nowhere, or just removed: loading it will say why
-
-    def _read(self, name: str) -> bytes | str:
-        try:
-            return self.files.read(name)
-        except OSError as error:
-            return error.strerror or str(error)
+            return load_picture(self.files.read(name), size)
         except KeyError:
             return "not in the archive any more"
         except BadPicture as error:
@@ -128,7 +120,7 @@ def labels(names: Sequence[str]) -> list[str | None]:
 
     A folder that wraps every class folder is no label, nor are `train` and `val`.
     """
-    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    folders = [split_path(name)[:-1] for name in names]
     while all(len(part) > 1 for part in folders) and (
         len({part[0] for part in folders}) == 1 or {part[0] for part in folders} <= {"train", "val"}
     ):
@@ -136,27 +128,13 @@ def labels(names: Sequence[str]) -> list[str | None]:
     return [part[0] if part else None for part in folders]
 
 
-def _decode(content: bytes | str, size: int) -> Loaded:
-    if isinstance(content, str):
-        return content
-    try:
-        return load_picture(content, size)
-    except BadPicture as error:
-        return str(error)
-
-
 def batches(
     pictures: Pictures, wanted: Sequence[Picture], count: int, size: int
 ) -> Iterator[tuple[Sequence[Picture], list[Loaded]]]:
     """``wanted``, ``count`` at a time, loaded; one batch is read while the one before is in use."""
     parts = [wanted[start : start + count] for start in range(0, len(wanted), count)]
-    with ThreadPoolExecutor(1) as reader:
 
-        def read(part: Sequence[Picture]) -> list[Loaded]:
-            return pictures.load([picture.name for picture in part], size)
+    def read(part: Sequence[Picture]) -> list[Loaded]:
+        return pictures.load([picture.name for picture in part], size)
 
-        ahead = [reader.submit(read, part) for part in parts[:1]]
-        for i, part in enumerate(parts, 1):
-            ready = ahead.pop()
-            ahead += [reader.submit(read, following) for following in parts[i : i + 1]]
-            yield part, ready.result()
+    yield from zip(parts, read_ahead(read, parts), strict=True)
