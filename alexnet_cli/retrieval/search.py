@@ -39,11 +39,13 @@ def search(index: Index, runtime: Runtime, queries: list[Path], k: int) -> list[
 def model_of(index: Index, space: Workspace) -> Path:
     """The folder or ONNX file of the model ``index`` was built with, wherever it is now. Raises WrongModel."""
     named, built_with = str(index.facts["model"]), Path(index.facts["model_path"])
-    if built_with.is_file():
-        return built_with  # an ONNX file, perhaps of another precision than the model's own
+    if built_with.is_file() and built_with.name != "model.onnx":
+        return built_with  # an ONNX file of its own, perhaps of another precision than the model's
     for path in (space.home("model") / named, built_with, *space.all("model")):
         if (path / "model.safetensors").is_file() and model_fingerprint(path) == index.facts["model_fingerprint"]:
             return path
+    if built_with.is_file():
+        return built_with
     raise WrongModel(
         f"model {named} that {index.path} was built with is not in {space.home('model')} as it was: "
         "build the index again under another name with --out, or name the model with --model"
