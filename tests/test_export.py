@@ -13,7 +13,7 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.cli import main
 from alexnet_cli.data.augment import Eye
 from alexnet_cli.evaluate import centre_view, ten_views
-from alexnet_cli.export import Difference, export_model
+from alexnet_cli.export import Difference, export_model, pictures_to_check
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize
 from alexnet_cli.runtime import Runtime
@@ -114,6 +114,12 @@ def test_int8_wants_the_training_pictures(folder, packed, tmp_path, capsys):
     (tmp_path / "space" / "data" / "colours").symlink_to(packed.path)
     assert main(["export", str(folder), "--precision", "int8", "--json", *space]) == 0
     assert json.loads(capsys.readouterr().out)["precision"] == "int8"
+
+
+def test_a_damaged_dataset_is_passed_over(folder, packed, tmp_path):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "dataset.json").write_text("{")
+    assert pictures_to_check([tmp_path / "damaged", packed.path], folder) is not None
 
 
 def test_a_graph_that_differs_is_an_error_and_no_file(folder, pictures, monkeypatch):

@@ -126,6 +126,17 @@ def test_the_index_finds_its_model(space: Path, capsys: pytest.CaptureFixture[st
     )
 
 
+def test_an_index_of_a_file_of_another_precision_is_searched_with_that_file(
+    space: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_onnx(space / "models/pets/small.onnx", precision="int8")
+    answer("index", "photos", "--model", "models/pets/small.onnx", "--out", "small", capsys=capsys)
+    assert answer("search", "photos/dog/2.png", "--index", "small", capsys=capsys)["model"] == "small"
+    assert error_of("search", "photos/dog/2.png", "--index", "small", "--model", "pets", capsys=capsys).startswith(
+        "indexes/small was built with an int8 file of its model, not fp32: take such a file with --model"
+    )
+
+
 def test_queries_that_are_no_pictures(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("text.jpg").write_text("hello")
     for command in ("search", "predict"):
