@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexnet_cli.console import Console, fail, show, show_json, show_table
-from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted
+from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted, first_line
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace
 
@@ -515,6 +515,7 @@ def import_weights(
     """
     from alexnet_cli.data.store import Dataset
     from alexnet_cli.importing import import_model, read_classes
+    from alexnet_cli.nets.alexnet import parameter_count
 
     console, space = Console(), Workspace(workspace)
     folder = space.home("model") / (out or Path(source).stem)
@@ -527,7 +528,7 @@ def import_weights(
     console.note(f"importing {source} into {folder}")
     model = import_model(source, recipe=recipe, classes=named, mean=mean)
     model.save(folder)
-    parameters = sum(parameter.numel() for parameter in model.net.parameters())
+    parameters = parameter_count(model.net)
     if as_json:
         facts = {"model": folder.name, "path": str(folder), "recipe": model.recipe.name, "parameters": parameters}
         show_json(facts | {"classes": len(model.classes), "fingerprint": model.fingerprint})
@@ -651,5 +652,4 @@ def _one_line(error: Exception) -> str:
         return f"the disk is full ({error.filename or 'while writing'}): free some space and run the command again"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    first = (str(error).splitlines() or [""])[0]
-    return f"unexpected {type(error).__name__}: {first} (run again with --debug for the traceback)"
+    return f"unexpected {type(error).__name__}: {first_line(error)} (run again with --debug for the traceback)"

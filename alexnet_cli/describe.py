@@ -35,13 +35,14 @@ def _dataset(path: Path) -> dict[str, Any]:
 
 def _model(path: Path) -> dict[str, Any]:
     from alexnet_cli.model import Model
+    from alexnet_cli.nets.alexnet import parameter_count
 
     model = Model.load(path)
     return {
         "recipe": model.recipe.name,
         "says": model.recipe.says,
         "classes": model.classes,
-        "parameters": sum(parameter.numel() for parameter in model.net.parameters()),
+        "parameters": parameter_count(model.net),
         "fingerprint": model.fingerprint,
         **model.provenance,
     }

@@ -31,3 +31,8 @@ class Diverged(AlexNetError):
 
 class Interrupted(AlexNetError):
     """Ctrl-C or SIGTERM, after saving; the command line exits 130."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, in one line: its kind if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -46,7 +46,9 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
 
 
 def check_format(found: object, known: int, path: Path) -> None:
-    """Refuse an artefact of a newer format version than ``known``. Raises BadArtefact."""
+    """Refuse an artefact of a newer format version than ``known``; a number or its digits. Raises BadArtefact."""
+    if isinstance(found, str) and found.isdigit():
+        found = int(found)
     if not isinstance(found, int):
         raise BadArtefact(f"{path} is damaged: it names no format version")
     if found > known:

@@ -13,7 +13,7 @@ import torch
 
 import alexnet_cli
 from alexnet_cli import recipe as recipes
-from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import extent_after
 from alexnet_cli.nets.pretrained import Weights, fitted, network
@@ -170,9 +170,9 @@ def _torch_file(path: Path, recipe: str | None) -> Foreign:
             warnings.simplefilter("ignore")  # of torch, about pickles that it then refuses
             state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
-        raise BadArtefact(f"{path} is damaged ({_first_line(error)}): fetch it again") from None
+        raise BadArtefact(f"{path} is damaged ({first_line(error)}): fetch it again") from None
     except Exception as error:  # a zip that is none, a pickle that is more than tensors
-        raise BadArtefact(f"{path} is damaged or holds more than tensors ({_first_line(error)})") from None
+        raise BadArtefact(f"{path} is damaged or holds more than tensors ({first_line(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BadArtefact(f"{path} is no state dict: save `model.state_dict()`")
     return _torchvision(state, recipe)
@@ -315,7 +315,7 @@ def _onnx(path: Path, recipe: str | None) -> Foreign:
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf's own
-        raise BadArtefact(f"{path} is damaged or no ONNX file ({_first_line(error)}): fetch it again") from None
+        raise BadArtefact(f"{path} is damaged or no ONNX file ({first_line(error)}): fetch it again") from None
     constants = model.graph.initializer
     tensors = {one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy()) for one in constants}
     weights = {
@@ -403,7 +403,3 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadArtefact(f"cannot read {path}: {error.strerror}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.errors import BadArtefact, first_line
 from alexnet_cli.files import check_format, written_whole
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.recipe import Recipe
@@ -68,7 +68,7 @@ class Model:
         """The model in ``folder``. Raises BadArtefact if it is missing, damaged or of a newer format."""
         path = folder / FILE
         metadata, tensors = read_tensors(path, what="model")
-        check_format(_whole(metadata.get("alexnet_format")), FORMAT, path)
+        check_format(metadata.get("alexnet_format"), FORMAT, path)
         try:
             recipe, classes = recipes.loads(metadata["recipe"]), json.loads(metadata["classes"])
             mean_image = tensors.pop("mean_image").numpy()
@@ -77,7 +77,7 @@ class Model:
             net.load_state_dict(tensors, assign=True)
             provenance = json.loads(metadata.get("provenance", "{}"))
         except (KeyError, ValueError, RuntimeError) as error:
-            raise BadArtefact(f"{path} is damaged ({str(error).splitlines()[0]}): train or fetch it again") from None
+            raise BadArtefact(f"{path} is damaged ({first_line(error)}): train or fetch it again") from None
         net = net.to(memory_format=torch.channels_last).to(device).eval()
         return cls(
             net=net,
@@ -99,7 +99,3 @@ def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, Te
         raise BadArtefact(f"no {what} at {path.parent}: it has no {path.name}") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise BadArtefact(f"{path} is damaged or no {what} ({error}): make or fetch it again") from None
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None

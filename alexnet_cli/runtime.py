@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.errors import BadArtefact, first_line
 from alexnet_cli.files import check_format
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.team import cores, is_team, place_in_team
@@ -62,12 +62,11 @@ class Runtime:
         try:
             session = _session(path, options, ["CPUExecutionProvider"] if few else _providers(), progress)
         except Exception as error:  # ONNX Runtime has many, of no common kind
-            raise BadArtefact(f"{path} is damaged or no ONNX file ({_first_line(error)}): export it again") from None
+            raise BadArtefact(f"{path} is damaged or no ONNX file ({first_line(error)}): export it again") from None
         metadata = session.get_modelmeta().custom_metadata_map
         if "alexnet_format" not in metadata:
             raise BadArtefact(f"{path} was not made by `alexnet export`: export a model of ours")
-        written = metadata["alexnet_format"]
-        check_format(int(written) if written.isdigit() else None, FORMAT, path)
+        check_format(metadata["alexnet_format"], FORMAT, path)
         try:
             return cls(session)
         except (KeyError, ValueError, IndexError, TypeError) as error:
@@ -106,7 +105,7 @@ def model_fingerprint(folder: Path) -> str:
         with safe_open(folder / "model.safetensors", framework="numpy") as file:
             return str((file.metadata() or {})["fingerprint"])
     except (OSError, SafetensorError, KeyError) as error:
-        raise BadArtefact(f"{folder} is no model, or damaged ({_first_line(error)}): train it again") from None
+        raise BadArtefact(f"{folder} is no model, or damaged ({first_line(error)}): train it again") from None
 
 
 def _session(
@@ -146,7 +145,3 @@ def _has_gpu() -> bool:
         return False
     count = ctypes.c_int(0)
     return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]

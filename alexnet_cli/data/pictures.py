@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from alexnet_cli.errors import BadPicture
+from alexnet_cli.errors import BadPicture, first_line
 
 try:
     import cykooz_resizer as fast
@@ -64,8 +64,7 @@ def load_picture(source: Path | bytes, size: int = 256) -> np.ndarray:
     except IsADirectoryError:
         raise BadPicture("a folder, not a picture") from None
     except Exception as error:  # Pillow's plugins raise anything on damaged files
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise BadPicture(f"cannot be decoded ({lines[0]})") from None
+        raise BadPicture(f"cannot be decoded ({first_line(error)})") from None
 
 
 def ordinary_jpeg(content: bytes, size: int) -> np.ndarray | None:

@@ -14,7 +14,7 @@ from alexnet_cli.evaluate import Network, evaluate
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.files import read_json, write_json
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.nets.alexnet import AlexNet, parameter_count
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training.train import Options, train
@@ -141,4 +141,4 @@ def _report(
 def _parameters(recipe: Recipe, dataset: Dataset) -> int:
     with torch.device("meta"):
         net = AlexNet(recipe, len(dataset.classes))
-    return sum(parameter.numel() for parameter in net.parameters())
+    return parameter_count(net)

@@ -59,7 +59,9 @@ def table(columns: list[str], rows: list[list[str]]) -> list[str]:
 
 def told(model: "Model", path: Path) -> str:
     """Which model it was, in a sentence."""
-    parameters = sum(parameter.numel() for parameter in model.net.parameters())
+    from alexnet_cli.nets.alexnet import parameter_count
+
+    parameters = parameter_count(model.net)
     epochs = model.provenance.get("epochs")
     trained = f", {epochs} epochs" if epochs else ""
     return (

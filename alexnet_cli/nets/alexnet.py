@@ -240,7 +240,12 @@ def initialize(net: AlexNet, seed: int) -> None:
 
 def parameters_by_layer(net: AlexNet) -> dict[str, int]:
     """Weights and biases of each layer, over all columns."""
-    return {name: sum(p.numel() for part in net.parts(name) for p in part.parameters()) for name in net.recipe.layers}
+    return {name: sum(map(parameter_count, net.parts(name))) for name in net.recipe.layers}
+
+
+def parameter_count(net: nn.Module) -> int:
+    """Weights and biases."""
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def layer_of(parameter: str) -> str:

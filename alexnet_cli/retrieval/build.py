@@ -94,11 +94,11 @@ def build(
             return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
         _announce(plan, runtime.features, folder, progress)
         work = _Work(pictures=pictures, runtime=runtime, folder=folder, progress=progress, team=team)
-        parts, stopped, speed = _embed(plan, work)
+        embedded = _embed(plan, work)
         with team.leader_first():
             if team.leads:
-                return _write(old, plan, parts, stopped, speed, work, model, kind)
-        return Built(images=0, added=0, kept=0, removed=0, refused=[], images_per_second=speed)
+                return _write(old, plan, embedded, work, model, kind)
+        return Built(images=0, added=0, kept=0, removed=0, refused=[], images_per_second=embedded.images_per_second)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +161,15 @@ class _Work:
     team: Team
 
 
-def _embed(plan: _Plan, work: _Work) -> tuple[list[Part], bool, float]:
-    """Embed what is fresh, but for what an earlier run has done, each process of the team its share.
+@dataclass(frozen=True, kw_only=True)
+class _Embedded:
+    parts: list[Part]  # that are done
+    stopped: bool  # by KeyboardInterrupt
+    images_per_second: float
 
-    Returns the parts that are done, whether KeyboardInterrupt stopped it, and pictures a second.
-    """
+
+def _embed(plan: _Plan, work: _Work) -> _Embedded:
+    """Embed what is fresh, but for what an earlier run has done, each process of the team its share."""
     parts = parts_of(work.folder, plan.fresh, work.runtime)
     left = [part for part in parts if not part.is_done]
     if len(left) < len(parts):
@@ -180,49 +184,28 @@ def _embed(plan: _Plan, work: _Work) -> tuple[list[Part], bool, float]:
         fresh += len(done.pictures)
         if stopped and work.team.size == 1:
             parts[parts.index(part)] = done
-            return [part for part in parts if part.is_done], True, fresh / (time.monotonic() - began)
+            speed = fresh / (time.monotonic() - began)
+            return _Embedded(parts=[one for one in parts if one.is_done], stopped=True, images_per_second=speed)
         if stopped:
             raise Interrupted(f"stopped; every {PICTURES:,} pictures embedded are kept: the same command goes on")
     (everywhere,) = work.team.total(fresh)
-    return parts, False, everywhere / (time.monotonic() - began)
+    speed = everywhere / (time.monotonic() - began)
+    return _Embedded(parts=parts, stopped=False, images_per_second=speed)
 
 
 def _tell(progress: Progress, before: int, total: int, count: int) -> None:
     progress.advance("embedding", before + count, total)
 
 
-def _write(
-    old: Index | None,
-    plan: _Plan,
-    parts: list[Part],
-    stopped: bool,
-    speed: float,
-    work: _Work,
-    model: Path,
-    kind: str,
-) -> Built:
+def _write(old: Index | None, plan: _Plan, embedded: _Embedded, work: _Work, model: Path, kind: str) -> Built:
     """Write the next generation, and let it take the place of the old one."""
-    folder, runtime, generation = work.folder, work.runtime, secrets.token_hex(4)
+    folder, generation = work.folder, secrets.token_hex(4)
     files = {name: of_generation(folder, name, generation) for name in (VECTORS, TABLE)}
-    with (
-        written_whole(files[VECTORS]) as vectors,
-        written_whole(files[TABLE]) as table,
-        contextlib.closing(_Rows(vectors, table, runtime.features)) as rows,
-    ):
-        if old is not None:
-            _copy(old, plan.kept, rows)
-        for picture, reason in plan.refused:
-            rows.refuse(picture, reason)
-        for part in parts:
-            rows.take(part)
-        if not rows.count:
-            clear(folder)
-            raise Interrupted("stopped before the first pictures were embedded") if stopped else _nothing(rows)
-        rows.finish()
+    rows = _write_rows(old, plan, embedded, work, files)
     left = plan.everything - rows.count - len(rows.refused)
-    facts = _facts(work.pictures, runtime, model) | {"kind": kind, "unfinished": left, "generation": generation}
-    facts |= {"count": rows.count, "dimension": runtime.features}
-    whole = Vectors.of(files[VECTORS], rows.count, runtime.features)
+    facts = _facts(work.pictures, work.runtime, model) | {"kind": kind, "unfinished": left, "generation": generation}
+    facts |= {"count": rows.count, "dimension": work.runtime.features}
+    whole = Vectors.of(files[VECTORS], rows.count, work.runtime.features)
     with contextlib.closing(whole.file):
         if kind == "flat":
             facts |= _measured(whole)
@@ -232,7 +215,7 @@ def _write(
     facts["bytes"] = {name: file.stat().st_size for name, file in files.items()}
     write_json(folder / FILE, facts)  # from here on the new generation is the index
     _settle(folder, files)
-    if stopped:
+    if embedded.stopped:
         raise Interrupted(
             f"stopped; {rows.count:,} pictures are in the index, {left:,} are left: the same command goes on"
         )
@@ -242,8 +225,28 @@ def _write(
         kept=len(plan.kept),
         removed=plan.removed,
         refused=rows.refused,
-        images_per_second=speed,
+        images_per_second=embedded.images_per_second,
     )
+
+
+def _write_rows(old: Index | None, plan: _Plan, embedded: _Embedded, work: _Work, files: dict[str, Path]) -> "_Rows":
+    """Vectors and table of what is kept, refused and embedded. Raises Interrupted or BadSource if that is nothing."""
+    with (
+        written_whole(files[VECTORS]) as vectors,
+        written_whole(files[TABLE]) as table,
+        contextlib.closing(_Rows(vectors, table, work.runtime.features)) as rows,
+    ):
+        if old is not None:
+            _copy(old, plan.kept, rows)
+        for picture, reason in plan.refused:
+            rows.refuse(picture, reason)
+        for part in embedded.parts:
+            rows.take(part)
+        if not rows.count:
+            clear(work.folder)
+            raise Interrupted("stopped before the first pictures were embedded") if embedded.stopped else _nothing(rows)
+        rows.finish()
+    return rows
 
 
 class Flat:

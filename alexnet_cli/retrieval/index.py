@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_cli.errors import BadArtefact, WrongModel
+from alexnet_cli.errors import BadArtefact, WrongModel, first_line
 from alexnet_cli.files import check_format, read_json
 from alexnet_cli.retrieval.codes import Codes, Vectors, load
 from alexnet_cli.runtime import Runtime
@@ -69,9 +69,7 @@ class Index:
             codes = None if facts["kind"] == "flat" else load(file_of(path, facts, CODES), facts)
             expected = facts["count"], facts["dimension"]
         except (KeyError, TypeError, RuntimeError, sqlite3.Error) as error:
-            raise BadArtefact(
-                f"{path} is damaged ({_first_line(error)}): remove it and build the index again"
-            ) from None
+            raise BadArtefact(f"{path} is damaged ({first_line(error)}): remove it and build the index again") from None
         if (mapped.ntotal, mapped.d) != expected or rows != mapped.ntotal:
             raise BadArtefact(
                 f"{path} is damaged: {expected[0]} pictures by {FILE}, {mapped.ntotal} vectors, {rows} in the table; "
@@ -161,7 +159,3 @@ def of_generation(folder: Path, name: str, generation: str) -> Path:
     """Where an update writes ``name`` before it takes the place of the old one."""
     stem, suffix = os.path.splitext(name)
     return folder / f"{stem}.{generation}{suffix}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]

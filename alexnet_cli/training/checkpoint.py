@@ -63,8 +63,7 @@ def read_position(folder: Path) -> Position:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        version = metadata.get("alexnet_format", "")
-        check_format(int(version) if version.isdigit() else None, FORMAT, path)
+        check_format(metadata.get("alexnet_format"), FORMAT, path)
         return Position(**json.loads(metadata["position"]))
     except FileNotFoundError:
         raise BadArtefact(f"nothing to resume in {folder}: it has no {FILE}") from None
