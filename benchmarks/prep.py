@@ -42,9 +42,8 @@ def extract(source: Path, folder: Path, wanted: int) -> None:
 
 def ours(folder: Path, count: int) -> float:
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        return per_second(
-            count, lambda: prepare(folder, Path(place) / "packed", workers=WORKERS, val_fraction=0.0)
-        )  # without the time to remove it
+        packed = Path(place) / "packed"  # removing it is not counted
+        return per_second(count, lambda: prepare(folder, packed, workers=WORKERS, val_fraction=0.0))
 
 
 def torchvision_loop(folder: Path, as_floats: bool = True) -> None:
@@ -70,7 +69,7 @@ def decode_all(folder: Path) -> None:
         list(pool.map(decode, [paths[i::WORKERS] for i in range(WORKERS)]))
 
 
-def steps(folder: Path, place: Path) -> dict[str, float]:
+def milliseconds(folder: Path, place: Path) -> dict[str, float]:
     """Milliseconds a picture that each part of the work takes of one core."""
     paths = sorted(folder.glob("*/*.jpg"))
     contents = [path.read_bytes() for path in paths[:: max(1, len(paths) // SHARD)][:SHARD]]
@@ -106,7 +105,7 @@ def main() -> None:
             "limit: decoding alone": lambda: per_second(count, lambda: decode_all(folder)),
         }
         facts = {"workers": WORKERS, "images": count, "source": given.source.name}
-        facts["milliseconds"] = steps(folder, Path(place))
+        facts["milliseconds"] = milliseconds(folder, Path(place))
         compare(given.name, jobs, ours="alexnet prep", runs=given.runs, facts=facts)
 
 

@@ -208,7 +208,7 @@ def test_a_grey_jpeg() -> None:
 
 def test_without_the_fast_resizer_pillow_resizes(monkeypatch) -> None:
     content = jpeg(300, 280)
-    monkeypatch.setattr(module, "fast", None)
+    monkeypatch.setattr(module, "resizer", None)
     assert np.array_equal(load_picture(content), by_pillow(content))
 
 

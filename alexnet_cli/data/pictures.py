@@ -10,11 +10,11 @@ from PIL import Image, UnidentifiedImageError
 from alexnet_cli.errors import BadPicture, first_line
 
 try:
-    import cykooz_resizer as fast
+    import cykooz_resizer as resizer
 except ImportError:  # where it has no wheel
-    fast = None
+    resizer = None
 
-RESIZER = "Pillow" if fast is None else "cykooz-resizer"  # their pixels differ by a grey level here and there
+RESIZER = "Pillow" if resizer is None else "cykooz-resizer"  # their pixels differ by a grey level here and there
 
 PIXEL_LIMIT = 178_956_970  # a picture of more is refused before it is decoded: it would take 512 MiB as RGB
 DRAFT = 2  # a JPEG is decoded at a half, quarter or eighth if that leaves this many times what is needed
@@ -116,12 +116,12 @@ def _central(pixels: np.ndarray) -> np.ndarray:
 
 def _resized(square: np.ndarray, size: int) -> np.ndarray:
     """Bilinear and anti-aliased: (S, S, 3) to (size, size, 3)."""
-    if fast is None:
+    if resizer is None:
         return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))
-    resized = fast.ImageData(size, size, fast.PixelType.U8x3)
-    whole = fast.ImageData(len(square), len(square), fast.PixelType.U8x3, square.tobytes())
-    bilinear = fast.ResizeAlg.convolution(fast.FilterType.bilinear)
-    fast.Resizer().resize(whole, resized, fast.ResizeOptions(bilinear))
+    resized = resizer.ImageData(size, size, resizer.PixelType.U8x3)
+    whole = resizer.ImageData(len(square), len(square), resizer.PixelType.U8x3, square.tobytes())
+    bilinear = resizer.ResizeAlg.convolution(resizer.FilterType.bilinear)
+    resizer.Resizer().resize(whole, resized, resizer.ResizeOptions(bilinear))
     return np.frombuffer(resized.get_buffer(), np.uint8).reshape(size, size, 3)
 
 

@@ -192,7 +192,7 @@ def _tar_members(file: IO[bytes], path: str, start: int) -> tuple[dict[str, Plac
     folders = []
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # it would keep them all: gigabytes for ILSVRC
+            archive.members = []  # type: ignore[attr-defined]  # it would keep all, gigabytes; stream=True is 3.13's
             offset = start + member.offset_data
             if member.isreg() and member.name.endswith(".tar"):
                 inner = archive.extractfile(member)
