@@ -310,7 +310,11 @@ def test_interrupted_is_130_and_the_same_command_goes_on(
 
     monkeypatch.setattr(module, "_pack_shard", third)
     handler = signal.getsignal(signal.SIGTERM)
-    assert main(["prep", str(source), "--workers", "1", *SIZE]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
+    try:
+        assert main(["prep", str(source), "--workers", "1", *SIZE]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err.endswith("error: stopped; finished shards are kept: the same command goes on\n")
     assert signal.getsignal(signal.SIGTERM) is handler
     monkeypatch.setattr(module, "_pack_shard", pack)
