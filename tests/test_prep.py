@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from pictures import cifar, encoded, files, pixels, write_folder, write_ilsvrc, write_tar, write_zip
 
+from alexnet_cli import cli
 from alexnet_cli.cli import main
 from alexnet_cli.data import prepare as module
 from alexnet_cli.data.pictures import load_picture
@@ -309,14 +310,13 @@ def test_interrupted_is_130_and_the_same_command_goes_on(
         return pack(job)
 
     monkeypatch.setattr(module, "_pack_shard", third)
-    handler = signal.getsignal(signal.SIGTERM)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
     try:
         assert main(["prep", str(source), "--workers", "1", *SIZE]) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err.endswith("error: stopped; finished shards are kept: the same command goes on\n")
-    assert signal.getsignal(signal.SIGTERM) is handler
+    assert signal.getsignal(signal.SIGTERM) is cli._interrupt  # as the command line had it before prep
     monkeypatch.setattr(module, "_pack_shard", pack)
     assert main(["prep", str(source), "--workers", "1", *SIZE]) == 0
     assert "going on with data/photos: 2 of 7 shards are there already" in capsys.readouterr().err
