@@ -20,10 +20,10 @@ from alexnet_cli.workspace import Workspace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from alexnet_cli.distributed import World
+    from alexnet_cli.inference.onnx_model import OnnxModel
     from alexnet_cli.retrieval.index import Index
     from alexnet_cli.retrieval.search import Answer
-    from alexnet_cli.runtime import Runtime
-    from alexnet_cli.team import Team
 
 app = typer.Typer(
     name="alexnet",
@@ -101,10 +101,10 @@ def train(
     asked = runs.Asked(
         dataset=dataset, recipe=recipe, settings=settings or [], out=out, epochs=epochs, seed=seed, start=start
     )
-    with _together(places[0]) as (team, console):
-        where = runs.Where(devices=places, team=team, precision=precision, checkpoint_minutes=checkpoint_minutes)
+    with _together(places[0]) as (world, console):
+        where = runs.Where(devices=places, world=world, precision=precision, checkpoint_minutes=checkpoint_minutes)
         result = (runs.resume if resume else runs.begin)(space, asked, where, console)
-    if not team.leads:
+    if not world.is_main:
         return
     if as_json:
         show_json(result)
@@ -133,11 +133,11 @@ def evaluate(
     space, place = Workspace(workspace), _device(device)
     paths = [space.find_classifier(named) for named in (models or (None,))]
     dataset = Dataset.open(space.find("dataset", data))
-    with _together(place) as (team, console):
+    with _together(place) as (world, console):
         console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
         classifiers = [evaluation.open_classifier(path, place) for path in paths]
-        errors = evaluation.evaluate(classifiers, dataset, split, views=int(views), progress=console, team=team)
-    if not team.leads:
+        errors = evaluation.evaluate(classifiers, dataset, split, views=int(views), progress=console, world=world)
+    if not world.is_main:
         return
     if as_json:
         show_json(evaluation.as_json(errors, paths, dataset, split, int(views)))
@@ -217,7 +217,7 @@ def prep(
 
     space = Workspace(workspace)
     folder = space.home("dataset") / dataset_name(source, dataset)
-    with _together() as (team, console):
+    with _together() as (world, console):
         made = prepare(
             source,
             folder,
@@ -226,9 +226,9 @@ def prep(
             val_fraction=val_fraction,
             on_bad=on_bad.value,
             progress=console,
-            team=team,
+            world=world,
         )
-    if not team.leads:
+    if not world.is_main:
         return
     if as_json:
         show_json(made.as_json())
@@ -251,8 +251,8 @@ def predict(
 
     Example: alexnet predict image.jpg
     """
+    from alexnet_cli.artefacts import model_name
     from alexnet_cli.retrieval.search import predictions
-    from alexnet_cli.runtime import model_name
 
     console, space = Console(), Workspace(workspace)
     path = space.find_classifier(model)
@@ -287,21 +287,21 @@ def index(
 
     Example: alexnet index photos/
     """
+    from alexnet_cli.artefacts import model_name
     from alexnet_cli.retrieval.build import build
-    from alexnet_cli.retrieval.pictures import index_name, open_pictures
-    from alexnet_cli.runtime import model_name
+    from alexnet_cli.retrieval.collection import index_name, open_collection
 
     space = Workspace(workspace)
     source, path = space.find_pictures(images), space.find_classifier(model)
     folder = space.home("index") / (out or index_name(source))
-    with _together() as (team, console):
+    with _together() as (world, console):
         console.note(f"indexing {source} into {folder} with model {path}")
-        with team.leader_first():  # who may have to export the model
+        with world.main_first():  # who may have to export the model
             runtime = _runtime(space, path, console)
-        built = build(open_pictures(source), runtime, folder, model=path, kind=kind, progress=console, team=team)
+        built = build(open_collection(source), runtime, folder, model=path, kind=kind, progress=console, world=world)
         for name, reason in built.refused:
             console.note(f"refused {name}: {reason}")
-    if not team.leads:
+    if not world.is_main:
         return
     if as_json:
         show_json(built.as_json(folder.name, model_name(path)))
@@ -328,10 +328,10 @@ def search(
 
     Example: alexnet search image.jpg
     """
+    from alexnet_cli.artefacts import model_name
     from alexnet_cli.retrieval.index import Index
     from alexnet_cli.retrieval.search import model_of
     from alexnet_cli.retrieval.search import search as find
-    from alexnet_cli.runtime import model_name
 
     console, space = Console(), Workspace(workspace)
     asked = Index.open(space.find("index", index))
@@ -356,10 +356,10 @@ def _draw(
 ) -> None:
     from alexnet_cli.figures.page import write_page
     from alexnet_cli.figures.sheet import draw_sheet, thumbnails
-    from alexnet_cli.retrieval.pictures import open_pictures
+    from alexnet_cli.retrieval.collection import open_collection
 
     try:
-        pictures = open_pictures(asked.source)
+        pictures = open_collection(asked.source)
     except AlexNetError:
         pictures = None  # moved since: the distances are still right
     rows = thumbnails(answers, pictures, asked.facts["image_size"])
@@ -380,30 +380,31 @@ def _given(context: typer.Context) -> set[str]:
 
 
 @contextlib.contextmanager
-def _together(device: str = "cpu") -> "Iterator[tuple[Team, Progress]]":
+def _together(device: str = "cpu") -> "Iterator[tuple[World, Progress]]":
     """The processes of this run, as torchrun started them, and what tells the user: of the first alone."""
-    from alexnet_cli.team import joined
+    from alexnet_cli.distributed import process_group
 
-    with joined(device) as team, contextlib.closing(Console() if team.leads else SILENT) as console:
-        yield team, console
+    with process_group(device) as world, contextlib.closing(Console() if world.is_main else SILENT) as console:
+        yield world, console
 
 
-def _runtime(space: Workspace, path: Path, console: Progress, pictures: int | None = None) -> "Runtime":
+def _runtime(space: Workspace, path: Path, console: Progress, pictures: int | None = None) -> "OnnxModel":
     """The model at ``path`` in ONNX Runtime; one that has no ONNX file yet, or an old one, is exported first."""
-    from alexnet_cli.runtime import Runtime, model_fingerprint
+    from alexnet_cli.artefacts import model_fingerprint
+    from alexnet_cli.inference.onnx_model import OnnxModel
 
     if path.suffix == ".onnx":
-        return Runtime.open(path, pictures=pictures, progress=console)
+        return OnnxModel.open(path, pictures=pictures, progress=console)
     file = path / "model.onnx"
     if file.exists():
-        runtime = Runtime.open(file, pictures=pictures, progress=console)
+        runtime = OnnxModel.open(file, pictures=pictures, progress=console)
         if runtime.fingerprint == model_fingerprint(path):
             return runtime
     from alexnet_cli.export import export_model, pictures_to_check
 
     console.note(f"exporting {path} first")
     export_model(path, pictures=pictures_to_check(space.all("dataset"), path), progress=console)
-    return Runtime.open(file, pictures=pictures, progress=console)
+    return OnnxModel.open(file, pictures=pictures, progress=console)
 
 
 @app.command()
@@ -596,9 +597,9 @@ def _devices(device: str | None, devices: str | None, gpus: int | None) -> tuple
     if sum(given is not None for given in (device, devices, gpus)) > 1:
         raise typer.BadParameter("give one of --device, --devices and --gpus")
     if gpus is not None:
-        from alexnet_cli.team import place_in_team
+        from alexnet_cli.distributed import local_rank
 
-        return tuple(_device(f"cuda:{place_in_team() * gpus + i}") for i in range(gpus))
+        return tuple(_device(f"cuda:{local_rank() * gpus + i}") for i in range(gpus))
     return tuple(_device(named) for named in devices.split(",")) if devices else (_device(device),)
 
 
@@ -606,10 +607,10 @@ def _device(named: str | None) -> str:
     """The device asked for, or the GPU if there is one. Raises AlexNetError if there is no such device."""
     import torch
 
-    from alexnet_cli.team import place_in_team
+    from alexnet_cli.distributed import local_rank
 
     if named is None:
-        return f"cuda:{place_in_team()}" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=named)
     except (RuntimeError, AssertionError):

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.console import show
 from alexnet_cli.errors import AlexNetError, Interrupted
-from alexnet_cli.files import written_whole
 
 PHOTOGRAPHS = {
     "astronaut": "astronaut.png",
@@ -127,8 +127,8 @@ def write_views(photos: dict[str, Path], folder: Path, views: dict[str, int]) ->
         photo.thumbnail((4 * SIDE, 2 * SIDE), Image.Resampling.LANCZOS)
         for split, i in missing:
             random = np.random.default_rng([i, *f"{split}/{name}".encode()])
-            with written_whole(_file(folder, split, name, i)) as beside:
-                view(photo, random).save(beside, "JPEG", quality=90)
+            with atomic_write(_file(folder, split, name, i)) as temporary:
+                view(photo, random).save(temporary, "JPEG", quality=90)
 
 
 def _file(folder: Path, split: str, name: str, i: int) -> Path:

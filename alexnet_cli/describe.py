@@ -49,15 +49,15 @@ def _model(path: Path) -> dict[str, Any]:
 
 
 def _index(path: Path) -> dict[str, Any]:
-    from alexnet_cli.files import read_json
+    from alexnet_cli.artefacts import read_json
 
     return read_json(path / "index.json", what="index")
 
 
 def _onnx(path: Path) -> dict[str, Any]:
-    from alexnet_cli.runtime import Runtime
+    from alexnet_cli.inference.onnx_model import OnnxModel
 
-    runtime = Runtime.open(path)
+    runtime = OnnxModel.open(path)
     return {
         "kind": "onnx",
         "path": str(path),

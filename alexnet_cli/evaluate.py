@@ -9,16 +9,17 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from alexnet_cli.artefacts import model_name
 from alexnet_cli.data.augment import Eye, view
 from alexnet_cli.data.store import Dataset, Split
+from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.published import TABLE2, are_of_table2
-from alexnet_cli.runtime import Runtime, model_name
-from alexnet_cli.team import ALONE, Team
 
 BATCH = 64  # pictures at a time
 
@@ -69,7 +70,7 @@ class Network:
 class OnnxFile:
     """An ONNX file in ONNX Runtime as a Classifier."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: OnnxModel) -> None:
         self.runtime, self.classes = runtime, runtime.classes
         self.image_size, self.crop = runtime.image_size, runtime.crop
 
@@ -96,18 +97,18 @@ def evaluate(
     *,
     views: int = 10,
     progress: Progress = SILENT,
-    team: Team = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Errors:
     """Errors of the averaged softmax of ``classifiers`` over ``views`` (1 or 10) views of every image of the split.
 
-    The processes of a ``team`` each take a part of the images, and all get the errors of all.
+    The processes of a ``world`` each take a part of the images, and all get the errors of all.
 
     Raises BadArtefact if a classifier's classes or picture size are not the dataset's, or the split is missing.
     """
     for classifier in classifiers:
         check_fit(classifier, dataset)
     images = dataset.split(split)
-    top1, top5 = count_errors(classifiers, images, views=views, progress=progress, team=team)
+    top1, top5 = count_errors(classifiers, images, views=views, progress=progress, world=world)
     total = len(images)
     return Errors(
         images=total,
@@ -134,11 +135,16 @@ def check_fit(classifier: Classifier, dataset: Dataset) -> None:
 
 
 def count_errors(
-    classifiers: Sequence[Classifier], split: Split, *, views: int, progress: Progress = SILENT, team: Team = ALONE
+    classifiers: Sequence[Classifier],
+    split: Split,
+    *,
+    views: int,
+    progress: Progress = SILENT,
+    world: World = SINGLE_PROCESS,
 ) -> tuple[int, int]:
     """How many images have their label not first, and not among the first five; every image counts once."""
     top1 = top5 = counted = 0
-    mine = np.arange(len(split))[team.share(len(split))]
+    mine = np.arange(len(split))[world.shard(len(split))]
     for start in range(0, len(mine), BATCH):
         positions = mine[start : start + BATCH]
         probabilities = predict(classifiers, split.read(positions), views=views)
@@ -146,7 +152,7 @@ def count_errors(
         top1, top5 = top1 + int((ranks >= 1).sum()), top5 + int((ranks >= 5).sum())
         counted += len(positions)
         progress.advance("evaluating", counted, len(mine), f"top-1 error {top1 / counted:.1%}")
-    all_top1, all_top5, all_counted = team.total(top1, top5, counted)
+    all_top1, all_top5, all_counted = world.all_reduce(top1, top5, counted)
     assert all_counted == len(split)
     return int(all_top1), int(all_top5)
 
@@ -241,5 +247,5 @@ def name_of(path: Path) -> str:
 def open_classifier(path: Path, device: str) -> Classifier:
     """A model's folder, or an ONNX file, as a Classifier. Raises BadArtefact."""
     if path.suffix == ".onnx":
-        return OnnxFile(Runtime.open(path))
+        return OnnxFile(OnnxModel.open(path))
     return Network.of(Model.load(path), torch.device(device))

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.data.augment import Eye
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.evaluate import Network, View, centre_view, ten_views
-from alexnet_cli.files import written_whole
+from alexnet_cli.inference.onnx_model import QUIET, WARNINGS, OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.nets.normalization import LocalResponseNorm
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import dumps
-from alexnet_cli.runtime import QUIET, WARNINGS, Runtime
 
 if TYPE_CHECKING:
     import onnx
@@ -145,15 +145,15 @@ def export_model(
     if pictures is None:
         progress.note("no dataset of this picture size here: the export is checked on made-up pictures")
         pictures = _made_up(model.recipe.image.size)
-    with written_whole(out) as beside:
+    with atomic_write(out) as temporary:
         proto = graph(model, precision)
         if precision == "int8":
             if calibration is None:
                 raise AlexNetError("int8 takes its ranges from training pictures: give some as calibration")
-            quantize(proto, model.net, calibration, beside)
+            quantize(proto, model.net, calibration, temporary)
         else:
-            beside.write_bytes(proto.SerializeToString())
-        probabilities, fc7 = compare(beside, Model.load(folder), pictures, TOLERANCE[precision])
+            temporary.write_bytes(proto.SerializeToString())
+        probabilities, fc7 = compare(temporary, Model.load(folder), pictures, TOLERANCE[precision])
     return Export(
         path=out,
         probabilities_difference=probabilities,
@@ -259,7 +259,7 @@ def compare(path: Path, model: Model, pictures: np.ndarray, tolerance: float) ->
     """Largest differences of probabilities and of fc7 between ONNX Runtime and the network, over two batch sizes and
     the central and a reflected corner view. Raises Difference if one is beyond ``tolerance``."""
     image = model.recipe.image
-    runtime = Runtime.open(path)
+    runtime = OnnxModel.open(path)
     network = Network.of(model, torch.device("cpu"))
     views: list[View] = [*centre_view(image.size, image.crop), ten_views(image.size, image.crop)[-2]]
     worst = [0.0, 0.0]

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet_cli import recipe as recipes
+from alexnet_cli.artefacts import atomic_write, check_format
 from alexnet_cli.errors import BadArtefact, first_line
-from alexnet_cli.files import check_format, written_whole
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.recipe import Recipe
 
@@ -58,10 +58,10 @@ class Model:
             "recipe": text,
             "provenance": json.dumps(self.provenance, ensure_ascii=False),
         }
-        with written_whole(folder / "recipe.toml") as beside:
-            beside.write_text(text, encoding="utf-8")
-        with written_whole(folder / FILE) as beside:
-            save_file(tensors, beside, metadata)
+        with atomic_write(folder / "recipe.toml") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        with atomic_write(folder / FILE) as temporary:
+            save_file(tensors, temporary, metadata)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Model":

@@ -21,11 +21,11 @@ from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.demo import photographs, write_views
 from alexnet_cli.export import export_model
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize
 from alexnet_cli.retrieval.build import build
-from alexnet_cli.retrieval.pictures import open_pictures
-from alexnet_cli.runtime import Runtime
+from alexnet_cli.retrieval.collection import open_collection
 
 LARGE, LONG_SIDE = 48, 2400  # photographs, and their longer side in pixels
 EVALUATED, INDEXED = 128, 1024
@@ -80,8 +80,8 @@ def main() -> None:
         untrained(data, model)
         enlarge(jpegs / "train", place / "large")
         index = place / "index"
-        runtime = Runtime.open(model / "model.onnx")
-        build(open_pictures(few), runtime, index, model=model)
+        runtime = OnnxModel.open(model / "model.onnx")
+        build(open_collection(few), runtime, index, model=model)
         script("prep", source, "--images", given.images, "--name", "prep-originals", *runs)
         script("prep", place / "large", "--images", given.images // 5, "--name", "prep-large", *runs)
         script("loader", data, jpegs / "train", "--images", given.images, *runs)

@@ -21,7 +21,7 @@ from step import ours, with_torchs_norm
 from torch import nn
 
 from alexnet_cli.export import export_model, pictures_to_calibrate
-from alexnet_cli.runtime import QUIET, Runtime
+from alexnet_cli.inference.onnx_model import QUIET, OnnxModel
 
 CPU, PICTURES = torch.device("cpu"), 128
 
@@ -50,7 +50,7 @@ def of_floats(session: onnxruntime.InferenceSession, batch: int) -> Callable[[],
     return lambda: again(lambda: session.run(None, {"image": images}), batch)
 
 
-def of_bytes(runtime: Runtime, batch: int) -> Callable[[], float]:
+def of_bytes(runtime: OnnxModel, batch: int) -> Callable[[], float]:
     images = np.random.default_rng(0).integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8)
     return lambda: again(lambda: runtime.session.run(["probabilities", "fc7"], {"image": images}), batch)
 
@@ -75,7 +75,7 @@ def main() -> None:
             calibration = pictures_to_calibrate([given.calibration], given.model)
             small = export_model(given.model, folder / "int8.onnx", precision="int8", calibration=calibration)
             files["alexnet export --precision int8"] = small.path
-        runtimes = {name: Runtime.open(file) for name, file in files.items()}
+        runtimes = {name: OnnxModel.open(file) for name, file in files.items()}
         classes = len(runtimes["alexnet export"].classes)
         without = ours("no-response-norm", CPU, classes)
         peers = {

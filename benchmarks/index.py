@@ -17,21 +17,21 @@ from common import RUNS, compare, per_second
 
 from alexnet_cli.export import export_model
 from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
+from alexnet_cli.inference.onnx_model import BATCH, OnnxModel
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.retrieval.build import build
-from alexnet_cli.retrieval.pictures import open_pictures
-from alexnet_cli.runtime import BATCH, Runtime
+from alexnet_cli.retrieval.collection import open_collection
 
 WORKERS = 2
 
 
-def ours(folder: Path, runtime: Runtime) -> None:
+def ours(folder: Path, runtime: OnnxModel) -> None:
     with tempfile.TemporaryDirectory() as place:
-        build(open_pictures(folder), runtime, Path(place) / "index", model=Path("model.onnx"))
+        build(open_collection(folder), runtime, Path(place) / "index", model=Path("model.onnx"))
 
 
 def decode_alone(folder: Path, size: int) -> None:
-    pictures = open_pictures(folder)
+    pictures = open_collection(folder)
     names = [picture.name for picture in pictures.all()]
     for start in range(0, len(names), BATCH):
         pictures.load(names[start : start + BATCH], size)
@@ -67,9 +67,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     given = parser.parse_args()
     keep_freed_memory()
-    count = len(open_pictures(given.folder).all())
+    count = len(open_collection(given.folder).all())
     with tempfile.TemporaryDirectory() as place:
-        runtime = Runtime.open(export_model(given.model, Path(place) / "model.onnx").path)
+        runtime = OnnxModel.open(export_model(given.model, Path(place) / "model.onnx").path)
     net = up_to_fc7()
     pictures = np.random.default_rng(0).integers(0, 256, (count, *2 * [runtime.image_size], 3), dtype=np.uint8)
     jobs = {

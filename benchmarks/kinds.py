@@ -20,8 +20,8 @@ import faiss
 import numpy as np
 from common import RESULTS
 
+from alexnet_cli.artefacts import write_json
 from alexnet_cli.experiments.report import circumstances
-from alexnet_cli.files import write_json
 from alexnet_cli.retrieval.build import Flat
 from alexnet_cli.retrieval.codes import Vectors, exact, load, make, recall
 

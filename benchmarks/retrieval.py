@@ -17,9 +17,9 @@ from PIL import Image
 from alexnet_cli.data.augment import INITIAL, seed_of, stream
 from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.export import export_model
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize
-from alexnet_cli.runtime import Runtime
 
 BATCH, K = 64, 10
 
@@ -31,7 +31,7 @@ def untrained(model: Model, seed: int) -> Model:
     return Model(net=net.eval(), recipe=model.recipe, classes=model.classes, mean_image=model.mean_image, provenance={})
 
 
-def fc7(runtime: Runtime, split: Split) -> np.ndarray:
+def fc7(runtime: OnnxModel, split: Split) -> np.ndarray:
     """(N, 4096) float32."""
     parts = [split.read(np.arange(i, min(i + BATCH, len(split)))) for i in range(0, len(split), BATCH)]
     return np.concatenate([runtime.run(part)[1] for part in parts])
@@ -69,7 +69,7 @@ def main() -> None:
             "fc7, untrained": export_model(Path(folder)).path,
         }
         for name, file in files.items():
-            runtime = Runtime.open(file)
+            runtime = OnnxModel.open(file)
             found = precision(fc7(runtime, train), train.labels, fc7(runtime, val), val.labels)
             print(f"{name}: {found:.1%}", flush=True)
     print(f"raw 32×32 pixels: {precision(pixels(train), train.labels, pixels(val), val.labels):.1%}")

@@ -24,8 +24,8 @@ from common import RESULTS
 from prep import extract
 from search import OBSERVER
 
+from alexnet_cli.artefacts import write_json
 from alexnet_cli.experiments.report import circumstances
-from alexnet_cli.files import write_json
 
 DISTINCT = 500  # files; the others are links to them
 ALONE = [sys.executable, "-m", "alexnet_cli"]
@@ -42,16 +42,16 @@ def link(distinct: Path, folder: Path, count: int) -> None:
         os.link(file, path)
 
 
-def timed(command: Sequence[str], place: Path, cores: set[int] | None = None) -> dict[str, float]:
+def timed(command: Sequence[str], place: Path, available_cores: set[int] | None = None) -> dict[str, float]:
     """Seconds and peak memory in MB of a command in the workspace ``place``; on some cores only, if they are named."""
-    threads = {} if cores is None else {"OMP_NUM_THREADS": "1"}
+    threads = {} if available_cores is None else {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", OBSERVER, *command],
         cwd=place,
         env=os.environ | threads,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
+        preexec_fn=None if available_cores is None else lambda: os.sched_setaffinity(0, available_cores),
     )
     if done.returncode:
         raise SystemExit(f"failed: {' '.join(command)}")
@@ -88,12 +88,12 @@ def by_processes(distinct: Path, count: int, place: Path) -> dict[str, dict[str,
     """Seconds of one process on one core and of two on two; search is never shared."""
     found: dict[str, dict[str, float]] = {}
     query = next(distinct.glob("*/*.jpg"))
-    for processes, start, cores in ((1, ALONE, {0}), (2, TWO, {0, 1})):
+    for processes, start, available_cores in ((1, ALONE, {0}), (2, TWO, {0, 1})):
         workspace = place / f"by-{processes}"
         link(distinct, workspace / "photos", count)
         for name, words in commands(workspace, query).items():
             shared = name in ("prep", "train", "eval", "index")
-            one = timed([*(start if shared else ALONE), *words], workspace, cores)
+            one = timed([*(start if shared else ALONE), *words], workspace, available_cores)
             if shared:
                 found.setdefault(name, {})[str(processes)] = one["seconds"]
         shutil.rmtree(workspace)

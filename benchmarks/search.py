@@ -20,9 +20,9 @@ import numpy as np
 from common import RUNS, compare
 from kinds import Source
 
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.retrieval.build import build
-from alexnet_cli.retrieval.pictures import Loaded, Picture
-from alexnet_cli.runtime import Runtime
+from alexnet_cli.retrieval.collection import Loaded, Picture
 
 PEER = """
 import sys
@@ -56,7 +56,7 @@ class MadeUp:
 
     are_files = False
 
-    def __init__(self, runtime: Runtime, source: Source, count: int) -> None:
+    def __init__(self, runtime: OnnxModel, source: Source, count: int) -> None:
         self.runtime, self.vectors, self.count, self.source = runtime, source, count, Path("made-up")
         self.features, self.fingerprint, self.precision = runtime.features, runtime.fingerprint, runtime.precision
         self.image_size = 1
@@ -88,7 +88,7 @@ def made_up_index(place: Path, model: Path, like: Path | None, count: int) -> No
     else:
         vectors = faiss.read_index(str(like / "index.faiss"))
         real = vectors.reconstruct_n(0, vectors.ntotal)
-    stand_in = MadeUp(Runtime.open(model / "model.onnx"), Source(real, 0), count)
+    stand_in = MadeUp(OnnxModel.open(model / "model.onnx"), Source(real, 0), count)
     build(stand_in, stand_in, place / "indexes" / "made-up", model=model)
 
 

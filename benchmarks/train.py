@@ -25,12 +25,12 @@ import torch
 from torch.nn import functional as F
 
 from alexnet_cli import recipe as recipes
+from alexnet_cli.artefacts import write_json
 from alexnet_cli.data.augment import Draws, Eye, view
+from alexnet_cli.distributed import World, is_distributed, local_rank, process_group
 from alexnet_cli.experiments.report import circumstances
-from alexnet_cli.files import write_json
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.nets import alexnet
-from alexnet_cli.team import Team, is_team, joined, place_in_team
 from alexnet_cli.training.sgd import SGD
 from alexnet_cli.training.train import autocast
 
@@ -40,19 +40,19 @@ WARM, CLASSES, PROCESSES = 2, 1000, 2
 class Trainee:
     """A network and one batch of pictures for it."""
 
-    def __init__(self, given: argparse.Namespace, devices: list[str], team: Team) -> None:
+    def __init__(self, given: argparse.Namespace, devices: list[str], world: World) -> None:
         self.recipe = recipes.scaled(recipes.load(given.recipe), given.width)
         places = [torch.device(name) for name in devices]
         self.device, self.precision = places[0], given.precision
         self.net = alexnet.AlexNet(self.recipe, CLASSES)
         alexnet.initialize(self.net, 0)
         self.net = self.net.to(memory_format=torch.channels_last).place(places).train()
-        self.learner = team.learner(self.net)
+        self.wrapped = world.wrap(self.net)
         self.sgd = SGD(dict(self.net.named_parameters()), momentum=0.9, weight_decay=0.0005)
-        image, part = self.recipe.image, team.share(given.batch)
+        image, part = self.recipe.image, world.shard(given.batch)
         self.rows = (part.start, given.batch)
         self.batch = part.stop - part.start
-        random = np.random.default_rng(team.rank)
+        random = np.random.default_rng(world.rank)
         pictures = random.integers(0, 256, (self.batch, image.size, image.size, 3), dtype=np.uint8)
         self.pictures = torch.from_numpy(pictures).to(self.device)
         self.labels = torch.from_numpy(random.integers(CLASSES, size=self.batch)).to(self.device)
@@ -63,7 +63,7 @@ class Trainee:
         places = view(self.recipe.image.crop, self.draws.top, self.draws.left, self.draws.reflected)
         images = self.eye.see(self.pictures, *places, self.draws.colour)
         with autocast(self.device, self.precision):
-            logits, _ = self.learner(images, i, self.rows)
+            logits, _ = self.wrapped(images, i, self.rows)
         F.cross_entropy(logits.float(), self.labels).backward()
         self.sgd.step(0.001)
 
@@ -89,7 +89,7 @@ def seconds(step: Callable[[int], None], steps: int, device: torch.device) -> fl
 
 def alone(given: argparse.Namespace, devices: list[str]) -> dict[str, float]:
     """Images a second of one process, and the share of a step in which the columns' activations come together."""
-    trainee, spent = Trainee(given, devices, Team()), [0.0]
+    trainee, spent = Trainee(given, devices, World()), [0.0]
     plain = seconds(trainee.step, given.steps, trainee.device)
     gather = alexnet.gather
 
@@ -109,14 +109,14 @@ def alone(given: argparse.Namespace, devices: list[str]) -> dict[str, float]:
 
 def in_team(given: argparse.Namespace) -> None:
     """What each of the processes does; the first prints what it found."""
-    own = f"cuda:{place_in_team()}" if torch.cuda.is_available() else "cpu"
-    with joined(own) as team:
-        trainee = Trainee(given, [own], team)
+    own = f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
+    with process_group(own) as world:
+        trainee = Trainee(given, [own], world)
         together = seconds(trainee.step, given.steps, trainee.device)
-        averaging = getattr(trainee.learner, "no_sync", contextlib.nullcontext)
+        averaging = getattr(trainee.wrapped, "no_sync", contextlib.nullcontext)
         with averaging():
             apart = seconds(trainee.step, given.steps, trainee.device)
-        if team.leads:
+        if world.is_main:
             share = max(0.0, 1 - apart / together)
             print(json.dumps({"images_per_second": given.batch / together, "communication": share}))
 
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     given = parser.parse_args()
     keep_freed_memory()
-    if is_team():
+    if is_distributed():
         in_team(given)
         return
     gpus = torch.cuda.device_count()

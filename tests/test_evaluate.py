@@ -83,7 +83,7 @@ class Fixed:
         return np.eye(3, dtype=np.float32)[images[:, 0, 0, 0] % 3]
 
 
-class Pictures:
+class Collection:
     """A split of N one-colour pictures."""
 
     def __init__(self, count: int) -> None:
@@ -98,7 +98,7 @@ class Pictures:
 
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 7])
 def test_every_image_counts_once(count):
-    top1, top5 = count_errors([Fixed()], Pictures(count), views=10)
+    top1, top5 = count_errors([Fixed()], Collection(count), views=10)
     assert top1 == sum(i % 3 != 0 for i in range(count))
     assert top5 == 0  # of three classes
 

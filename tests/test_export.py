@@ -14,9 +14,9 @@ from alexnet_cli.cli import main
 from alexnet_cli.data.augment import Eye
 from alexnet_cli.evaluate import centre_view, ten_views
 from alexnet_cli.export import Difference, export_model, pictures_to_check
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize
-from alexnet_cli.runtime import Runtime
 
 
 @pytest.fixture
@@ -98,11 +98,11 @@ def test_bytes_for_weights_and_activations_but_for_the_last_layer(folder, pictur
     assert in_bytes == expected | {f"net.columns.{i}.{layer}.linear" for i in (0, 1) for layer in ("fc6", "fc7")}
     assert {kinds[f"{name}.weight_quantized"] for name in in_bytes} == {onnx.TensorProto.INT8}
     assert kinds["net.fc8.weight"] == onnx.TensorProto.FLOAT
-    a, b = (Runtime.open(path).run(pictures) for path in (whole.path, small.path))
+    a, b = (OnnxModel.open(path).run(pictures) for path in (whole.path, small.path))
     assert not np.array_equal(a[1], b[1])
     np.testing.assert_allclose(a[0], b[0], atol=0.02)
     assert np.linalg.norm(a[1] - b[1]) < 0.1 * np.linalg.norm(a[1])
-    assert Runtime.open(small.path).fingerprint == Model.load(folder).fingerprint
+    assert OnnxModel.open(small.path).fingerprint == Model.load(folder).fingerprint
     assert capfd.readouterr() == ("", "")  # ONNX Runtime's advice is kept from users
 
 

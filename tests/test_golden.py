@@ -17,11 +17,10 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.experiments.report import processor
 from alexnet_cli.export import export_model
-from alexnet_cli.model import Model
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.retrieval.build import build
+from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.retrieval.index import Index
-from alexnet_cli.retrieval.pictures import open_pictures
-from alexnet_cli.runtime import Runtime
 from alexnet_cli.training.train import train
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -61,8 +60,8 @@ def distances(folder: Path) -> list[float]:
     """Of five pictures to the ten nearest, in an index by a network that was trained for 20 updates."""
     losses("tiny", folder)
     export_model(folder / "model")
-    runtime = Runtime.open(folder / "model" / "model.onnx")
-    build(open_pictures(folder / "pictures"), runtime, folder / "index", model=folder / "model")
+    runtime = OnnxModel.open(folder / "model" / "model.onnx")
+    build(open_collection(folder / "pictures"), runtime, folder / "index", model=folder / "model")
     images = np.random.default_rng(1).integers(0, 256, (5, 256, 256, 3), dtype=np.uint8)
     found = Index.open(folder / "index").neighbours(runtime.run(images)[1], 10)
     return [neighbour.distance for near in found for neighbour in near]

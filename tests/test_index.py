@@ -20,13 +20,13 @@ from PIL import Image
 from alexnet_cli.cli import main
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval import build as building
 from alexnet_cli.retrieval import parts as embedding
 from alexnet_cli.retrieval.build import Built, build
+from alexnet_cli.retrieval.collection import FileCollection, Loaded, labels, open_collection
 from alexnet_cli.retrieval.index import Index
-from alexnet_cli.retrieval.pictures import Files, Loaded, labels, open_pictures
-from alexnet_cli.runtime import Runtime
 
 
 def picture(path: Path, seed: int) -> Path:
@@ -56,7 +56,7 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def update(source: str = "photos", model: str = "m.onnx", name: str = "photos") -> Built:
     path = Path(model)
-    return build(open_pictures(Path(source)), Runtime.open(path), Path("indexes") / name, model=path)
+    return build(open_collection(Path(source)), OnnxModel.open(path), Path("indexes") / name, model=path)
 
 
 def counts(built: Built) -> tuple[int, int, int, int, int]:
@@ -102,7 +102,7 @@ def test_json_is_all_there_is_on_standard_output(space: Path, capsys: pytest.Cap
 
 def test_vectors_are_fc7_of_the_pictures(space: Path) -> None:
     update()
-    pictures, runtime = open_pictures(Path("photos")), Runtime.open(Path("m.onnx"))
+    pictures, runtime = open_collection(Path("photos")), OnnxModel.open(Path("m.onnx"))
     for name, (label, vector) in content().items():
         _, fc7 = runtime.run(np.stack(pictures.load([name], SIZE)))
         np.testing.assert_allclose(np.frombuffer(vector, np.float32), fc7[0], rtol=1e-4, atol=1e-5)
@@ -143,12 +143,12 @@ def test_an_update_embeds_what_is_new_or_changed_and_drops_what_is_gone(space: P
         )
 
 
-class Asked(Files):
+class Asked(FileCollection):
     """A folder that remembers what was loaded from it."""
 
     def __init__(self, path: Path) -> None:
-        files = open_pictures(path)
-        assert isinstance(files, Files)
+        files = open_collection(path)
+        assert isinstance(files, FileCollection)
         super().__init__(path, files.files)
         self.loaded: list[str] = []
 
@@ -161,11 +161,11 @@ def test_an_update_loads_nothing_twice(space: Path) -> None:
     (space / "photos/cat/bad.jpg").write_text("no picture")
     update()
     asked = Asked(Path("photos"))
-    built = build(asked, Runtime.open(Path("m.onnx")), Path("indexes/photos"), model=Path("m.onnx"))
+    built = build(asked, OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), model=Path("m.onnx"))
     assert (counts(built), asked.loaded) == ((12, 0, 12, 0, 1), [])
     picture(space / "photos/cat/bad.jpg", 5)
     asked = Asked(Path("photos"))
-    built = build(asked, Runtime.open(Path("m.onnx")), Path("indexes/photos"), model=Path("m.onnx"))
+    built = build(asked, OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), model=Path("m.onnx"))
     assert (counts(built), asked.loaded) == ((13, 1, 12, 0, 0), ["cat/bad.jpg"])
 
 
@@ -207,7 +207,7 @@ def test_a_dataset_gives_its_training_pictures(space: Path, capsys: pytest.Captu
     assert main(["index", "--model", "m.onnx"]) == 0
     assert "indexing data/pets into indexes/pets with model m.onnx" in capsys.readouterr().err
     split = made.dataset.split("train")
-    runtime = Runtime.open(Path("m.onnx"))
+    runtime = OnnxModel.open(Path("m.onnx"))
     _, fc7 = runtime.run(split.read(np.arange(len(split))))
     found = content("pets")
     assert len(found) == len(split)
@@ -311,8 +311,8 @@ CRASH = """
 import os, sys
 from pathlib import Path
 from alexnet_cli.retrieval import build as b
-from alexnet_cli.retrieval.pictures import open_pictures
-from alexnet_cli.runtime import Runtime
+from alexnet_cli.retrieval.collection import open_pictures
+from alexnet_cli.inference.onnx_model import Runtime
 step, calls = sys.argv[1], 0
 def crash(*_):
     global calls
@@ -370,11 +370,11 @@ class CtrlC(Progress):
 
 def test_interrupted_it_keeps_what_is_embedded(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "BATCH", 5)
-    runtime, folder, model = Runtime.open(Path("m.onnx")), Path("indexes/photos"), Path("m.onnx")
+    runtime, folder, model = OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), Path("m.onnx")
     with pytest.raises(
         Interrupted, match=r"^stopped; 5 pictures are in the index, 7 are left: the same command goes on$"
     ):
-        build(open_pictures(Path("photos")), runtime, folder, model=model, progress=CtrlC())
+        build(open_collection(Path("photos")), runtime, folder, model=model, progress=CtrlC())
     index = Index.open(folder)
     assert (len(index), index.facts["unfinished"]) == (5, 7)
     index.close()

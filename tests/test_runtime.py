@@ -10,7 +10,7 @@ import pytest
 from onnx_files import CLASSES, CROP, FEATURES, SIZE, write_onnx
 
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.runtime import BATCH, Runtime
+from alexnet_cli.inference.onnx_model import BATCH, OnnxModel
 
 
 def pictures(count: int) -> np.ndarray:
@@ -27,7 +27,7 @@ def by_hand(path: Path, images: np.ndarray, rows: np.ndarray, columns: np.ndarra
 
 
 def test_what_a_file_tells(tmp_path: Path) -> None:
-    runtime = Runtime.open(write_onnx(tmp_path / "m.onnx"))
+    runtime = OnnxModel.open(write_onnx(tmp_path / "m.onnx"))
     assert (runtime.classes, runtime.fingerprint, runtime.precision) == (CLASSES, "seed-0", "fp32")
     assert (runtime.image_size, runtime.crop, runtime.features) == (SIZE, CROP, FEATURES)
     assert runtime.device in ("cpu", "cuda")
@@ -36,7 +36,7 @@ def test_what_a_file_tells(tmp_path: Path) -> None:
 @pytest.mark.parametrize("few", [None, 1])
 def test_outputs_are_those_of_the_graph(tmp_path: Path, few: int | None) -> None:
     path, images, centre = write_onnx(tmp_path / "m.onnx"), pictures(3), np.arange(2, SIZE - 2)
-    probabilities, fc7 = Runtime.open(path, pictures=few).run(images)
+    probabilities, fc7 = OnnxModel.open(path, pictures=few).run(images)
     expected = by_hand(path, images, centre, centre)
     assert probabilities.dtype == fc7.dtype == np.float32
     np.testing.assert_allclose(probabilities, expected[0], rtol=1e-4)
@@ -46,13 +46,13 @@ def test_outputs_are_those_of_the_graph(tmp_path: Path, few: int | None) -> None
 def test_a_view_is_its_rows_and_columns(tmp_path: Path) -> None:
     path, images = write_onnx(tmp_path / "m.onnx"), pictures(2)
     rows, reflected = np.arange(CROP), np.arange(SIZE - 1, SIZE - 1 - CROP, -1)
-    got = Runtime.open(path).run(images, rows, reflected)
+    got = OnnxModel.open(path).run(images, rows, reflected)
     for ours, theirs in zip(got, by_hand(path, images, rows, reflected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_more_than_a_batch_is_the_same_as_one_by_one(tmp_path: Path) -> None:
-    runtime, images = Runtime.open(write_onnx(tmp_path / "m.onnx")), pictures(2 * BATCH + 1)
+    runtime, images = OnnxModel.open(write_onnx(tmp_path / "m.onnx")), pictures(2 * BATCH + 1)
     _, together = runtime.run(images)
     one_by_one = np.concatenate([runtime.run(images[i : i + 1])[1] for i in range(len(images))])
     np.testing.assert_allclose(together, one_by_one, rtol=1e-4, atol=1e-5)
@@ -61,20 +61,20 @@ def test_more_than_a_batch_is_the_same_as_one_by_one(tmp_path: Path) -> None:
 
 def test_files_that_are_none_of_ours(tmp_path: Path) -> None:
     with pytest.raises(BadArtefact, match=r"^no ONNX file at .*gone.onnx: make one with `alexnet export`$"):
-        Runtime.open(tmp_path / "gone.onnx")
+        OnnxModel.open(tmp_path / "gone.onnx")
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(BadArtefact, match=r"text.onnx is damaged or no ONNX file \(.*\): export it again$"):
-        Runtime.open(tmp_path / "text.onnx")
+        OnnxModel.open(tmp_path / "text.onnx")
     whole = write_onnx(tmp_path / "m.onnx").read_bytes()
     (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadArtefact, match=r"half.onnx is damaged or no ONNX file"):
-        Runtime.open(tmp_path / "half.onnx")
+        OnnxModel.open(tmp_path / "half.onnx")
     with pytest.raises(BadArtefact, match=r"was not made by `alexnet export`"):
-        Runtime.open(write_onnx(tmp_path / "other.onnx", without="alexnet_format"))
+        OnnxModel.open(write_onnx(tmp_path / "other.onnx", without="alexnet_format"))
     with pytest.raises(BadArtefact, match=r"has format 2, newer than this program's 1: upgrade alexnet-cli$"):
-        Runtime.open(write_onnx(tmp_path / "new.onnx", alexnet_format="2"))
+        OnnxModel.open(write_onnx(tmp_path / "new.onnx", alexnet_format="2"))
     with pytest.raises(BadArtefact, match=r"is not as `alexnet export` writes it \(KeyError\('classes'\)\)"):
-        Runtime.open(write_onnx(tmp_path / "bare.onnx", without="classes"))
+        OnnxModel.open(write_onnx(tmp_path / "bare.onnx", without="classes"))
 
 
 def run_python(code: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
@@ -83,7 +83,7 @@ def run_python(code: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
 
 def test_nothing_is_printed_and_no_torch_imported(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np; from pathlib import Path; from alexnet_cli.runtime import Runtime\n"
+        "import sys, numpy as np; from pathlib import Path; from alexnet_cli.inference.onnx_model import Runtime\n"
         f"Runtime.open(Path(sys.argv[1])).run(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8))\n"
         "assert 'torch' not in sys.modules"
     )
@@ -96,7 +96,7 @@ def test_torch_faiss_and_onnxruntime_in_one_process(tmp_path: Path, order: str) 
     """Their OpenMP libraries must not crash each other: each does real work after all are loaded."""
     code = (
         f"import sys, numpy as np, {', '.join(order.split())}\n"
-        "from pathlib import Path; from alexnet_cli.runtime import Runtime\n"
+        "from pathlib import Path; from alexnet_cli.inference.onnx_model import Runtime\n"
         "x = np.random.default_rng(0).random((200, 64), dtype=np.float32)\n"
         "t = torch.from_numpy(x) @ torch.from_numpy(x).T\n"
         f"r = Runtime.open(Path(sys.argv[1])).run(np.zeros((70, {SIZE}, {SIZE}, 3), np.uint8))[1]\n"

@@ -18,8 +18,8 @@ from alexnet_cli.cli import main
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.figures.sheet import GAP, SIDE, TEXT
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.retrieval.index import Index
-from alexnet_cli.runtime import Runtime
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_predict(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = answer("predict", *paths, capsys=capsys)
     assert told["model"] == "pets"
     images = np.stack([load_picture(Path(path), SIZE) for path in paths])
-    probabilities, _ = Runtime.open(Path("models/pets/model.onnx")).run(images)
+    probabilities, _ = OnnxModel.open(Path("models/pets/model.onnx")).run(images)
     for one, path, expected in zip(told["predictions"], paths, probabilities, strict=True):
         assert one["path"] == path
         order = np.argsort(-expected)[:5]

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_cli.ahead import read_ahead
 from alexnet_cli.data.store import Split
-from alexnet_cli.team import ALONE, Team
+from alexnet_cli.distributed import SINGLE_PROCESS, World
+from alexnet_cli.prefetch import prefetch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,16 +21,16 @@ class Batch:
 
 
 def batches(
-    split: Split, order: np.ndarray, size: int, device: torch.device, first: int = 0, team: Team = ALONE
+    split: Split, order: np.ndarray, size: int, device: torch.device, first: int = 0, world: World = SINGLE_PROCESS
 ) -> Iterator[Batch]:
     """The split in ``order`` (N,), ``size`` at a time, from batch ``first`` on; the last may be smaller.
 
-    Of each batch, the part of this process of the ``team``.
+    Of each batch, the part of this process of the ``world``.
     """
     parts = [slice(start, min(start + size, len(order))) for start in range(first * size, len(order), size)]
 
     def read(whole: slice) -> Batch:
-        part = team.share(whole.stop - whole.start)
+        part = world.shard(whole.stop - whole.start)
         rows = slice(whole.start + part.start, whole.start + part.stop)
         images, labels = torch.from_numpy(split.read(order[rows])), torch.from_numpy(split.labels[order[rows]])
         if device.type == "cuda":
@@ -38,4 +38,4 @@ def batches(
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         return Batch(images=images, labels=labels, rows=rows, whole=whole)
 
-    return read_ahead(read, parts)
+    return prefetch(read, parts)

@@ -25,16 +25,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alexnet_cli.artefacts import atomic_write, read_json, write_json
 from alexnet_cli.data.layouts import SPLITS, Entry, Listing, list_pictures
 from alexnet_cli.data.pictures import RESIZER, load_picture
 from alexnet_cli.data.sources import open_source, read_place
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import FILE, FORMAT, Dataset, read_shard
+from alexnet_cli.distributed import SINGLE_PROCESS, World, available_cores
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, BadSource, Interrupted
-from alexnet_cli.files import read_json, write_json, written_whole
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.team import ALONE, Team, cores
 
 SHARD = 256  # pictures; what a worker holds in memory, 50 MB, and what a stopped run loses at most for each
 PIECE = 4 << 20  # bytes written at a time
@@ -86,16 +86,16 @@ def prepare(
     val_fraction: float | None = None,
     on_bad: Literal["skip", "stop"] = "skip",
     progress: Progress = SILENT,
-    team: Team = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Prepared:
     """Pack the pictures of ``path`` into the dataset ``folder``; finished shards of a stopped run are kept.
 
-    The processes of a ``team``, each with its own ``workers``, share what is left. Every file's bytes follow from the
+    The processes of a ``world``, each with its own ``workers``, share what is left. Every file's bytes follow from the
     source and the settings, not from ``workers``, nor from the team, nor from stops. Raises BadSource,
     BadPicture (``on_bad="stop"``), Interrupted, or BadArtefact if something else has that name.
     """
     with contextlib.ExitStack() as stack:
-        with team.leader_first():
+        with world.main_first():
             _check_folder(folder)
             stack.callback(_leave_nothing, folder)
             source = stack.enter_context(contextlib.closing(open_source(path, scratch=folder)))
@@ -106,19 +106,19 @@ def prepare(
             if not made:
                 for note in listing.notes:
                     progress.note(note)
-                if team.leads:
+                if world.is_main:
                     _begin(folder, plan, progress)
             left = [job for job in jobs if not made and not _is_done(job)]
-        team.wait()  # all know what is left before it becomes less
+        world.barrier()  # all know what is left before it becomes less
         if made:
             return _already(folder, plan, progress)
         if len(left) < len(jobs):
             there = len(jobs) - len(left)
             progress.note(f"going on with {folder}: {there:,} of {len(jobs):,} shards are there already")
         _check_disk(folder, left, size)
-        rate = _pack(left, jobs, workers or cores(), progress, team)
-        with team.leader_first():
-            if team.leads:
+        rate = _pack(left, jobs, workers or available_cores(), progress, world)
+        with world.main_first():
+            if world.is_main:
                 _finish(path, listing, jobs, folder, size, plan, progress)
         dataset, rejected = Dataset.open(folder), _count_rejected(folder)
     return Prepared(dataset=dataset, rejected=rejected, images_per_second=rate)
@@ -231,9 +231,9 @@ def _check_disk(folder: Path, left: list[Job], size: int) -> None:
 # The work
 
 
-def _pack(left: list[Job], jobs: list[Job], workers: int, progress: Progress, team: Team) -> float:
+def _pack(left: list[Job], jobs: list[Job], workers: int, progress: Progress, world: World) -> float:
     """Do what is ``left`` of all ``jobs``, or this process's share. Returns pictures a second, of the whole team."""
-    mine, began, fresh = left[team.rank :: team.size], time.monotonic(), 0
+    mine, began, fresh = left[world.rank :: world.size], time.monotonic(), 0
     wanted = _pictures(mine)
     done = _pictures(jobs) - _pictures(left)
     with _stoppable():
@@ -242,7 +242,7 @@ def _pack(left: list[Job], jobs: list[Job], workers: int, progress: Progress, te
             fresh += len(job.entries)
             rate = fresh / (time.monotonic() - began)
             progress.advance("packing", done + fresh, done + wanted, f"{rate:,.0f} images/s")
-    (everywhere,) = team.total(fresh)
+    (everywhere,) = world.all_reduce(fresh)
     return everywhere / (time.monotonic() - began) if everywhere else 0.0
 
 
@@ -312,9 +312,9 @@ def _pack_shard(job: Job) -> dict[str, Any]:
             caught.clear()
     images = images[: len(kept)]
     with ThreadPoolExecutor(1) as writer:  # sums and digest are made while the disk works
-        written = writer.submit(save, _beside(job, ".npy"), images)
+        written = writer.submit(save, _temporary(job, ".npy"), images)
         if job.split == "train":
-            save(_beside(job, ".sums.npy"), Sums.of(images).flat())
+            save(_temporary(job, ".sums.npy"), Sums.of(images).flat())
         digest = hashlib.sha256(images.data).hexdigest()
         written.result()
     return {
@@ -349,11 +349,11 @@ def save(path: Path, array: np.ndarray) -> None:
 def _keep(job: Job, facts: dict[str, Any]) -> None:
     """Give a shard's files their names; its facts last, for they make it whole."""
     for suffix in (".npy", ".sums.npy") if job.split == "train" else (".npy",):
-        os.replace(_beside(job, suffix), job.folder / f"{job.shard}{suffix}")
+        os.replace(_temporary(job, suffix), job.folder / f"{job.shard}{suffix}")
     write_json(job.folder / f"{job.shard}.json", facts)
 
 
-def _beside(job: Job, suffix: str) -> Path:
+def _temporary(job: Job, suffix: str) -> Path:
     return job.folder / f".{job.shard}.part{suffix}"
 
 
@@ -418,7 +418,7 @@ def _finish(
         digest.update(json.dumps([job.split, facts["digest"], facts["labels"]]).encode())
         if job.split == "train":
             sums.add(Sums.from_flat(len(facts["labels"]), np.load(folder / f"{job.shard}.sums.npy")))
-    with written_whole(folder / "rejected.csv") as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(folder / "rejected.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("file", "reason"), *rejected])
     _check_counts(counts, listing, folder)
     if warned:
@@ -446,8 +446,8 @@ def _finish(
 
 def _check_counts(counts: dict[str, np.ndarray], listing: Listing, folder: Path) -> None:
     """Raises BadSource if every picture of a class, or of a split, was refused."""
-    lost = [label for label, count in zip(listing.classes, counts["train"], strict=True) if not count]
-    if lost:
-        raise BadSource(f"no training picture of {lost[0]} could be read: {folder / 'rejected.csv'} says why")
+    is_lost_peer = [label for label, count in zip(listing.classes, counts["train"], strict=True) if not count]
+    if is_lost_peer:
+        raise BadSource(f"no training picture of {is_lost_peer[0]} could be read: {folder / 'rejected.csv'} says why")
     if not counts["val"].any() and any(entry.split == "val" for entry in listing.entries):
         raise BadSource(f"no validation picture could be read: {folder / 'rejected.csv'} says why")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.files import written_whole
 
 FILE = "statistics.safetensors"
 
@@ -24,8 +24,8 @@ class Statistics:
         """Write `statistics.safetensors` into ``folder``."""
         from safetensors.numpy import save_file
 
-        with written_whole(folder / FILE) as beside:
-            save_file(asdict(self), beside)
+        with atomic_write(folder / FILE) as temporary:
+            save_file(asdict(self), temporary)
 
     @classmethod
     def load(cls, folder: Path) -> "Statistics":

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_cli.artefacts import check_format, read_json
 from alexnet_cli.data.statistics import Statistics
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.files import check_format, read_json
 
 FORMAT = 1
 FILE = "dataset.json"  # written last: it makes a dataset whole

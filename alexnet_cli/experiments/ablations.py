@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from alexnet_cli import recipe as recipes
+from alexnet_cli.artefacts import read_json, write_json
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.evaluate import Network, evaluate
 from alexnet_cli.experiments.report import Report
-from alexnet_cli.files import read_json, write_json
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, parameter_count
 from alexnet_cli.progress import SILENT, Progress

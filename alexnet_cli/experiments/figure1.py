@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_cli import recipe as recipes
+from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import Diverged
 from alexnet_cli.experiments.report import Report
-from alexnet_cli.files import written_whole
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint
@@ -186,5 +186,5 @@ def _draw(runs: Sequence[Run], path: Path) -> None:
     axes.set(xlabel="epochs", ylabel="training error, %", ylim=(0, 90), title="thin: other learning rates")
     axes.legend()
     axes.grid(alpha=0.3)
-    with written_whole(path) as beside:
-        figure.savefig(beside, dpi=130)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=130)

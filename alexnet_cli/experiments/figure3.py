@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.experiments.report import Report, told
 from alexnet_cli.figures.lettering import font
-from alexnet_cli.files import written_whole
 from alexnet_cli.model import Model
 
 ACROSS, ZOOM, GAP, HEAD = 16, 5, 4, 28  # kernels in a row; pixels a weight; between kernels; above a block
@@ -23,8 +23,8 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
     weights = [next(part.parameters()) for part in loaded.net.parts(first)]
     columns = [weight.detach().float().numpy() for weight in weights]  # (K, 3, h, w) each
     saturations = [saturation(kernels) for kernels in columns]
-    with written_whole(folder / "figure-3.png") as beside:
-        draw(columns, [float(each.mean()) for each in saturations]).save(beside, "PNG")
+    with atomic_write(folder / "figure-3.png") as temporary:
+        draw(columns, [float(each.mean()) for each in saturations]).save(temporary, "PNG")
     rows = [
         [str(i), str(len(kernels)), f"{each.mean():.3f}", f"{each.min():.3f} to {each.max():.3f}"]
         for i, (kernels, each) in enumerate(zip(columns, saturations, strict=True))

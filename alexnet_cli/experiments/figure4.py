@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.evaluate import Network, check_fit, predict
 from alexnet_cli.experiments.report import Report, told
-from alexnet_cli.files import written_whole
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 
@@ -151,8 +151,8 @@ def _draw(said: list[Said], found: list[Found], path: Path) -> None:
             cell.imshow(image)
             colour = "black" if label == one.label else "tab:red"
             cell.set_title(f"{label[:14]}{distance}", fontsize=7, color=colour)
-    with written_whole(path) as beside:
-        figure.savefig(beside, dpi=100)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=100)
 
 
 def _bars(axes: object, one: Said) -> None:

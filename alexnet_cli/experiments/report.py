@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import alexnet_cli
 from alexnet_cli import recipe as recipes
-from alexnet_cli.files import write_json, written_whole
+from alexnet_cli.artefacts import atomic_write, model_name, write_json
 from alexnet_cli.recipe import Recipe
-from alexnet_cli.runtime import model_name
 
 if TYPE_CHECKING:
     from alexnet_cli.model import Model
@@ -34,12 +33,12 @@ class Report:
     def write(self, folder: Path, recipe_of: Mapping[str, Recipe]) -> None:
         """`table.md`, `table.json` and `recipes/NAME.toml` in ``folder``."""
         for name, recipe in recipe_of.items():
-            with written_whole(folder / "recipes" / f"{name}.toml") as beside:
-                beside.write_text(recipes.dumps(recipe), encoding="utf-8")
+            with atomic_write(folder / "recipes" / f"{name}.toml") as temporary:
+                temporary.write_text(recipes.dumps(recipe), encoding="utf-8")
         content = {key: getattr(self, key) for key in self.__dataclass_fields__} | circumstances()
         write_json(folder / "table.json", content)
-        with written_whole(folder / "table.md") as beside:
-            beside.write_text(self.markdown(), encoding="utf-8")
+        with atomic_write(folder / "table.md") as temporary:
+            temporary.write_text(self.markdown(), encoding="utf-8")
 
     def markdown(self) -> str:
         """The table as Markdown, with everything needed to repeat it."""

@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 
+from alexnet_cli.artefacts import model_name, read_json, write_json
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.evaluate import Network, evaluate
 from alexnet_cli.experiments.report import Report
-from alexnet_cli.files import read_json, write_json
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.published import TABLE1, TABLE2, Published, are_of_table2
-from alexnet_cli.runtime import model_name
 
 MEASURED = "measured.json"
 COLUMNS = ["model", "views", "top-1 error, %", "top-5 error, %", "top-5 error of the test images, %"]

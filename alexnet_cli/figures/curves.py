@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.files import written_whole
+from alexnet_cli.artefacts import atomic_write
 
 
 def draw_curves(history: list[dict[str, Any]], path: Path, *, title: str) -> None:
@@ -32,5 +32,5 @@ def draw_curves(history: list[dict[str, Any]], path: Path, *, title: str) -> Non
     for axes in (loss, error, rate):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    with written_whole(path) as beside:
-        figure.savefig(beside, dpi=110)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110)

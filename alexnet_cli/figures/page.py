@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.figures.sheet import Row
-from alexnet_cli.files import written_whole
 from alexnet_cli.retrieval.search import Answer
 
 STYLE = """
@@ -38,8 +38,8 @@ def write_page(answers: Sequence[Answer], rows: list[Row], path: Path, *, index:
         + "</section>"
         for answer, (query, near) in zip(answers, rows, strict=True)
     )
-    with written_whole(path) as beside:
-        beside.write_text(
+    with atomic_write(path) as temporary:
+        temporary.write_text(
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>Neighbours</title>'
             f"<style>{STYLE}</style></head><body><h1>Most similar pictures</h1>"

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import BadArtefact, BadPicture
 from alexnet_cli.figures.lettering import fit, font
-from alexnet_cli.files import written_whole
-from alexnet_cli.retrieval.pictures import Loaded, Pictures
+from alexnet_cli.retrieval.collection import Collection, Loaded
 from alexnet_cli.retrieval.search import Answer
 
 SIDE = 128  # of a thumbnail, in pixels
@@ -19,7 +19,7 @@ GAP, TEXT = 12, 34  # between thumbnails; for the two lines below one
 Row = tuple[np.ndarray, list[np.ndarray]]  # thumbnails of a query and of its neighbours, (SIDE, SIDE, 3) uint8
 
 
-def thumbnails(answers: Sequence[Answer], pictures: Pictures | None, size: int) -> list[Row]:
+def thumbnails(answers: Sequence[Answer], pictures: Collection | None, size: int) -> list[Row]:
     """Thumbnails of every query and neighbour; grey where a picture is gone since the index was built.
 
     ``size``: of the pictures the index was built from, in pixels.
@@ -33,7 +33,7 @@ def thumbnails(answers: Sequence[Answer], pictures: Pictures | None, size: int) 
     ]
 
 
-def _load(pictures: Pictures | None, names: Sequence[str], size: int) -> list[Loaded]:
+def _load(pictures: Collection | None, names: Sequence[str], size: int) -> list[Loaded]:
     try:
         return ["gone"] * len(names) if pictures is None else pictures.load(names, size)
     except BadArtefact:  # a dataset packed again at another size
@@ -70,5 +70,5 @@ def draw_sheet(answers: Sequence[Answer], rows: list[Row], path: Path) -> None:
             sheet.paste(Image.fromarray(thumbnail), (left, top))
             draw.text((left, top + SIDE + 4), fit(neighbour.label or neighbour.path, draw, small, SIDE), "black", small)
             draw.text((left, top + SIDE + 18), f"{neighbour.distance:.1f}", "dimgray", small)
-    with written_whole(path) as beside:
-        sheet.save(beside, "PNG")
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, "PNG")

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_cli.artefacts import atomic_write, model_name, write_json
+from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
-from alexnet_cli.files import write_json, written_whole
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.codes import Vectors, chosen, make
+from alexnet_cli.retrieval.collection import Collection, Picture
 from alexnet_cli.retrieval.index import CODES, FILE, FORMAT, TABLE, VECTORS, Index, of_generation
 from alexnet_cli.retrieval.parts import PICTURES, Part, clear, parts_of
-from alexnet_cli.retrieval.pictures import Picture, Pictures
-from alexnet_cli.runtime import Runtime, model_name
-from alexnet_cli.team import ALONE, Team
 
 MEASURED = 20  # queries that recall and time are measured with
 CHUNK = 1024  # vectors copied at a time
@@ -56,33 +56,33 @@ class Built:
 
 
 def build(
-    pictures: Pictures,
-    runtime: Runtime,
+    pictures: Collection,
+    runtime: OnnxModel,
     folder: Path,
     *,
     model: Path,
     kind: str | None = None,
     progress: Progress = SILENT,
-    team: Team = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Built:
     """Bring the index in ``folder`` up to date with ``pictures``: embed what is new or changed, drop what is gone.
 
     ``model``: the folder or ONNX file of ``runtime``; ``kind``: one of `codes.KINDS`, by size if None. Until
     the new index is whole the old one stays as it was. Stopped by KeyboardInterrupt while it embeds, what is embedded
-    by then becomes the index, marked as unfinished, and Interrupted is raised. The processes of a ``team`` share the
+    by then becomes the index, marked as unfinished, and Interrupted is raised. The processes of a ``world`` share the
     embedding, and the first writes the index; what the others return has only the speed. Raises WrongModel or
     BadArtefact if another model or source is behind the index that is there; BadSource if no picture can be embedded;
     AlexNetError for an unknown ``kind``, a full disk, or if another process updates it.
     """
     chosen(kind, 0, 0)  # an unknown kind is refused before the work
     with contextlib.ExitStack() as stack:
-        if team.leads:
+        if world.is_main:
             stack.enter_context(_alone(folder))
-        team.wait()
+        world.barrier()
         old = _old(folder, pictures, runtime)
         if old is not None:
             stack.callback(old.close)
-        if team.leads:
+        if world.is_main:
             _sweep(folder, keep=None if old is None else old.facts["generation"])
         plan = _plan(old, pictures.all())
         if kind is None and old is not None and old.facts["kind"] != "flat":
@@ -93,10 +93,10 @@ def build(
             refused = [(picture.name, reason) for picture, reason in plan.refused]
             return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
         _announce(plan, runtime.features, folder, progress)
-        work = _Work(pictures=pictures, runtime=runtime, folder=folder, progress=progress, team=team)
+        work = _Work(pictures=pictures, runtime=runtime, folder=folder, progress=progress, world=world)
         embedded = _embed(plan, work)
-        with team.leader_first():
-            if team.leads:
+        with world.main_first():
+            if world.is_main:
                 return _write(old, plan, embedded, work, model, kind)
         return Built(images=0, added=0, kept=0, removed=0, refused=[], images_per_second=embedded.images_per_second)
 
@@ -154,11 +154,11 @@ def _announce(plan: _Plan, features: int, folder: Path, progress: Progress) -> N
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    pictures: Pictures
-    runtime: Runtime
+    pictures: Collection
+    runtime: OnnxModel
     folder: Path
     progress: Progress
-    team: Team
+    world: World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,20 +175,20 @@ def _embed(plan: _Plan, work: _Work) -> _Embedded:
     if len(left) < len(parts):
         there = len(plan.fresh) - sum(len(part.pictures) for part in left)
         work.progress.note(f"going on: {there:,} of {len(plan.fresh):,} are embedded already")
-    work.team.wait()  # all know what is left before it becomes less
-    mine, began, fresh = left[work.team.rank :: work.team.size], time.monotonic(), 0
+    work.world.barrier()  # all know what is left before it becomes less
+    mine, began, fresh = left[work.world.rank :: work.world.size], time.monotonic(), 0
     total = sum(len(part.pictures) for part in mine)
     for part in mine:
         tell = partial(_tell, work.progress, fresh, total)
         done, stopped = part.embed(work.pictures, work.runtime, tell)
         fresh += len(done.pictures)
-        if stopped and work.team.size == 1:
+        if stopped and work.world.size == 1:
             parts[parts.index(part)] = done
             speed = fresh / (time.monotonic() - began)
             return _Embedded(parts=[one for one in parts if one.is_done], stopped=True, images_per_second=speed)
         if stopped:
             raise Interrupted(f"stopped; every {PICTURES:,} pictures embedded are kept: the same command goes on")
-    (everywhere,) = work.team.total(fresh)
+    (everywhere,) = work.world.all_reduce(fresh)
     speed = everywhere / (time.monotonic() - began)
     return _Embedded(parts=parts, stopped=False, images_per_second=speed)
 
@@ -232,8 +232,8 @@ def _write(old: Index | None, plan: _Plan, embedded: _Embedded, work: _Work, mod
 def _write_rows(old: Index | None, plan: _Plan, embedded: _Embedded, work: _Work, files: dict[str, Path]) -> "_Rows":
     """Vectors and table of what is kept, refused and embedded. Raises Interrupted or BadSource if that is nothing."""
     with (
-        written_whole(files[VECTORS]) as vectors,
-        written_whole(files[TABLE]) as table,
+        atomic_write(files[VECTORS]) as vectors,
+        atomic_write(files[TABLE]) as table,
         contextlib.closing(_Rows(vectors, table, work.runtime.features)) as rows,
     ):
         if old is not None:
@@ -335,7 +335,7 @@ def _nothing(rows: _Rows) -> BadSource:
     return BadSource(f"none of {len(rows.refused):,} pictures could be embedded ({name}: {reason})")
 
 
-def _old(folder: Path, pictures: Pictures, runtime: Runtime) -> Index | None:
+def _old(folder: Path, pictures: Collection, runtime: OnnxModel) -> Index | None:
     """The index that is there to be brought up to date, if it is one of these pictures by this model."""
     if not (folder / FILE).exists():
         return None
@@ -352,7 +352,7 @@ def _old(folder: Path, pictures: Pictures, runtime: Runtime) -> Index | None:
     return old
 
 
-def _facts(pictures: Pictures, runtime: Runtime, model: Path) -> dict[str, Any]:
+def _facts(pictures: Collection, runtime: OnnxModel, model: Path) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "metric": "euclidean",

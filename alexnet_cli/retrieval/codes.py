@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.errors import AlexNetError, BadArtefact
-from alexnet_cli.files import written_whole
 from alexnet_cli.progress import SILENT, Progress
 
 KINDS = {
@@ -137,8 +137,8 @@ def make(kind: str, vectors: Vectors, file: Path, progress: Progress = SILENT) -
     for first, part in vectors.chunks():
         index.add(part)
         progress.advance("coding", first + len(part), vectors.count)
-    with written_whole(file) as beside:
-        faiss.write_index(index, str(beside))
+    with atomic_write(file) as temporary:
+        faiss.write_index(index, str(temporary))
     facts = _choose(kind, index, vectors, progress)
     bytes_each = round(file.stat().st_size / vectors.count, 1)
     return facts | {"code_bytes_per_vector": bytes_each, "build_seconds": round(time.monotonic() - began, 1)}

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_cli.artefacts import check_format, read_json
 from alexnet_cli.errors import BadArtefact, WrongModel, first_line
-from alexnet_cli.files import check_format, read_json
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.retrieval.codes import Codes, Vectors, load
-from alexnet_cli.runtime import Runtime
 
 FORMAT = 1
 FILE = "index.json"  # written last: it makes an index whole
@@ -87,7 +87,7 @@ class Index:
         """Where its pictures are."""
         return Path(self.facts["source"])
 
-    def check_model(self, runtime: Runtime) -> None:
+    def check_model(self, runtime: OnnxModel) -> None:
         """Raises WrongModel if ``runtime`` is not the model the index was built with, or not of its precision."""
         if runtime.fingerprint != self.facts["model_fingerprint"]:
             raise WrongModel(
@@ -143,8 +143,8 @@ class Index:
 
 def file_of(folder: Path, facts: dict[str, Any], name: str) -> Path:
     """VECTORS, TABLE or CODES of the generation in ``facts``. Raises BadArtefact if it is missing or cut short."""
-    beside = of_generation(folder, name, facts["generation"])
-    file = beside if beside.exists() else folder / name
+    temporary = of_generation(folder, name, facts["generation"])
+    file = temporary if temporary.exists() else folder / name
     if not file.is_file():
         raise BadArtefact(f"{folder} is damaged: {name} is missing; remove it and build the index again")
     if file.stat().st_size != facts["bytes"][name]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_cli.files import written_whole
-from alexnet_cli.retrieval.pictures import Picture, Pictures, batches
-from alexnet_cli.runtime import BATCH, Runtime
+from alexnet_cli.artefacts import atomic_write
+from alexnet_cli.inference.onnx_model import BATCH, OnnxModel
+from alexnet_cli.retrieval.collection import Collection, Picture, batches
 
 PICTURES = 1024  # in a part: 16 MB of vectors, and what a run that is killed loses at most
 ALL = "part-*.safetensors"
@@ -32,7 +32,7 @@ class Part:
     def is_done(self) -> bool:
         return self.file.exists()
 
-    def embed(self, pictures: Pictures, runtime: Runtime, tell: Callable[[int], None]) -> tuple["Part", bool]:
+    def embed(self, pictures: Collection, runtime: OnnxModel, tell: Callable[[int], None]) -> tuple["Part", bool]:
         """Embed them and save the part; ``tell`` is told how many are done.
 
         Returns the part and whether KeyboardInterrupt stopped it: then it is the part that was done by then.
@@ -56,8 +56,8 @@ class Part:
         """``vectors`` (n, D) float32 of those pictures that have no reason to have none."""
         from safetensors.numpy import save_file
 
-        with written_whole(self.file) as beside:
-            save_file({"fc7": vectors}, beside, {"reasons": json.dumps(reasons)})
+        with atomic_write(self.file) as temporary:
+            save_file({"fc7": vectors}, temporary, {"reasons": json.dumps(reasons)})
 
     def read(self) -> tuple[list[Picture], np.ndarray, list[tuple[Picture, str]]]:
         """The pictures that have vectors, those (n, D) float32, and the other pictures with the reason."""
@@ -70,7 +70,7 @@ class Part:
         return good, vectors, [(picture, reason) for picture, reason in both if reason is not None]
 
 
-def part_of(folder: Path, pictures: Sequence[Picture], runtime: Runtime) -> Part:
+def part_of(folder: Path, pictures: Sequence[Picture], runtime: OnnxModel) -> Part:
     """The part of ``folder`` that is ``pictures`` by the model of ``runtime``."""
     lines = [[one.name, one.stamp] for one in pictures]
     facts = [runtime.fingerprint, runtime.precision, runtime.image_size, lines]
@@ -78,7 +78,7 @@ def part_of(folder: Path, pictures: Sequence[Picture], runtime: Runtime) -> Part
     return Part(file=folder / ALL.replace("*", key), pictures=pictures)
 
 
-def parts_of(folder: Path, pictures: Sequence[Picture], runtime: Runtime) -> list[Part]:
+def parts_of(folder: Path, pictures: Sequence[Picture], runtime: OnnxModel) -> list[Part]:
     """All of ``pictures``, cut into parts."""
     return [part_of(folder, pictures[start : start + PICTURES], runtime) for start in range(0, len(pictures), PICTURES)]
 

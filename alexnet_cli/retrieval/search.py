@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_cli.artefacts import model_fingerprint
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import BadPicture, WrongModel
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.retrieval.index import Index, Neighbour
-from alexnet_cli.runtime import Runtime, model_fingerprint
 from alexnet_cli.workspace import Workspace
 
 
@@ -25,7 +26,7 @@ class Answer:
         return {"path": self.path, "neighbours": [neighbour.as_json() for neighbour in self.neighbours]}
 
 
-def search(index: Index, runtime: Runtime, queries: list[Path], k: int) -> list[Answer]:
+def search(index: Index, runtime: OnnxModel, queries: list[Path], k: int) -> list[Answer]:
     """The ``k`` pictures of the index nearest to each of ``queries``.
 
     Raises WrongModel if the index was built with another model, BadPicture for a query that is no picture.
@@ -63,7 +64,7 @@ def load_all(paths: list[Path], size: int) -> np.ndarray:
     return images
 
 
-def predictions(runtime: Runtime, paths: list[Path], best: int = 5) -> list[dict[str, Any]]:
+def predictions(runtime: OnnxModel, paths: list[Path], best: int = 5) -> list[dict[str, Any]]:
     """The ``best`` most probable classes of each picture, as `alexnet predict --json` prints them."""
     probabilities, _ = runtime.run(load_all(paths, runtime.image_size))
     ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :best]  # (N, best)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from alexnet_cli.artefacts import atomic_write, check_format
 from alexnet_cli.errors import BadArtefact, Diverged
-from alexnet_cli.files import check_format, written_whole
 from alexnet_cli.model import read_tensors
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.training.sgd import SGD
@@ -38,8 +38,8 @@ def save(folder: Path, net: AlexNet, sgd: SGD, position: Position) -> None:
         raise Diverged("a weight is not finite any more")
     tensors |= {f"velocity/{name}": v.cpu().contiguous() for name, v in sgd.velocities.items()}
     metadata = {"alexnet_format": str(FORMAT), "position": json.dumps(asdict(position))}
-    with written_whole(folder / FILE) as beside:
-        save_file(tensors, beside, metadata)
+    with atomic_write(folder / FILE) as temporary:
+        save_file(tensors, temporary, metadata)
 
 
 @torch.no_grad()

@@ -6,12 +6,12 @@ from typing import Any
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.distributed import World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe
 from alexnet_cli.model import FILE as MODEL_FILE
 from alexnet_cli.model import Model
 from alexnet_cli.progress import Progress
 from alexnet_cli.recipe import Recipe
-from alexnet_cli.team import Team
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.train import Options, train
 from alexnet_cli.workspace import Workspace
@@ -35,7 +35,7 @@ class Where:
     """Devices, processes, precision and checkpoints, as asked for."""
 
     devices: tuple[str, ...]
-    team: Team
+    world: World
     precision: str | None
     checkpoint_minutes: float
 
@@ -46,7 +46,7 @@ def begin(space: Workspace, asked: Asked, where: Where, progress: Progress) -> d
     start = None if asked.start is None else Model.load(space.find("model", asked.start))
     recipe = _recipe(asked, start)
     folder = _new_folder(space, asked.out, f"{dataset.name}-{recipe.name}", progress)
-    many = f" in each of {where.team.size} processes" if where.team.size > 1 else ""
+    many = f" in each of {where.world.size} processes" if where.world.size > 1 else ""
     progress.note(
         f"training recipe {recipe.name} on {dataset.path} into {folder}, on {', '.join(where.devices)}" + many
     )
@@ -88,7 +88,7 @@ def _train(
     progress: Progress,
 ) -> dict[str, Any]:
     options = Options(
-        devices=where.devices, team=where.team, precision=precision, checkpoint_minutes=where.checkpoint_minutes
+        devices=where.devices, world=where.world, precision=precision, checkpoint_minutes=where.checkpoint_minutes
     )
     model = train(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
     last = (checkpoint.read_position(folder).history or [{}])[-1]

@@ -18,18 +18,18 @@ from torch.nn import functional as F
 
 import alexnet_cli
 from alexnet_cli import recipe as recipes
+from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.data.augment import DROPOUT, INITIAL, Draws, Eye, colour_shift, seed_of, stream, view
 from alexnet_cli.data.loader import Batch, batches
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.distributed import SINGLE_PROCESS, World, is_lost_peer
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe, Diverged, Interrupted
 from alexnet_cli.evaluate import Network, count_errors
-from alexnet_cli.files import written_whole
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize, is_bias, layer_of
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
-from alexnet_cli.team import ALONE, Team, lost
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.checkpoint import Position
 from alexnet_cli.training.schedule import finished, learning_rate, multiple
@@ -41,7 +41,7 @@ class Options:
     """What does not change what is learned, but where and how."""
 
     devices: tuple[str, ...] = ("cpu",)  # one for the whole network, or one a column
-    team: Team = ALONE  # the processes that share the batches
+    world: World = SINGLE_PROCESS  # the processes that share the batches
     precision: str = "fp32"  # or "bf16"
     checkpoint_minutes: float = 10.0  # between checkpoints within an epoch
 
@@ -74,9 +74,9 @@ def train(
             with _company(run):
                 run.epoch(stop)
     model = run.model()
-    if options.team.leads:
+    if options.world.is_main:
         model.save(folder)
-    options.team.wait()
+    options.world.barrier()
     return model
 
 
@@ -96,7 +96,7 @@ class Run:
     ) -> None:
         self.dataset, self.recipe, self.folder, self.seed = dataset, recipe, folder, seed
         self.options, self.progress = options, progress
-        self.device, self.team = torch.device(options.devices[0]), options.team
+        self.device, self.world = torch.device(options.devices[0]), options.world
         self.split = dataset.split("train")
         self.statistics = dataset.statistics()
         self.mean_image = self.statistics.mean_image if start is None else start.mean_image
@@ -106,7 +106,7 @@ class Run:
         if start is not None:
             _go_on_from(self.net, start)
         self.net = self.net.to(memory_format=torch.channels_last).place([torch.device(d) for d in options.devices])
-        self.learner = self.team.learner(self.net)
+        self.wrapped = self.world.wrap(self.net)
         parameters = dict(self.net.named_parameters())
         self.sgd = SGD(
             parameters,
@@ -116,10 +116,10 @@ class Run:
         )
         self.position = Position(settings=self._settings(start))
         begun = (folder / checkpoint.FILE).exists()
-        self.team.wait()  # all have looked before one writes
+        self.world.barrier()  # all have looked before one writes
         if begun:
             self._resume()
-        elif self.team.leads:
+        elif self.world.is_main:
             self._write_recipe()
 
     @property
@@ -139,7 +139,7 @@ class Run:
         steps = math.ceil(len(self.split) / training.batch)
         self.net.train()
         began, saved = time.monotonic() - at.seconds, time.monotonic()
-        for batch in batches(self.split, draws.order, training.batch, self.device, at.step, self.team):
+        for batch in batches(self.split, draws.order, training.batch, self.device, at.step, self.world):
             rate = learning_rate(training, at.epoch + (at.step + 1) / steps, self.validation_errors)
             self._update(batch, draws, rate)
             at.step, at.seconds = at.step + 1, time.monotonic() - began
@@ -158,7 +158,7 @@ class Run:
 
     def _any(self, stop: threading.Event) -> bool:
         """Whether any process was asked to stop: all stop at the same step."""
-        return self.team.total(stop.is_set()) != [0]
+        return self.world.all_reduce(stop.is_set()) != [0]
 
     def _stopped(self) -> Interrupted:
         return Interrupted(f"stopped and saved in epoch {self.position.epoch + 1}; go on with: {self.resume_command}")
@@ -173,14 +173,14 @@ class Run:
         images = self.eye.see(batch.images, y, x, shift)  # (B, 3, crop, crop)
         seed = seed_of(stream(self.seed, DROPOUT, at.epoch, at.step))
         with autocast(self.device, self.options.precision):
-            logits, _ = self.learner(images, seed, (rows.start - whole.start, images_of_all))
+            logits, _ = self.wrapped(images, seed, (rows.start - whole.start, images_of_all))
         loss = F.cross_entropy(logits.float(), batch.labels, reduction="sum")
         wrong = (logits.argmax(1) != batch.labels).sum()
-        value, wrong_of_all = self.team.total(loss.item(), int(wrong))
+        value, wrong_of_all = self.world.all_reduce(loss.item(), int(wrong))
         if not math.isfinite(value):
             raise Diverged(self._diverged())
         # Averaged over the batch of all processes, whose gradients are averaged next.
-        (loss * (self.team.size / images_of_all)).backward()
+        (loss * (self.world.size / images_of_all)).backward()
         self.sgd.step(rate, self._multiples(at.epoch + 1))
         at.loss, at.wrong = at.loss + value, at.wrong + int(wrong_of_all)
 
@@ -208,7 +208,7 @@ class Run:
         row: dict[str, Any] = {"epoch": at.epoch + 1, "loss": at.loss / images, "train_error": at.wrong / images}
         if "val" in self.dataset.counts:
             network = Network(self.net.eval(), self.eye, self.dataset.classes, precision=self.options.precision)
-            top1, top5 = count_errors([network], self.dataset.split("val"), views=1, team=self.team)
+            top1, top5 = count_errors([network], self.dataset.split("val"), views=1, world=self.world)
             total = self.dataset.counts["val"]
             row |= {"validation_error": top1 / total, "validation_top5_error": top5 / total}
         row |= {"learning_rate": rate, "seconds": at.seconds, "images_per_second": images / at.seconds}
@@ -254,7 +254,7 @@ class Run:
             self.progress.note(f"going on in epoch {position.epoch + 1} at update {position.step + 1} of {self.folder}")
 
     def _save(self) -> None:
-        if not self.team.leads:
+        if not self.world.is_main:
             return
         try:
             checkpoint.save(self.folder, self.net, self.sgd, self.position)
@@ -279,16 +279,16 @@ class Run:
         )
 
     def _write_recipe(self) -> None:
-        with written_whole(self.folder / "recipe.toml") as beside:
-            beside.write_text(recipes.dumps(self.recipe), encoding="utf-8")
+        with atomic_write(self.folder / "recipe.toml") as temporary:
+            temporary.write_text(recipes.dumps(self.recipe), encoding="utf-8")
 
     def _write_history(self) -> None:
-        if not self.team.leads:
+        if not self.world.is_main:
             return
         from alexnet_cli.figures.curves import draw_curves
 
-        with written_whole(self.folder / "history.jsonl") as beside:
-            beside.write_text("".join(json.dumps(row) + "\n" for row in self.position.history), encoding="utf-8")
+        with atomic_write(self.folder / "history.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.position.history), encoding="utf-8")
         if self.position.history:
             draw_curves(self.position.history, self.folder / "curves.png", title=self.folder.name)
 
@@ -306,7 +306,7 @@ class Run:
                 "epochs": len(history),
                 "seconds": round(sum(row["seconds"] for row in history), 1),
                 "date": datetime.date.today().isoformat(),
-                "processes": self.team.size,
+                "processes": self.world.size,
                 "version": alexnet_cli.__version__,
                 "torch": torch.__version__,
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"
@@ -363,7 +363,7 @@ def _company(run: Run) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if run.team.size == 1 or not lost(error):
+        if run.world.size == 1 or not is_lost_peer(error):
             raise
         raise AlexNetError(
             f"another process of this run has ended; go on from {run.folder / checkpoint.FILE}, with as many processes "

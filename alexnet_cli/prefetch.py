@@ -8,7 +8,7 @@ Part = TypeVar("Part")
 Content = TypeVar("Content")
 
 
-def read_ahead(read: Callable[[Part], Content], parts: Sequence[Part]) -> Iterator[Content]:
+def prefetch(read: Callable[[Part], Content], parts: Sequence[Part]) -> Iterator[Content]:
     """``read`` of each of ``parts``, in their order, one ahead; memory holds two."""
     with ThreadPoolExecutor(1) as reader:
         ahead = [reader.submit(read, part) for part in parts[:1]]

@@ -17,14 +17,14 @@ from pictures import encoded
 
 from alexnet_cli.cli import main
 from alexnet_cli.data.prepare import prepare
+from alexnet_cli.distributed import World
 from alexnet_cli.errors import AlexNetError
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import drop
 from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval.build import build
-from alexnet_cli.retrieval.pictures import open_pictures
-from alexnet_cli.runtime import Runtime
-from alexnet_cli.team import Team
+from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.training import checkpoint
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -52,7 +52,7 @@ def run(workspace: Path, *words: str) -> subprocess.Popen[str]:
 
 def test_shares_are_all_there_is_and_of_almost_the_same_length():
     for size in (1, 2, 3, 7):
-        shares = [Team(rank=rank, size=size).share(20) for rank in range(size)]
+        shares = [World(rank=rank, size=size).shard(20) for rank in range(size)]
         assert np.array_equal(np.concatenate([np.arange(20)[share] for share in shares]), np.arange(20))
         lengths = [share.stop - share.start for share in shares]
         assert max(lengths) - min(lengths) <= 1
@@ -120,7 +120,7 @@ class Noted(Progress):
         self.notes.append(text)
 
 
-class Bereft(Team):
+class Bereft(World):
     """The leader of two processes of which the other dies before it has done anything."""
 
     def total(self, *values: float) -> list[float]:
@@ -145,7 +145,7 @@ def test_prep_by_two_processes_makes_the_bytes_of_one(tmp_path, photos):
 def test_prep_makes_up_for_a_process_that_died(tmp_path, photos):
     prepare(photos, tmp_path / "one", size=16, workers=1)
     with pytest.raises(AlexNetError, match="the other process has ended"):
-        prepare(photos, tmp_path / "two", size=16, workers=1, team=Bereft(rank=0, size=2))
+        prepare(photos, tmp_path / "two", size=16, workers=1, world=Bereft(rank=0, size=2))
     assert {f"train-{i:05d}.npy" for i in (0, 2)} <= set(os.listdir(tmp_path / "two"))
     assert "train-00001.npy" not in os.listdir(tmp_path / "two")
     progress = Noted()
@@ -163,23 +163,23 @@ def test_an_index_by_two_processes_has_the_bytes_of_one(tmp_path, photos, monkey
     said = json.loads(out)
     assert (said["images"], said["added"], said["refused"]) == (1098, 1098, 2)
     model = Path("m.onnx")
-    build(open_pictures(Path("photos")), Runtime.open(model), tmp_path / "indexes" / "one", model=model)
+    build(open_collection(Path("photos")), OnnxModel.open(model), tmp_path / "indexes" / "one", model=model)
     one, both = (content(tmp_path / "indexes" / name, without="index.json") for name in ("one", "two"))
     assert sorted(one) == ["images.sqlite", "index.faiss"]
     assert one == both
 
 
 def test_an_index_makes_up_for_a_process_that_died(tmp_path, photos):
-    runtime, folder = Runtime.open(write_onnx(tmp_path / "m.onnx")), tmp_path / "index"
+    runtime, folder = OnnxModel.open(write_onnx(tmp_path / "m.onnx")), tmp_path / "index"
     with pytest.raises(AlexNetError, match="the other process has ended"):
-        build(open_pictures(photos), runtime, folder, model=tmp_path / "m.onnx", team=Bereft(rank=0, size=2))
+        build(open_collection(photos), runtime, folder, model=tmp_path / "m.onnx", world=Bereft(rank=0, size=2))
     (left,) = os.listdir(folder)
     assert left.startswith("part-")
     progress = Noted()
-    built = build(open_pictures(photos), runtime, folder, model=tmp_path / "m.onnx", progress=progress)
+    built = build(open_collection(photos), runtime, folder, model=tmp_path / "m.onnx", progress=progress)
     assert "going on: 1,024 of 1,100 are embedded already" in progress.notes
     assert (built.images, built.added, len(built.refused)) == (1098, 1098, 2)
-    build(open_pictures(photos), runtime, tmp_path / "whole", model=tmp_path / "m.onnx")
+    build(open_collection(photos), runtime, tmp_path / "whole", model=tmp_path / "m.onnx")
     assert content(folder, without="index.json") == content(tmp_path / "whole", without="index.json")
 
 

@@ -8,13 +8,13 @@ from typing import Protocol
 
 import numpy as np
 
-from alexnet_cli.ahead import read_ahead
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.sources import Source, is_picture, open_source, split_path
 from alexnet_cli.data.store import FILE as DATASET_FILE
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.distributed import available_cores
 from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
-from alexnet_cli.team import cores
+from alexnet_cli.prefetch import prefetch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Picture:
 Loaded = np.ndarray | str  # pixels (S, S, 3) uint8, or why there are none
 
 
-class Pictures(Protocol):
+class Collection(Protocol):
     """A collection of pictures."""
 
     source: Path
@@ -44,11 +44,11 @@ class Pictures(Protocol):
         ...
 
 
-def open_pictures(path: Path) -> Pictures:
+def open_collection(path: Path) -> Collection:
     """The collection at ``path``: a dataset's folder, another folder, or an archive. Raises BadSource, BadArtefact."""
     if (path / DATASET_FILE).is_file():
-        return Packed(Dataset.open(path))
-    return Files(path, open_source(path))
+        return PackedCollection(Dataset.open(path))
+    return FileCollection(path, open_source(path))
 
 
 def index_name(source: Path) -> str:
@@ -57,12 +57,12 @@ def index_name(source: Path) -> str:
     return name if source.is_dir() else name.split(".")[0]
 
 
-class Files:
+class FileCollection:
     """Pictures in a folder or an archive."""
 
     def __init__(self, path: Path, files: Source) -> None:
         self.files, self.source, self.are_files = files, path, path.is_dir()
-        self._pool = ThreadPoolExecutor(cores())  # decoding takes no lock of Python's
+        self._pool = ThreadPoolExecutor(available_cores())  # decoding takes no lock of Python's
 
     def all(self) -> list[Picture]:
         names = sorted({name for name in self.files.names() if is_picture(name)})
@@ -88,7 +88,7 @@ class Files:
             return str(error)
 
 
-class Packed:
+class PackedCollection:
     """The training pictures of a packed dataset."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -129,7 +129,7 @@ def labels(names: Sequence[str]) -> list[str | None]:
 
 
 def batches(
-    pictures: Pictures, wanted: Sequence[Picture], count: int, size: int
+    pictures: Collection, wanted: Sequence[Picture], count: int, size: int
 ) -> Iterator[tuple[Sequence[Picture], list[Loaded]]]:
     """``wanted``, ``count`` at a time, loaded; one batch is read while the one before is in use."""
     parts = [wanted[start : start + count] for start in range(0, len(wanted), count)]
@@ -137,4 +137,4 @@ def batches(
     def read(part: Sequence[Picture]) -> list[Loaded]:
         return pictures.load([picture.name for picture in part], size)
 
-    yield from zip(parts, read_ahead(read, parts), strict=True)
+    yield from zip(parts, prefetch(read, parts), strict=True)

@@ -15,11 +15,11 @@ from alexnet_cli.errors import AlexNetError
 if TYPE_CHECKING:
     from torch import nn
 
-PATIENCE = datetime.timedelta(days=7)  # for a process with more to do; one that died is noticed at once
+TIMEOUT = datetime.timedelta(days=7)  # for a process with more to do; one that died is noticed at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Team:
+class World:
     """What one process needs to know of the others."""
 
     rank: int = 0
@@ -27,15 +27,15 @@ class Team:
     device: str = "cpu"  # where what is sent must lie: a GPU for NCCL
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def share(self, count: int) -> slice:
+    def shard(self, count: int) -> slice:
         """This process's part of ``count`` things; all parts together are all, and of almost the same length."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def total(self, *values: float) -> list[float]:
+    def all_reduce(self, *values: float) -> list[float]:
         """Sums over all processes. Whole numbers stay exact."""
         if self.size == 1:
             return list(values)
@@ -46,20 +46,20 @@ class Team:
         found: list[float] = sums.tolist()
         return found
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until every process is here."""
-        self.total(0)
+        self.all_reduce(0)
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
+    def main_first(self) -> Iterator[None]:
         """The leader goes through the block, then the others do."""
-        if not self.leads:
-            self.wait()
+        if not self.is_main:
+            self.barrier()
         yield
-        if self.leads:
-            self.wait()
+        if self.is_main:
+            self.barrier()
 
-    def learner(self, net: "nn.Module") -> "nn.Module":
+    def wrap(self, net: "nn.Module") -> "nn.Module":
         """``net`` with gradients averaged over all processes (DistributedDataParallel)."""
         if self.size == 1:
             return net
@@ -68,57 +68,57 @@ class Team:
         return nn.parallel.DistributedDataParallel(net)
 
 
-ALONE = Team()
+SINGLE_PROCESS = World()
 
 
-def is_team() -> bool:
+def is_distributed() -> bool:
     """Whether torchrun started this process with others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def place_in_team() -> int:
+def local_rank() -> int:
     """This process's number on its machine; 0 if it is alone."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if is_team() else 0
+    return int(os.environ.get("LOCAL_RANK", "0")) if is_distributed() else 0
 
 
-def cores() -> int:
+def available_cores() -> int:
     """How many of its machine's cores are this process's: all, or its share of them in a team."""
     whole = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, whole // (int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_team() else 1))
+    return max(1, whole // (int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_distributed() else 1))
 
 
 @contextmanager
-def joined(device: str = "cpu") -> Iterator[Team]:
+def process_group(device: str = "cpu") -> Iterator[World]:
     """The team of this process, over gloo on a CPU and NCCL on GPUs. ``device``: this process's own, or its first.
 
     Raises AlexNetError if another process of the team ends before its time.
     """
-    if not is_team():
-        yield ALONE
+    if not is_distributed():
+        yield SINGLE_PROCESS
         return
     import torch
 
     own = torch.device(device)
     gpu = own.type == "cuda"
-    options: dict[str, Any] = {"device_id": own} if gpu else {"timeout": PATIENCE}
+    options: dict[str, Any] = {"device_id": own} if gpu else {"timeout": TIMEOUT}
     if gpu:
         torch.cuda.set_device(own)
     torch.distributed.init_process_group("nccl" if gpu else "gloo", **options)
     try:
-        yield Team(
+        yield World(
             rank=torch.distributed.get_rank(),
             size=torch.distributed.get_world_size(),
             device=device if gpu else "cpu",
         )
     except RuntimeError as error:
-        if not lost(error):
+        if not is_lost_peer(error):
             raise
         raise AlexNetError("another process of this run has ended: the same command goes on") from None
     finally:
         torch.distributed.destroy_process_group()
 
 
-def lost(error: RuntimeError) -> bool:
+def is_lost_peer(error: RuntimeError) -> bool:
     """Whether ``error`` is what a process gets when another of its team is gone."""
     import torch
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alexnet_cli.artefacts import check_format
+from alexnet_cli.distributed import available_cores, is_distributed, local_rank
 from alexnet_cli.errors import BadArtefact, first_line
-from alexnet_cli.files import check_format
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.team import cores, is_team, place_in_team
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -23,7 +23,7 @@ FEW = 64  # up to so many pictures a CPU is done before CUDA has started
 QUIET, WARNINGS = 4, 2  # ONNX Runtime's log levels: what stops it comes as an exception as well
 
 
-class Runtime:
+class OnnxModel:
     """An ONNX file of ours, open for inference."""
 
     def __init__(self, session: "onnxruntime.InferenceSession") -> None:
@@ -40,7 +40,7 @@ class Runtime:
         self.device = "cuda" if session.get_providers()[0].startswith("CUDA") else "cpu"
 
     @classmethod
-    def open(cls, path: Path, *, pictures: int | None = None, progress: Progress = SILENT) -> "Runtime":
+    def open(cls, path: Path, *, pictures: int | None = None, progress: Progress = SILENT) -> "OnnxModel":
         """On a GPU if there is one; if only a few ``pictures`` are to be run, on the CPU, which starts at once.
 
         Raises BadArtefact if the file is missing, damaged, none of ours, or of a newer format.
@@ -51,7 +51,7 @@ class Runtime:
             raise BadArtefact(f"no ONNX file at {path}: make one with `alexnet export`")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = QUIET
-        options.intra_op_num_threads = cores() if is_team() else 0  # 0: all
+        options.intra_op_num_threads = available_cores() if is_distributed() else 0  # 0: all
         # Between two batches its threads sleep, instead of turning in the way of those that decode the next one.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         few = pictures is not None and pictures <= FEW
@@ -90,30 +90,12 @@ class Runtime:
         return probabilities, fc7
 
 
-def model_name(path: Path) -> str:
-    """What the model in a folder or ONNX file is called; a `model.onnx` goes by its folder."""
-    if path.name == "model.onnx":
-        return path.resolve().parent.name
-    return path.stem if path.suffix == ".onnx" else path.resolve().name
-
-
-def model_fingerprint(folder: Path) -> str:
-    """The fingerprint in the header of a model's `model.safetensors`. Raises BadArtefact."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(folder / "model.safetensors", framework="numpy") as file:
-            return str((file.metadata() or {})["fingerprint"])
-    except (OSError, SafetensorError, KeyError) as error:
-        raise BadArtefact(f"{folder} is no model, or damaged ({first_line(error)}): train it again") from None
-
-
 def _session(
     path: Path, options: "onnxruntime.SessionOptions", providers: list[str], progress: Progress
 ) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
-    of_each = {"CUDAExecutionProvider": {"device_id": str(place_in_team())}}
+    of_each = {"CUDAExecutionProvider": {"device_id": str(local_rank())}}
     try:
         chosen = [(provider, of_each.get(provider, {})) for provider in providers]
         session = onnxruntime.InferenceSession(path, options, providers=chosen)

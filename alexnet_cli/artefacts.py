@@ -7,29 +7,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.errors import BadArtefact, first_line
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write to; when the block ends well it becomes ``path``, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # One name per process: two that write the same artefact cannot mix their bytes. The suffix stays, for
     # libraries that choose a format by it.
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        yield beside
-        with open(beside, "rb") as file:
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:
     """Write ``content`` as indented JSON, whole or not at all."""
-    with written_whole(path) as beside:
-        beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:
@@ -53,3 +53,21 @@ def check_format(found: object, known: int, path: Path) -> None:
         raise BadArtefact(f"{path} is damaged: it names no format version")
     if found > known:
         raise BadArtefact(f"{path} has format {found}, newer than this program's {known}: upgrade alexnet-cli")
+
+
+def model_name(path: Path) -> str:
+    """What the model in a folder or ONNX file is called; a `model.onnx` goes by its folder."""
+    if path.name == "model.onnx":
+        return path.resolve().parent.name
+    return path.stem if path.suffix == ".onnx" else path.resolve().name
+
+
+def model_fingerprint(folder: Path) -> str:
+    """The fingerprint in the header of a model's `model.safetensors`. Raises BadArtefact."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / "model.safetensors", framework="numpy") as file:
+            return str((file.metadata() or {})["fingerprint"])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise BadArtefact(f"{folder} is no model, or damaged ({first_line(error)}): train it again") from None
