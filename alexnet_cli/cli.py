@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexnet_cli.console import Console, fail, show, show_json, show_table
-from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted, first_line
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe, Interrupted, first_line
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace
 
@@ -95,15 +95,40 @@ def train(
 
     Example: alexnet train photos --recipe small-data --precision bf16
     """
+    from alexnet_cli.data.store import Dataset
+    from alexnet_cli.model import Model
     from alexnet_cli.training import runs
+    from alexnet_cli.training.trainer import Options
 
-    space, places = Workspace(workspace), _devices(device, devices, gpus)
-    asked = runs.Asked(
-        dataset=dataset, recipe=recipe, settings=settings or [], out=out, epochs=epochs, seed=seed, start=start
-    )
-    with _together(places[0]) as (world, console):
-        where = runs.Where(devices=places, world=world, precision=precision, checkpoint_minutes=checkpoint_minutes)
-        result = (runs.resume if resume else runs.begin)(space, asked, where, console)
+    space, placed = Workspace(workspace), _devices(device, devices, gpus)
+    home = space.home("model")
+    folder = None if out is None else home / out if Path(out).name == out else Path(out)
+    with _together(placed[0]) as (world, console):
+        options = Options(
+            devices=placed, world=world, precision=precision or "fp32", checkpoint_minutes=checkpoint_minutes
+        )
+        if resume:
+            for option, given in {"--recipe": recipe, "--set": settings, "--from": start}.items():
+                if given:
+                    raise BadRecipe(f"{option} cannot change a run that is resumed: leave it out, or start another run")
+            folder = folder or runs.newest_unfinished(home)
+            named = None if dataset is None else space.find("dataset", dataset)
+            model = runs.resume_run(
+                folder,
+                dataset=named,
+                seed=seed,
+                epochs=epochs,
+                precision=precision,
+                options=options,
+                progress=console,
+            )
+        else:
+            data = Dataset.open(space.find("dataset", dataset))
+            tuned = None if start is None else Model.load(space.find("model", start))
+            chosen = runs.choose_recipe(recipe, settings or [], epochs=epochs, start=tuned)
+            folder = folder or runs.new_folder(home, f"{data.name}-{chosen.name}", console)
+            model = runs.start_run(data, chosen, folder, seed=seed or 0, start=tuned, options=options, progress=console)
+        result = runs.run_facts(folder, model)
     if not world.is_main:
         return
     if as_json:
@@ -414,16 +439,15 @@ def recipes(as_json: JsonOption = False) -> None:
     Example: alexnet recipes
     """
     from alexnet_cli import recipe
-    from alexnet_cli.nets.summary import describe_recipes
 
-    described = describe_recipes()
+    described = recipe.summaries()
     if as_json:
         show_json(described)
         return
     for one in described:
-        show(f"{one['name']}: {one['says']}  ({one['parameters']:,} parameters for 1000 classes)")
+        show(f"{one['name']}: {one['description']}  ({one['parameters']:,} parameters for 1000 classes)")
         if one["published"]:
-            show(f"    published: {recipe.told(one['published'])}")
+            show(f"    published: {recipe.published_line(one['published'])}")
         for key, value in one["differs"].items():
             show(f"    {key} = {value}")
 
@@ -469,10 +493,10 @@ def reproduce(
     Example: alexnet reproduce figure-1 --data cifar10
     """
     from alexnet_cli.experiments import reproduction
-    from alexnet_cli.training.train import Options
+    from alexnet_cli.training.trainer import Options
 
     console, space = Console(), Workspace(workspace)
-    asked = reproduction.Asked(
+    asked = reproduction.Request(
         data=data,
         models=models or [],
         pretrained=pretrained or [],

@@ -40,7 +40,7 @@ def _model(path: Path) -> dict[str, Any]:
     model = Model.load(path)
     return {
         "recipe": model.recipe.name,
-        "says": model.recipe.says,
+        "description": model.recipe.description,
         "classes": model.classes,
         "parameters": parameter_count(model.net),
         "fingerprint": model.fingerprint,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from alexnet_cli.artefacts import model_name
-from alexnet_cli.data.augment import Eye, view
+from alexnet_cli.data.preprocess import Crops, Preprocessor
 from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import BadArtefact
@@ -39,15 +39,17 @@ class Classifier(Protocol):
 class Network:
     """A network on its device as a Classifier."""
 
-    def __init__(self, net: AlexNet, eye: Eye, classes: list[str], *, precision: str = "fp32") -> None:
-        self.net, self.eye, self.classes, self.precision = net, eye, classes, precision
-        self.image_size, self.crop = eye.image.size, eye.image.crop
+    def __init__(
+        self, net: AlexNet, preprocessor: Preprocessor, classes: list[str], *, precision: str = "fp32"
+    ) -> None:
+        self.net, self.preprocessor, self.classes, self.precision = net, preprocessor, classes, precision
+        self.image_size, self.crop = preprocessor.image.size, preprocessor.image.crop
 
     @classmethod
     def of(cls, model: Model, device: torch.device) -> "Network":
         keep_freed_memory()
-        eye = Eye(model.recipe.image, model.mean_image, device)
-        return cls(model.net.to(device).eval(), eye, model.classes)
+        preprocessor = Preprocessor(model.recipe.image, model.mean_image, device)
+        return cls(model.net.to(device).eval(), preprocessor, model.classes)
 
     def probabilities(self, images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         return self.outputs(images, rows, columns)[0]
@@ -59,11 +61,13 @@ class Network:
     @torch.inference_mode()
     def outputs(self, images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (B, classes) and fc7 (B, D), float32, of a view of ``images`` (B, S, S, 3) uint8."""
-        device, count = self.eye.device, len(images)
-        every = (np.broadcast_to(rows, (count, len(rows))), np.broadcast_to(columns, (count, len(columns))))
-        seen = self.eye.see(torch.from_numpy(images).to(device), *every)
+        device, count = self.preprocessor.device, len(images)
+        crops = Crops(
+            rows=np.broadcast_to(rows, (count, len(rows))), columns=np.broadcast_to(columns, (count, len(columns)))
+        )
+        inputs = self.preprocessor.crop(torch.from_numpy(images).to(device), crops)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits, fc7 = self.net(seen)
+            logits, fc7 = self.net(inputs)
         return logits.float().softmax(dim=1).cpu().numpy(), fc7.float().cpu().numpy()
 
 
@@ -191,10 +195,12 @@ VIEWS: dict[int, Callable[[int, int], list[View]]] = {1: centre_view, 10: ten_vi
 
 
 def _views(size: int, crop: int, corners: list[tuple[int, int]], reflections: list[bool]) -> list[View]:
-    places = [(top, left, reflected) for reflected in reflections for top, left in corners]
-    top, left, reflected = (np.array(column) for column in zip(*places, strict=True))
-    rows, columns = view(crop, top, left, reflected)
-    return list(zip(rows, columns, strict=True))
+    along = np.arange(crop)
+    return [
+        (top + along, left + (along[::-1] if reflected else along))
+        for reflected in reflections
+        for top, left in corners
+    ]
 
 
 def interval(errors: int, total: int) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_cli.artefacts import atomic_write
-from alexnet_cli.data.augment import Eye
+from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.evaluate import Network, View, centre_view, ten_views
@@ -44,13 +44,12 @@ class Difference(AlexNetError):
 
 
 class Deployed(nn.Module):
-    """The network behind its eye: pictures in, probabilities and fc7 out, in a form that suits ``precision``."""
+    """The network behind its preprocessor: packed pictures in, probabilities and features out."""
 
-    def __init__(self, net: AlexNet, eye: Eye, precision: Precision) -> None:
+    def __init__(self, net: AlexNet, preprocessor: Preprocessor, precision: Precision) -> None:
         super().__init__()
         self.net = net.half() if precision == "fp16" else net
-        self.mean_image = nn.Buffer(eye.mean_image)
-        self.divide_by = eye.image.divide_by
+        self.preprocessor = preprocessor
         self.half_precision = precision == "fp16"
         for module in self.net.modules():
             if isinstance(module, LocalResponseNorm):
@@ -58,9 +57,8 @@ class Deployed(nn.Module):
 
     def forward(self, image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """``image`` (N, S, S, 3) uint8; ``rows``, ``columns`` (crop,) int64: the view's pixels."""
-        centred = (image.float() - self.mean_image) / self.divide_by  # (N, S, S, 3)
-        seen = centred.index_select(1, rows).index_select(2, columns).permute(0, 3, 1, 2)  # (N, 3, crop, crop)
-        logits, fc7 = self.net(seen.half() if self.half_precision else seen)
+        inputs = self.preprocessor(image, rows, columns)  # (N, C, crop, crop)
+        logits, fc7 = self.net(inputs.half() if self.half_precision else inputs)
         return logits.float().softmax(dim=1), fc7.float()
 
 
@@ -172,7 +170,7 @@ def graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto":
     import onnx
 
     image, fingerprint = model.recipe.image, model.fingerprint
-    deployed = Deployed(model.net, Eye(image, model.mean_image, torch.device("cpu")), precision).eval()
+    deployed = Deployed(model.net, Preprocessor(image, model.mean_image, "cpu"), precision).eval()
     centre = centre_view(image.size, image.crop)[0]
     examples = (torch.zeros(2, image.size, image.size, 3, dtype=torch.uint8), *map(torch.from_numpy, centre))
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""A model on disk: one safetensors file with weights, mean image, classes, recipe and where it came from."""
+"""A model on disk: one safetensors file with weights, mean image, classes, recipe and provenance."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from alexnet_cli.errors import BadArtefact, first_line
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.recipe import Recipe
 
-FORMAT = 1
+FORMAT = 2
 FILE = "model.safetensors"
 
 
@@ -32,13 +32,13 @@ class Model:
     mean_image: np.ndarray  # (S, S, 3) float32, 0-255
     provenance: dict[str, Any]  # dataset, seed, epochs, date, version ...
     path: Path | None = None  # the folder it was read from
-    stored: str | None = None  # the fingerprint it was saved with, which later versions of this program keep
+    saved_fingerprint: str | None = None  # stays, whatever recipe keys a later version of this program adds
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides the outputs: weights, mean image, classes and recipe."""
-        if self.stored is not None:
-            return self.stored
+        """A digest of all that decides the outputs: weights, mean image, classes and recipe."""
+        if self.saved_fingerprint is not None:
+            return self.saved_fingerprint
         digest = hashlib.sha256(json.dumps([self.classes, recipes.dumps(self.recipe)]).encode())
         digest.update(self.mean_image.tobytes())
         for name, weight in sorted(self.net.state_dict().items()):
@@ -72,8 +72,7 @@ class Model:
         try:
             recipe, classes = recipes.loads(metadata["recipe"]), json.loads(metadata["classes"])
             mean_image = tensors.pop("mean_image").numpy()
-            with torch.device("meta"):
-                net = AlexNet(recipe, len(classes))
+            net = recipe.build(len(classes))
             net.load_state_dict(tensors, assign=True)
             provenance = json.loads(metadata.get("provenance", "{}"))
         except (KeyError, ValueError, RuntimeError) as error:
@@ -86,12 +85,12 @@ class Model:
             mean_image=mean_image,
             provenance=provenance,
             path=folder,
-            stored=metadata.get("fingerprint"),
+            saved_fingerprint=metadata.get("fingerprint"),
         )
 
 
 def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file; nothing in it is ever run. Raises BadArtefact."""
+    """Metadata and tensors of a safetensors file; loading it runs no code. Raises BadArtefact."""
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

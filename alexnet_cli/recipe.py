@@ -1,153 +1,60 @@
 """What defines a model: a recipe is a TOML file; a variant is `base = "paper"` and the lines that differ.
 
-Sections: `[image]`, `[network]`, `[response_norm]`, `[map_norm]`, `[pooling]`, `[training]`, and one a layer, `[conv1]`
-... `[fc8]`. A packaged recipe may also say what was `[published]` of its errors; that is no part of the model.
+Sections: `[image]`, `[network]`, `[training]`, and one for each layer, operation and augmentation that these name. The
+class of such a section is its `type`, or its own name: `[relu]` needs no type. What a class can be set to stands with
+the class (nets/layers.py, data/augment.py). A packaged recipe may also say what errors were `[published]` for it; that
+is no part of the model.
 """
 
 import dataclasses
-import difflib
 import json
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from alexnet_cli.data.augment import AUGMENTATIONS, Augmentation
+from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe
+from alexnet_cli.nets.alexnet import AlexNet, parameter_count
+from alexnet_cli.nets.layers import LAYERS, OPERATIONS, Network
+from alexnet_cli.settings import Registry, Settings, parse, require, unknown
 
 RECIPES = resources.files("alexnet_cli") / "recipes"
 
-Rounds = Literal["up", "down"]
+Tables = dict[str, Any]  # of a TOML file: section -> key -> value, and a few keys outside sections
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
-    """What the network sees of a packed picture (§2, §4.1)."""
-
-    size: int  # side of the packed pictures
-    crop: int  # side of a view
-    divide_by: float  # the centred 0-255 pixels are divided by this
-    colour_noise: float  # standard deviation of the colour PCA's factors; 0 is none
-    colour_noise_until: int = 0  # the epoch from which on there is none; 0: to the end
-    reflect: bool = True  # half of the training views are reflected
-
-    def __post_init__(self) -> None:
-        _require(0 < self.crop <= self.size, "image.crop must be between 1 and image.size")
-        _require(self.divide_by > 0, "image.divide_by must be positive")
-        _require(self.colour_noise >= 0, "image.colour_noise must not be negative")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResponseNorm:
-    """Constants of local response normalization (§3.3); alpha is not divided by n."""
-
-    k: float
-    n: int
-    alpha: float
-    beta: float
-    sees: Literal["own", "both"] = "own"  # neighbours in its own column, or beyond its border: Caffe knows no columns
-
-    def __post_init__(self) -> None:
-        _require(self.n >= 1, "response_norm.n must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MapNorm:
-    """Response norm within each map, over windows of size x size positions; the 2012 code has it, the paper not."""
-
-    k: float
-    size: int
-    alpha: float
-    beta: float
-
-    def __post_init__(self) -> None:
-        _require(self.size % 2 == 1, "map_norm.size must be odd")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pooling:
-    """Max-pooling (§3.4): windows of `size`, `stride` apart; stride < size is overlapping pooling."""
-
-    size: int
-    stride: int
-    rounds: Rounds = "up"  # whether a window that only begins within the maps counts
-
-    def __post_init__(self) -> None:
-        _require(self.size >= 1 and self.stride >= 1, "pooling.size and pooling.stride must be at least 1")
-
-
-Step = Literal["relu", "tanh", "response_norm", "map_norm", "pooling", "dropout"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Convolution:
-    """A convolutional layer; `kernels` counts those of all columns."""
-
-    kernels: int
-    size: int
-    stride: int
-    padding: int
-    sees: Literal["own", "both"]  # the maps of its own column, or of both
-    weights: float | Literal["he"]  # standard deviation of the initial weights; "he": sqrt(2 / fan-in)
-    bias: float  # initial bias
-    then: list[Step]  # what follows the convolution, in this order; dropout is last
-    rounds: Rounds = "up"  # 224 -> 54.25 -> 55: a kernel that only begins within the maps counts
-    steps: list[int] = field(default_factory=list)  # schedule "steps": its own epochs instead of training.steps
-    frozen_from: int = 0  # the epoch from which on it stays as it is; 0: never
-
-
-@dataclass(frozen=True, kw_only=True)
-class FullyConnected:
-    """A fully-connected layer; `units` counts those of all columns."""
-
-    units: int | Literal["classes"]
-    sees: Literal["own", "both"]
-    weights: float | Literal["he"]
-    bias: float
-    then: list[Step]
-    steps: list[int] = field(default_factory=list)
-    frozen_from: int = 0
-
-
-Layer = Convolution | FullyConnected
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """How many columns, and which layers in which order (§3.5)."""
-
-    columns: int
-    layers: list[str]
-    dropout: float  # the share of units dropped, in layers that drop
-
-    def __post_init__(self) -> None:
-        _require(self.columns >= 1, "network.columns must be at least 1")
-        _require(0 <= self.dropout < 1, "network.dropout must be at least 0 and less than 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Settings):
     """The paper's update rule and its schedule (§5)."""
 
-    batch: int
+    batch: int  # images, of all processes together
     momentum: float
     weight_decay: float
     learning_rate: float
-    schedule: Literal["plateau", "linear", "steps"]
-    warmup_epochs: float  # the learning rate rises to its value over these
-    patience: int  # plateau: epochs without a better validation error before the learning rate falls
-    drops: int  # plateau: how often it is divided by 10 before the end
+    schedule: Literal["plateau", "linear", "milestones"]
+    warmup_epochs: float = 0.0  # the learning rate rises to its value over these
+    patience: int = 5  # plateau: epochs without a better validation error before the learning rate falls
+    drops: int = 3  # plateau: how often it is divided by 10 before the end
     epochs: int  # plateau: at most; linear: the learning rate reaches 0 here
-    steps: list[int] = field(default_factory=list)  # steps: the epochs from which on it is divided by 10 once more
+    milestones: list[int] = field(default_factory=list)  # the epochs from which on it is divided by 10 once more
     bias_rate: float = 1.0  # the biases' learning rate, as a multiple of the weights'
-    bias_decay: bool = True  # whether weight decay is for biases too
+    bias_decay: bool = True  # whether weight decay applies to biases too
+    augmentation: list[str] = field(default_factory=list)  # in this order (§4.1)
 
     def __post_init__(self) -> None:
-        _require(self.batch >= 1, "training.batch must be at least 1")
-        _require(self.epochs >= 1, "training.epochs must be at least 1")
-        _require(self.learning_rate > 0, "training.learning_rate must be positive")
-        _require(0 <= self.momentum < 1, "training.momentum must be at least 0 and less than 1")
-        _require(self.patience >= 1, "training.patience must be at least 1")
+        require(self.batch >= 1, "batch must be at least 1")
+        require(self.epochs >= 1, "epochs must be at least 1")
+        require(self.learning_rate > 0, "learning_rate must be positive")
+        require(0 <= self.momentum < 1, "momentum must be at least 0 and less than 1")
+        require(self.weight_decay >= 0, "weight_decay must not be negative")
+        require(self.warmup_epochs >= 0, "warmup_epochs must not be negative")
+        require(self.patience >= 1, "patience must be at least 1")
+        require(self.drops >= 0, "drops must not be negative")
+        require(self.bias_rate >= 0, "bias_rate must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,137 +62,103 @@ class Recipe:
     """A whole recipe, every value given."""
 
     name: str
-    says: str  # one line: what it is
+    description: str  # one line
     image: Image
     network: Network
-    response_norm: ResponseNorm
-    map_norm: MapNorm
-    pooling: Pooling
     training: Training
-    layers: dict[str, Layer]  # in order, as network.layers names them
+    augmentations: dict[str, Augmentation]  # what training.augmentation names, in this order
 
-    def __post_init__(self) -> None:
-        names = list(self.layers)
-        _require(len(names) >= 2, "network.layers must name at least two layers")
-        kinds = [isinstance(layer, Convolution) for layer in self.layers.values()]
-        _require(kinds == sorted(kinds, reverse=True), "network.layers: convolutional layers come before the others")
-        last = self.layers[names[-1]]
-        _require(
-            isinstance(last, FullyConnected) and last.units == "classes" and last.sees == "both" and not last.then,
-            f'the last layer, {names[-1]}, must have units = "classes", sees = "both" and then = []',
-        )
-        for name, layer in self.layers.items():
-            _require("dropout" not in layer.then[:-1], f"{name}.then: dropout is the last step")
-            _require(
-                isinstance(layer, Convolution) or not {"response_norm", "map_norm", "pooling"} & set(layer.then),
-                f"{name}.then: a fully-connected layer has no maps to normalize or pool",
-            )
-        for name, layer in list(self.layers.items())[:-1]:
-            width = layer.kernels if isinstance(layer, Convolution) else layer.units
-            _require(
-                isinstance(width, int) and width > 0 and width % self.network.columns == 0,
-                f"{name} must have a positive number of kernels or units that {self.network.columns} columns can share",
-            )
+    def build(self, classes: int) -> AlexNet:
+        """The network for ``classes`` classes, without weights yet. Raises BadRecipe."""
+        return AlexNet(self.network, self.image.shape, classes)
+
+    def with_training(self, **changes: Any) -> "Recipe":
+        """The recipe with other values in [training]."""
+        return replace(self, training=replace(self.training, **changes))
+
+    def scaled(self, width: float) -> "Recipe":
+        """The recipe with ``width`` times the kernels and units in every hidden layer."""
+        return replace(self, network=self.network.scaled(width))
 
 
-SECTIONS: dict[str, type] = {
-    "image": Image,
-    "network": Network,
-    "response_norm": ResponseNorm,
-    "map_norm": MapNorm,
-    "pooling": Pooling,
-    "training": Training,
-}
+# Finding and reading recipes
 
 
 def names() -> list[str]:
-    """The recipes that come with the package."""
+    """The recipes that come with the package, `paper` first."""
     found = [file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml")]
     return sorted(found, key=lambda name: (name != "paper", name))
 
 
-def load(named: str | Path, settings: list[str] | None = None) -> Recipe:
+def load(named: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """The recipe called ``named``, or in the file ``named``, with `section.key=value` ``settings`` on top.
 
-    Raises BadRecipe for an unknown recipe, an unknown key or a value that does not fit.
+    Raises BadRecipe for an unknown recipe, an unknown section or key, or a value that does not fit.
     """
     name, tables = _read(str(named))
-    for section, values in tables.items():
-        if isinstance(values, dict) and (kind := _kind(section, values)):
-            tables[section] = _defaults(kind) | values
-    for setting in settings or []:
-        _apply(tables, setting)
-    return parse(name, tables)
+    return _parse(name, _set(tables, settings))
 
 
-def adjust(recipe: Recipe, settings: list[str]) -> Recipe:
+def adjust(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """``recipe`` with `section.key=value` ``settings`` on top. Raises BadRecipe."""
-    tables = tomllib.loads(dumps(recipe))
-    for setting in settings:
-        _apply(tables, setting)
-    return parse(str(tables.pop("name")), tables)
+    return _parse(recipe.name, _set(_tables(recipe), settings))
 
 
 def loads(text: str) -> Recipe:
-    """The resolved recipe in ``text``, as `dumps` wrote it."""
+    """The resolved recipe in ``text``, as `dumps` writes it. Raises BadRecipe."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadRecipe(f"damaged recipe: {error}") from None
-    return parse(str(tables.pop("name", "unnamed")), tables)
+    return _parse(str(tables.pop("name", "unnamed")), tables)
 
 
 def dumps(recipe: Recipe) -> str:
     """The whole recipe as TOML, every value given."""
-    lines = [f"name = {json.dumps(recipe.name)}", f"says = {json.dumps(recipe.says, ensure_ascii=False)}"]
-    for section in (*SECTIONS, *recipe.layers):
-        values = recipe.layers.get(section) or getattr(recipe, section)
-        lines += ["", f"[{section}]"]
-        lines += [f"{key} = {json.dumps(value)}" for key, value in dataclasses.asdict(values).items()]
+    lines = [f"name = {json.dumps(recipe.name)}", f"description = {json.dumps(recipe.description, ensure_ascii=False)}"]
+    for section, table in _tables(recipe).items():
+        if isinstance(table, dict):
+            lines += ["", f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
 
 
+def sections(recipe: Recipe) -> set[str]:
+    """The sections that have something to set."""
+    return {name for name, table in _tables(recipe).items() if isinstance(table, dict)}
+
+
 def differences(recipe: Recipe, base: Recipe) -> dict[str, Any]:
-    """`section.key` -> value, where ``recipe`` differs from ``base``; a section `base` lacks is there whole."""
+    """`section.key` -> value, where ``recipe`` differs from ``base``; a section that ``base`` lacks is there whole."""
     mine, theirs = _flat(recipe), _flat(base)
     return {key: value for key, value in mine.items() if key not in theirs or theirs[key] != value}
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
-    sections = {name: getattr(recipe, name) for name in SECTIONS} | recipe.layers
-    return {
-        f"{section}.{key}": value
-        for section, values in sections.items()
-        for key, value in dataclasses.asdict(values).items()
-    }
-
-
-def parse(name: str, tables: dict[str, Any]) -> Recipe:
-    """A recipe from TOML tables that lack nothing. Raises BadRecipe."""
-    tables = dict(tables)
-    says = str(tables.pop("says", ""))
-    sections = {section: _section(section, kind, tables.pop(section, {})) for section, kind in SECTIONS.items()}
-    layers: dict[str, Layer] = {}
-    for layer in sections["network"].layers:
-        if layer not in tables:
-            raise BadRecipe(f"network.layers names {layer!r}, but there is no section [{layer}]")
-        layers[layer] = _section(layer, _kind(layer, tables[layer]), tables[layer])
-    for section in tables:
-        if not isinstance(tables[section], dict):
-            raise BadRecipe(_unknown(section, [*SECTIONS, *layers]))
-        if not section.startswith(("conv", "fc")):
-            raise BadRecipe(_unknown(section, [*SECTIONS, *layers]))
-    return Recipe(name=name, says=says, layers=layers, **sections)
+def summaries() -> list[dict[str, Any]]:
+    """Of each packaged recipe: name, description, parameters for 1000 classes, published errors, and the lines in
+    which it differs from `paper`."""
+    paper, found = load("paper"), []
+    for name in names():
+        recipe = load(name)
+        found.append(
+            {
+                "name": name,
+                "description": recipe.description,
+                "parameters": parameter_count(recipe.build(1000)),
+                "published": published(name),
+                "differs": differences(recipe, paper),
+            }
+        )
+    return found
 
 
 def published(name: str) -> dict[str, Any]:
-    """What was published of a packaged recipe's errors: fractions, and where; empty if nothing was."""
+    """The errors that were published for a packaged recipe: fractions, and `where`; empty if there are none."""
     found = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8")).get("published", {})
     return dict(found)
 
 
-def told(published: dict[str, Any]) -> str:
-    """What `published` found, in a line."""
+def published_line(published: dict[str, Any]) -> str:
+    """What `published` returns, in one line."""
     words = []
     for key, value in published.items():
         if key != "where":
@@ -295,36 +168,8 @@ def told(published: dict[str, Any]) -> str:
     return f"{', '.join(words)} ({published['where']})"
 
 
-def scaled(recipe: Recipe, width: float) -> Recipe:
-    """``recipe`` with ``width`` times the kernels and units in every hidden layer, whole numbers a column."""
-    columns = recipe.network.columns
-
-    def narrowed(layer: Layer) -> Layer:
-        if isinstance(layer, Convolution):
-            return dataclasses.replace(layer, kernels=max(1, round(layer.kernels * width / columns)) * columns)
-        if layer.units == "classes":
-            return layer
-        return dataclasses.replace(layer, units=max(1, round(layer.units * width / columns)) * columns)
-
-    return dataclasses.replace(recipe, layers={name: narrowed(layer) for name, layer in recipe.layers.items()})
-
-
-def _kind(section: str, values: dict[str, Any]) -> Any:
-    """The class of a section, None if it is unknown."""
-    if section.startswith(("conv", "fc")):
-        return Convolution if "kernels" in values else FullyConnected
-    return SECTIONS.get(section)
-
-
-def _defaults(kind: Any) -> dict[str, Any]:
-    """What a section's keys are where a recipe does not say."""
-    plain = {item.name: item.default for item in dataclasses.fields(kind)}
-    made = {item.name: item.default_factory() for item in dataclasses.fields(kind) if callable(item.default_factory)}
-    return {key: value for key, value in (plain | made).items() if value is not dataclasses.MISSING}
-
-
-def _read(named: str) -> tuple[str, dict[str, Any]]:
-    """Name and merged tables of a recipe and its bases."""
+def _read(named: str) -> tuple[str, Tables]:
+    """Name and tables of a recipe, merged with those of its bases."""
     packaged = RECIPES / f"{named}.toml"
     try:
         if packaged.is_file():
@@ -332,81 +177,146 @@ def _read(named: str) -> tuple[str, dict[str, Any]]:
         elif named.endswith(".toml"):
             name, text = Path(named).stem, Path(named).read_text(encoding="utf-8")
         else:
-            raise BadRecipe(_unknown(named, names(), "recipe") + "; a file's name ends in .toml")
+            raise BadRecipe(unknown(named, names(), "recipe") + "; a file's name ends in .toml")
         tables = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadRecipe(f"cannot read the recipe {named}: {error}") from None
     base = tables.pop("base", None)
     for key in ("name", "published"):
         tables.pop(key, None)
-    if base is None:
-        return name, tables
-    _, merged = _read(str(base))
-    for key, value in tables.items():
-        merged[key] = merged.get(key, {}) | value if isinstance(value, dict) else value
+    merged = {} if base is None else _read(str(base))[1]
+    for section, table in tables.items():
+        merged[section] = _merged(merged.get(section, {}), table) if isinstance(table, dict) else table
+    used = _used(merged)
+    for section in tables:
+        if section not in used:
+            raise BadRecipe(
+                unknown(section, used, "section") if isinstance(tables[section], dict) else unknown(section, used)
+            )
     return name, merged
 
 
-def _apply(tables: dict[str, Any], setting: str) -> None:
-    """Put `section.key=value` into ``tables``; the value is TOML, or a bare word."""
-    path, equals, value = setting.partition("=")
-    section, dot, key = path.strip().partition(".")
-    if not (equals and dot and section and key):
-        raise BadRecipe(f"--set {setting}: write section.key=value, for example training.batch=64")
-    if section not in tables:
-        raise BadRecipe(_unknown(section, [name for name in tables if isinstance(tables[name], dict)], "section"))
-    if key not in tables[section]:
-        raise BadRecipe(_unknown(f"{section}.{key}", [f"{section}.{known}" for known in tables[section]]))
+def _merged(inherited: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """A section of a base and the lines that differ; of a section that becomes another type nothing is kept."""
+    return table if table.get("type", inherited.get("type")) != inherited.get("type") else inherited | table
+
+
+def _used(tables: Tables) -> list[str]:
+    """The sections that a recipe uses. A base may have more: a variant can leave out a layer."""
+    network, training = _section(tables, "network"), _section(tables, "training")
+    layers = network.get("layers", [])
+    steps = [step for layer in layers for step in _section(tables, layer).get("then", [])]
+    return [
+        *dict.fromkeys(
+            ["description", "image", "network", "training", *steps, *training.get("augmentation", []), *layers]
+        )
+    ]
+
+
+def _section(tables: Tables, name: object) -> dict[str, Any]:
+    table = tables.get(name, {}) if isinstance(name, str) else {}
+    return table if isinstance(table, dict) else {}
+
+
+def _set(tables: Tables, settings: Sequence[str]) -> Tables:
+    """``tables`` with each `section.key=value` put in; a value is TOML, or a bare word."""
+    tables = dict(tables)
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        section, dot, key = path.strip().partition(".")
+        if not (equals and dot and section and key):
+            raise BadRecipe(f"--set {setting}: write section.key=value, for example training.batch=64")
+        used = [name for name in _used(tables) if name != "description"]
+        if section not in used:
+            raise BadRecipe(unknown(section, used, "section"))
+        try:
+            parsed = tomllib.loads(f"value = {value.strip()}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value.strip()
+        tables[section] = _merged(_section(tables, section), {key: parsed})
+    return tables
+
+
+# Tables to a recipe, and back
+
+
+def _parse(name: str, tables: Tables) -> Recipe:
+    """A recipe from TOML tables that lack nothing. Raises BadRecipe."""
+    image = parse("image", Image, _section(tables, "image"))
+    training = parse("training", Training, _section(tables, "training"))
+    description = tables.get("description", "")
+    if not isinstance(description, str):
+        raise BadRecipe("description must be a line of text")
+    return Recipe(
+        name=name,
+        description=description,
+        image=image,
+        network=_network(tables),
+        training=training,
+        augmentations=_named(tables, training.augmentation, AUGMENTATIONS, "training.augmentation"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NetworkSection(Settings):
+    """[network] as it stands in the file."""
+
+    columns: int
+    layers: list[str]
+
+
+def _network(tables: Tables) -> Network:
+    section = parse("network", _NetworkSection, _section(tables, "network"))
+    if repeated := [name for name in section.layers if section.layers.count(name) > 1]:
+        raise BadRecipe(f"network.layers names {repeated[0]} twice")
+    for name in section.layers:
+        if name not in tables:
+            raise BadRecipe(f"network.layers names {name!r}, but there is no section [{name}]")
+    layers = _named(tables, section.layers, LAYERS, "network.layers")
+    steps = {step: name for name, layer in layers.items() for step in layer.then}
+    operations: dict[str, Any] = {}
+    for step, name in steps.items():
+        operations |= _named(tables, [step], OPERATIONS, f"{name}.then")
     try:
-        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
-    tables[section] = tables[section] | {key: parsed}
+        return Network(columns=section.columns, layers=layers, operations=operations)
+    except BadRecipe as error:
+        raise BadRecipe(f"network.{error}") from None
 
 
-def _section(section: str, kind: type, table: dict[str, Any]) -> Any:
-    """``table`` as a ``kind``, every key there and of its type."""
-    types = get_type_hints(kind)
-    for key in table:
-        if key not in types:
-            raise BadRecipe(_unknown(f"{section}.{key}", [f"{section}.{known}" for known in types]))
-    table = _defaults(kind) | table
-    for key in types:
-        if key not in table:
-            raise BadRecipe(f'{section}.{key} is missing: give it, or start from `base = "paper"`')
-    return kind(**{key: _value(f"{section}.{key}", types[key], value) for key, value in table.items()})
+def _named(tables: Tables, named: Sequence[str], registry: Registry[Any], where: str) -> dict[str, Any]:
+    """The objects that a list of a recipe names, by name."""
+    for name in named:
+        if name not in registry and name not in tables:
+            raise BadRecipe(f"{where}: {unknown(name, [*registry, *_sections_of(tables, registry)], 'name')}")
+    return {name: registry.parse(name, _section(tables, name)) for name in named}
 
 
-def _value(where: str, kind: Any, value: Any) -> Any:
-    """``value`` as ``kind``: a plain type, a list, a Literal or a union of these."""
-    alternatives = get_args(kind) if get_origin(kind) not in (Literal, list) and get_args(kind) else (kind,)
-    for one in alternatives:
-        if get_origin(one) is list:
-            if isinstance(value, list):
-                return [_value(where, get_args(one)[0], item) for item in value]
-        elif get_origin(one) is Literal:
-            if value in get_args(one):
-                return value
-        elif one is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        elif type(value) is one:
-            return value
-    words = []
-    for one in alternatives:
-        words += [f'"{word}"' for word in get_args(one)] if get_origin(one) is Literal else [_name(one)]
-    raise BadRecipe(f"{where} = {json.dumps(value, default=str)} does not fit: it takes {' or '.join(words)}")
+def _sections_of(tables: Tables, registry: Registry[Any]) -> list[str]:
+    return [name for name, table in tables.items() if isinstance(table, dict) and table.get("type") in registry]
 
 
-def _name(kind: Any) -> str:
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return plain.get(kind, "a list")
+def _tables(recipe: Recipe) -> Tables:
+    """What `_parse` makes the recipe of."""
+    network = {"columns": recipe.network.columns, "layers": list(recipe.network.layers)}
+    tables: Tables = {
+        "description": recipe.description,
+        "image": dataclasses.asdict(recipe.image),
+        "network": network,
+        "training": dataclasses.asdict(recipe.training),
+    }
+    groups: list[Mapping[str, Settings]] = [recipe.augmentations, recipe.network.operations, recipe.network.layers]
+    for group in groups:
+        for name, each in group.items():
+            table = ({} if each.type == name else {"type": each.type}) | dataclasses.asdict(each)
+            if table:  # there is nothing to set of a ReLU
+                tables[name] = table
+    return tables
 
 
-def _unknown(word: str, known: list[str], what: str = "recipe key") -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"unknown {what} {word!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise BadRecipe(message)
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    return {
+        f"{section}.{key}": value
+        for section, table in _tables(recipe).items()
+        if isinstance(table, dict)
+        for key, value in table.items()
+    }

@@ -23,7 +23,7 @@ from alexnet_cli.demo import photographs, write_views
 from alexnet_cli.export import export_model
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.retrieval.build import build
 from alexnet_cli.retrieval.collection import open_collection
 
@@ -46,8 +46,7 @@ def enlarge(folder: Path, out: Path) -> None:
 def untrained(dataset_path: Path, folder: Path) -> None:
     """The paper's network for the dataset's classes, as it is before training: speed does not depend on that."""
     dataset, recipe = Dataset.open(dataset_path), recipes.load("paper")
-    net = AlexNet(recipe, len(dataset.classes))
-    initialize(net, 0)
+    net = initialize(recipe.build(len(dataset.classes)), 0)
     mean_image = dataset.statistics().mean_image
     Model(net=net, recipe=recipe, classes=dataset.classes, mean_image=mean_image, provenance={}).save(folder)
     export_model(folder)

@@ -19,24 +19,23 @@ from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.nets.alexnet import AlexNet, initialize
 from alexnet_cli.nets.normalization import LocalResponseNorm
 from alexnet_cli.training.sgd import SGD
-from alexnet_cli.training.train import autocast
+from alexnet_cli.training.trainer import autocast
 
 CLASSES, STEPS = 1000, 3
 
 
 def ours(recipe: str, device: torch.device, classes: int = CLASSES) -> AlexNet:
-    net = AlexNet(recipes.load(recipe), classes)
-    initialize(net, 0)
+    net = initialize(recipes.load(recipe).build(classes), 0)
     return net.to(memory_format=torch.channels_last).place([device])
 
 
 def with_torchs_norm(device: torch.device, classes: int = CLASSES) -> AlexNet:
     """The 2012 net with torch.nn.LocalResponseNorm."""
     net = ours("paper", device, classes)
-    for parent in [module for module in net.modules() if isinstance(module, nn.Sequential)]:
-        for name, norm in parent.named_children():
+    for then in [module for module in net.modules() if isinstance(module, nn.ModuleList)]:
+        for i, norm in enumerate(then):
             if isinstance(norm, LocalResponseNorm):
-                setattr(parent, name, nn.LocalResponseNorm(norm.n, norm.alpha * norm.n, norm.beta, norm.k))
+                then[i] = nn.LocalResponseNorm(norm.n, norm.alpha * norm.n, norm.beta, norm.k)
     return net
 
 

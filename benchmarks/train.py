@@ -26,13 +26,15 @@ from torch.nn import functional as F
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import write_json
-from alexnet_cli.data.augment import Draws, Eye, view
+from alexnet_cli.data.augment import EpochPlan, augment
+from alexnet_cli.data.preprocess import Preprocessor
+from alexnet_cli.data.statistics import Statistics
 from alexnet_cli.distributed import World, is_distributed, local_rank, process_group
 from alexnet_cli.experiments.report import circumstances
 from alexnet_cli.memory import keep_freed_memory
-from alexnet_cli.nets import alexnet
+from alexnet_cli.nets import alexnet, columns
 from alexnet_cli.training.sgd import SGD
-from alexnet_cli.training.train import autocast
+from alexnet_cli.training.trainer import autocast
 
 WARM, CLASSES, PROCESSES = 2, 1000, 2
 
@@ -41,12 +43,11 @@ class Trainee:
     """A network and one batch of pictures for it."""
 
     def __init__(self, given: argparse.Namespace, devices: list[str], world: World) -> None:
-        self.recipe = recipes.scaled(recipes.load(given.recipe), given.width)
-        places = [torch.device(name) for name in devices]
-        self.device, self.precision = places[0], given.precision
-        self.net = alexnet.AlexNet(self.recipe, CLASSES)
-        alexnet.initialize(self.net, 0)
-        self.net = self.net.to(memory_format=torch.channels_last).place(places).train()
+        self.recipe = recipes.load(given.recipe).scaled(given.width)
+        placed = [torch.device(name) for name in devices]
+        self.device, self.precision = placed[0], given.precision
+        self.net = alexnet.initialize(self.recipe.build(CLASSES), 0)
+        self.net = self.net.to(memory_format=torch.channels_last).place(placed).train()
         self.wrapped = world.wrap(self.net)
         self.sgd = SGD(dict(self.net.named_parameters()), momentum=0.9, weight_decay=0.0005)
         image, part = self.recipe.image, world.shard(given.batch)
@@ -56,12 +57,18 @@ class Trainee:
         pictures = random.integers(0, 256, (self.batch, image.size, image.size, 3), dtype=np.uint8)
         self.pictures = torch.from_numpy(pictures).to(self.device)
         self.labels = torch.from_numpy(random.integers(CLASSES, size=self.batch)).to(self.device)
-        self.draws = Draws.of_epoch(0, 0, self.batch, image)
-        self.eye = Eye(image, np.full((image.size, image.size, 3), 120, np.float32), self.device)
+        self.plan = EpochPlan.draw(0, 0, self.batch, image, self.recipe.augmentations)
+        mean_image = np.full((image.size, image.size, 3), 120, np.float32)
+        self.statistics = Statistics(
+            mean_image=mean_image,
+            mean_colour=mean_image[0, 0],
+            eigenvalues=np.array([9000, 600, 100], np.float32),
+            eigenvectors=np.eye(3, dtype=np.float32),
+        )
+        self.preprocessor = Preprocessor(image, mean_image, self.device)
 
     def step(self, i: int) -> None:
-        places = view(self.recipe.image.crop, self.draws.top, self.draws.left, self.draws.reflected)
-        images = self.eye.see(self.pictures, *places, self.draws.colour)
+        images = augment(self.preprocessor, self.pictures, self.plan.rows(slice(None)), self.statistics)
         with autocast(self.device, self.precision):
             logits, _ = self.wrapped(images, i, self.rows)
         F.cross_entropy(logits.float(), self.labels).backward()
@@ -91,23 +98,23 @@ def alone(given: argparse.Namespace, devices: list[str]) -> dict[str, float]:
     """Images a second of one process, and the share of a step in which the columns' activations come together."""
     trainee, spent = Trainee(given, devices, World()), [0.0]
     plain = seconds(trainee.step, given.steps, trainee.device)
-    gather = alexnet.gather
+    gather = columns.gather
 
-    def timed(halves: list[torch.Tensor], device: torch.device) -> torch.Tensor:
+    def timed(parts: list[torch.Tensor], device: torch.device) -> torch.Tensor:
         settle(device)
         began = time.perf_counter()
-        whole = gather(halves, device)
+        whole = gather(parts, device)
         settle(device)
         spent[0] += time.perf_counter() - began
         return whole
 
-    alexnet.gather = timed
+    alexnet.gather = columns.gather = timed
     seconds(trainee.step, given.steps, trainee.device)
-    alexnet.gather = gather
+    alexnet.gather = columns.gather = gather
     return {"images_per_second": given.batch / plain, "communication": spent[0] / (given.steps + WARM) / plain}
 
 
-def in_team(given: argparse.Namespace) -> None:
+def in_processes(given: argparse.Namespace) -> None:
     """What each of the processes does; the first prints what it found."""
     own = f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
     with process_group(own) as world:
@@ -146,7 +153,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
     if is_distributed():
-        in_team(given)
+        in_processes(given)
         return
     gpus = torch.cuda.device_count()
     first = "cuda:0" if gpus else "cpu"

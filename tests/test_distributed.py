@@ -76,7 +76,7 @@ def test_two_processes_with_half_of_each_batch_are_one_with_all_of_it(workspace)
     one, both = (Model.load(workspace / "models" / name) for name in ("one", "two"))
     for mine, other in zip(one.net.parameters(), both.net.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
-    rows = [checkpoint.read_position(workspace / "models" / name).history[-1] for name in ("one", "two")]
+    rows = [checkpoint.read_state(workspace / "models" / name).history[-1] for name in ("one", "two")]
     assert rows[0]["validation_error"] == rows[1]["validation_error"]
     assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-5)
     assert both.provenance["processes"] == 2
@@ -199,7 +199,7 @@ def test_a_process_that_dies_ends_the_run_which_one_process_can_go_on_with(works
     assert both.returncode == 1
     assert "error: another process of this run has ended; go on from" in err
     assert "by: alexnet train --resume --out long" in err
-    done = len(checkpoint.read_position(workspace / "models" / "long").history)
+    done = len(checkpoint.read_state(workspace / "models" / "long").history)
     resumed = ["train", "--resume", "--out", "long", "--epochs", str(done + 1)]
     assert main(resumed) == 0
     assert Model.load(workspace / "models" / "long").provenance["epochs"] == done + 1

@@ -77,7 +77,7 @@ def test_a_pickle_is_refused_and_does_not_run(tmp_path):
     with pytest.raises(BadArtefact):
         Model.load(tmp_path)
     with pytest.raises(BadArtefact, match="is damaged"):
-        checkpoint.read_position(tmp_path)
+        checkpoint.read_state(tmp_path)
     assert not (tmp_path / "ran").exists()
 
 

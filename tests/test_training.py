@@ -74,7 +74,7 @@ def test_a_stopped_run_is_bit_for_bit_the_one_that_was_not(packed, narrow, tmp_p
     whole = train(packed, narrow, tmp_path / "whole", options=options)
     with pytest.raises(Interrupted, match=r"^stopped and saved in epoch \d; go on with: alexnet train --resume"):
         train(packed, narrow, tmp_path / "stopped", options=options, progress=Told(stop_at))
-    position = checkpoint.read_position(tmp_path / "stopped")
+    position = checkpoint.read_state(tmp_path / "stopped")
     assert 6 * position.epoch + position.step == stop_at
     resumed = train(packed, narrow, tmp_path / "stopped", options=options)
     assert same_weights(whole, resumed)
@@ -92,7 +92,7 @@ def test_a_kill_goes_back_to_the_last_checkpoint(packed, narrow, tmp_path, monke
 
     with pytest.raises(RuntimeError, match="killed"):
         train(packed, narrow, tmp_path / "killed", options=Options(checkpoint_minutes=0), progress=Killed())
-    assert checkpoint.read_position(tmp_path / "killed").step == 4
+    assert checkpoint.read_state(tmp_path / "killed").step == 4
     assert same_weights(whole, train(packed, narrow, tmp_path / "killed"))
 
 

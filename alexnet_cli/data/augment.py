@@ -1,19 +1,26 @@
-"""Packed pictures to what the network sees, on the device (§2, §4.1): mean image, crop, reflection, colour noise."""
+"""Augmentation (§4.1): an ordered list of classes, each of which draws its random parameters and applies them.
 
-from dataclasses import dataclass
+`apply_in_order` is the definition. `augment` gives the same result faster: crops, reflections and colour shifts at the
+beginning of the list are folded into one reading of the packed pixels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet_cli.data.preprocess import Crops, Image, Preprocessor, centre
 from alexnet_cli.data.statistics import Statistics
-from alexnet_cli.recipe import Image
+from alexnet_cli.settings import Registry, Settings, require
 
 ORDER, DROPOUT, INITIAL = 0, 1, 2  # what a stream of random numbers is for
 
 
 def stream(seed: int, purpose: int, *position: int) -> np.random.SeedSequence:
-    """Random numbers as a pure function of the seed, their purpose and a position: a resumed run is the same run."""
+    """Random numbers as a pure function of seed, purpose and position, so that a resumed run is the same run."""
     return np.random.SeedSequence([seed, purpose, *position])
 
 
@@ -22,87 +29,170 @@ def seed_of(sequence: np.random.SeedSequence) -> int:
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+Parameters = dict[str, np.ndarray]  # what one augmentation draws: name -> (N, ...)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Draws:
-    """All that is random in an epoch's images; row p is for the p-th image that is trained on."""
+class Augmentation(Settings, ABC):
+    """One step of augmentation."""
 
-    order: np.ndarray  # (N,) int64, a permutation of the split
-    top: np.ndarray  # (N,) int64, 0 ... size - crop
-    left: np.ndarray  # (N,) int64
-    reflected: np.ndarray  # (N,) bool
-    colour: np.ndarray  # (N, 3) float32, a_i ~ N(0, colour_noise)
+    @abstractmethod
+    def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
+        """The random parameters of ``images`` images, one a row."""
 
-    @classmethod
-    def of_epoch(cls, seed: int, epoch: int, images: int, image: Image) -> "Draws":
-        random = np.random.default_rng(stream(seed, ORDER, epoch))
-        offsets = image.size - image.crop + 1  # 33: every position; the paper counts 32
-        return cls(
-            order=random.permutation(images),
-            top=random.integers(offsets, size=images),
-            left=random.integers(offsets, size=images),
-            reflected=(random.random(images) < 0.5) & image.reflect,
-            colour=(image.colour_noise * random.standard_normal((images, 3))).astype(np.float32),
+    @abstractmethod
+    def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
+        """``pixels`` (B, h, w, 3): centred RGB in 0-255 units, to the same of any height and width."""
+
+    def fold(self, crops: Crops, drawn: Parameters, image: Image, statistics: Statistics) -> Crops | None:
+        """The same as `apply`, as a change of which pixels are read and what is added; None if it is more than that."""
+        return None
+
+    def is_active(self, epoch: int) -> bool:
+        """Whether it is applied in ``epoch``, counted from 1."""
+        return True
+
+
+AUGMENTATIONS = Registry[Augmentation]()
+
+
+@AUGMENTATIONS.register("random_crop")
+@dataclass(frozen=True, kw_only=True)
+class RandomCrop(Augmentation):
+    """A crop of image.crop × image.crop at a random place: 33 × 33 places for 224 in 256; the paper counts 32 × 32."""
+
+    def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
+        places = image.size - image.crop + 1
+        return {"top": random.integers(places, size=images), "left": random.integers(places, size=images)}
+
+    def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
+        crop = image.crop
+        pairs = zip(pixels, drawn["top"].tolist(), drawn["left"].tolist(), strict=True)
+        return torch.stack([one[top : top + crop, left : left + crop] for one, top, left in pairs])
+
+    def fold(self, crops: Crops, drawn: Parameters, image: Image, statistics: Statistics) -> Crops | None:
+        along = np.arange(image.crop)
+        return replace(
+            crops,
+            rows=np.take_along_axis(crops.rows, drawn["top"][:, None] + along, axis=1),
+            columns=np.take_along_axis(crops.columns, drawn["left"][:, None] + along, axis=1),
         )
 
 
-def view(crop: int, top: np.ndarray, left: np.ndarray, reflected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel rows and columns (B, crop) int64 of views at ``top``, ``left`` (B,); reflected ones run right to left."""
-    along = np.arange(crop)
-    rows = top[:, None] + along
-    columns = left[:, None] + np.where(reflected[:, None], along[::-1], along)
-    return rows, columns
+@AUGMENTATIONS.register("reflection")
+@dataclass(frozen=True, kw_only=True)
+class Reflection(Augmentation):
+    """Half of the images are reflected, left to right."""
+
+    def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
+        return {"reflected": random.random(images) < 0.5}
+
+    def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
+        pairs = zip(pixels, drawn["reflected"].tolist(), strict=True)
+        return torch.stack([one.flip(1) if reflected else one for one, reflected in pairs])
+
+    def fold(self, crops: Crops, drawn: Parameters, image: Image, statistics: Statistics) -> Crops | None:
+        columns = np.where(drawn["reflected"][:, None], crops.columns[:, ::-1], crops.columns)
+        return replace(crops, columns=columns)
 
 
-class Eye:
-    """Turns batches of packed pictures into the network's input on one device."""
+@AUGMENTATIONS.register("colour_noise")
+@dataclass(frozen=True, kw_only=True)
+class ColourNoise(Augmentation):
+    """To every pixel of an image the same colour is added: sum over i of p_i a_i s_i, with a_i ~ N(0, deviation²).
 
-    def __init__(self, image: Image, mean_image: np.ndarray, device: torch.device) -> None:
-        self.image, self.device = image, device
-        self.mean_image = torch.from_numpy(mean_image).to(device)  # (S, S, 3)
-        self._reflected_mean = self.mean_image.flip(1)
+    p_i are the eigenvectors of the RGB covariance over all training pixels. s_i is the standard deviation along p_i,
+    the root of the eigenvalue, as in the original code: with the eigenvalue itself, which the paper writes, the noise
+    would be hundreds of grey levels.
+    """
 
-    def see(self, images: Tensor, rows: np.ndarray, columns: np.ndarray, colour: np.ndarray | None = None) -> Tensor:
-        """Views (B, 3, crop, crop) float32, channels last, of ``images`` (B, S, S, 3) uint8 on the device.
+    deviation: float
+    until: int = 0  # the epoch from which on there is none; 0: to the end
 
-        ``rows``, ``columns`` (B, crop): which pixels, as `view` gives them; the mean image is cut at the same place
-        (the paper's order: subtract, then crop). ``colour`` (B, 3): added to every pixel, in 0-255 units.
-        """
-        shift = torch.zeros(len(images), 3) if colour is None else torch.from_numpy(colour)
-        shift = shift.to(self.device)
-        look = self._one_by_one if self.device.type == "cpu" else self._at_once
-        return look(images, rows, columns, shift).permute(0, 3, 1, 2)
+    def __post_init__(self) -> None:
+        require(self.deviation >= 0, "deviation must not be negative")
+        require(self.until >= 0, "until must not be negative")
 
-    def _at_once(self, images: Tensor, rows: np.ndarray, columns: np.ndarray, shift: Tensor) -> Tensor:
-        """All pictures in one go, (B, crop, crop, 3): the way of a GPU."""
-        y = torch.tensor(rows, device=self.device)[:, :, None]
-        x = torch.tensor(columns, device=self.device)[:, None, :]
-        b = torch.arange(len(images), device=self.device)[:, None, None]
-        pixels = (images.float() - self.mean_image)[b, y, x]
-        return pixels.add_(shift[:, None, None, :]).div_(self.image.divide_by)
+    def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
+        return {"a": (self.deviation * random.standard_normal((images, 3))).astype(np.float32)}
 
-    def _one_by_one(self, images: Tensor, rows: np.ndarray, columns: np.ndarray, shift: Tensor) -> Tensor:
-        """The same on a CPU, where each picture's view stays in the cache until it is done."""
-        size, crop = self.image.size, self.image.crop
-        seen = torch.empty(len(images), crop, crop, 3)
-        lines = seen.view(len(images), crop, crop * 3)  # whole lines of pixels are quicker to go through than threes
-        colours = shift.repeat(1, crop)  # (B, crop * 3)
-        for pixels, line, picture, y, x, colour in zip(seen, lines, images, rows, columns, colours, strict=True):
-            top, left = int(y[0]), int(min(x[0], x[-1]))
-            view, mean = picture[top : top + crop, left : left + crop], self.mean_image
-            if x[0] > x[-1]:  # right to left: the same place lies elsewhere in the reflected mean image
-                view, mean, left = view.flip(1), self._reflected_mean, size - crop - left
-            pixels.copy_(view).sub_(mean[top : top + crop, left : left + crop])
-            line.add_(colour)
-            if self.image.divide_by != 1:
-                line.div_(self.image.divide_by)
-        return seen
+    def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
+        shift = torch.from_numpy(colour_shift(drawn["a"], statistics)).to(pixels.device)
+        return pixels + shift[:, None, None, :]
+
+    def fold(self, crops: Crops, drawn: Parameters, image: Image, statistics: Statistics) -> Crops | None:
+        shift = colour_shift(drawn["a"], statistics)
+        return replace(crops, shift=shift if crops.shift is None else crops.shift + shift)
+
+    def is_active(self, epoch: int) -> bool:
+        return self.deviation > 0 and not 0 < self.until <= epoch
 
 
 def colour_shift(a: np.ndarray, statistics: Statistics) -> np.ndarray:
-    """What §4.1 adds to each image's pixels: sum over i of p_i a_i s_i, for draws ``a`` (B, 3): (B, 3) float32.
-
-    s_i is the standard deviation along p_i, the root of the eigenvalue, as in the original code: with the eigenvalue
-    itself, which the paper writes, the noise would be hundreds of grey levels.
-    """
+    """The colours that factors ``a`` (B, 3) add, in 0-255 units: (B, 3) float32."""
     deviations = np.sqrt(np.maximum(statistics.eigenvalues, 0))
     return np.asarray((a * deviations) @ statistics.eigenvectors.T, dtype=np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochPlan:
+    """All that is random about an epoch's images: their order, and the parameters of every augmentation.
+
+    Row p of each array is for the p-th image that is trained on.
+    """
+
+    order: np.ndarray  # (N,) int64, a permutation of the split
+    drawn: list[tuple[Augmentation, Parameters]]  # the augmentations that are active, in order
+
+    @classmethod
+    def draw(
+        cls, seed: int, epoch: int, images: int, image: Image, augmentations: Mapping[str, Augmentation]
+    ) -> "EpochPlan":
+        """A pure function of its arguments; ``epoch`` is counted from 0."""
+        random = np.random.default_rng(stream(seed, ORDER, epoch))
+        order = random.permutation(images)
+        drawn = [(each, each.draw(random, images, image)) for each in augmentations.values()]
+        return cls(order=order, drawn=[(each, values) for each, values in drawn if each.is_active(epoch + 1)])
+
+    def rows(self, rows: slice) -> list[tuple[Augmentation, Parameters]]:
+        """What was drawn for the images at positions ``rows`` of the order."""
+        return [(each, {name: values[rows] for name, values in drawn.items()}) for each, drawn in self.drawn]
+
+
+Drawn = Sequence[tuple[Augmentation, Parameters]]
+
+
+def augment(preprocessor: Preprocessor, images: Tensor, drawn: Drawn, statistics: Statistics) -> Tensor:
+    """Augmented views (B, C, crop, crop) float32 of ``images`` (B, S, S, 3) uint8 on the device."""
+    image, left = preprocessor.image, list(drawn)
+    whole = np.broadcast_to(np.arange(image.size), (len(images), image.size))
+    crops = Crops(rows=whole, columns=whole)
+    while left:
+        folded = left[0][0].fold(crops, left[0][1], image, statistics)
+        if folded is None:
+            pixels = preprocessor.cut(images, crops)  # (B, h, w, 3)
+            return _finish(preprocessor, _apply(pixels, left, image, statistics))
+        crops, left = folded, left[1:]
+    height, width = (centre(rows.shape[1], image.crop) for rows in (crops.rows, crops.columns))
+    return preprocessor.crop(images, replace(crops, rows=crops.rows[:, height], columns=crops.columns[:, width]))
+
+
+def apply_in_order(preprocessor: Preprocessor, images: Tensor, drawn: Drawn, statistics: Statistics) -> Tensor:
+    """What `augment` computes, step by step: subtract the mean image, apply one augmentation after the other, take the
+    centre if nothing has cropped, scale."""
+    return _finish(
+        preprocessor, _apply(images.float() - preprocessor.mean_image, drawn, preprocessor.image, statistics)
+    )
+
+
+def _apply(pixels: Tensor, drawn: Drawn, image: Image, statistics: Statistics) -> Tensor:
+    for augmentation, parameters in drawn:
+        pixels = augmentation.apply(pixels, parameters, image, statistics)
+    return pixels
+
+
+def _finish(preprocessor: Preprocessor, pixels: Tensor) -> Tensor:
+    image = preprocessor.image
+    height, width = (centre(extent, image.crop) for extent in pixels.shape[1:3])
+    pixels = pixels[:, height, width] / image.divide_by
+    return preprocessor.finish(pixels).permute(0, 3, 1, 2)

@@ -3,7 +3,6 @@
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,10 +13,11 @@ from alexnet_cli.data.store import Dataset
 from alexnet_cli.evaluate import Network, evaluate
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, parameter_count
+from alexnet_cli.nets.alexnet import parameter_count
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
-from alexnet_cli.training.train import Options, train
+from alexnet_cli.training.train import train
+from alexnet_cli.training.trainer import Options
 
 BASELINE = "paper"
 ABLATIONS = (
@@ -70,31 +70,31 @@ def variant(name: str, base: str, width: float) -> Recipe:
     """Ablation ``name`` with what ``base`` changes of `paper` where the ablation itself does not, ``width`` wide."""
     paper, ablation = recipes.load("paper"), recipes.load(name)
     own = recipes.differences(ablation, paper)
-    sections = {*recipes.SECTIONS, *ablation.layers}
+    sections = recipes.sections(ablation)
     lines = [
         f"{key}={json.dumps(value)}"
         for key, value in recipes.differences(recipes.load(base), paper).items()
         if key not in own and key.split(".")[0] in sections
     ]
-    return recipes.scaled(recipes.adjust(ablation, lines), width)
+    return recipes.adjust(ablation, lines).scaled(width)
 
 
 def _adjusted(recipe: Recipe, settings: Sequence[str], epochs: int | None) -> Recipe:
     recipe = recipes.adjust(recipe, list(settings))
-    return recipe if epochs is None else replace(recipe, training=replace(recipe.training, epochs=epochs))
+    return recipe if epochs is None else recipe.with_training(epochs=epochs)
 
 
 def _error(recipe: Recipe, seed: int, dataset: Dataset, folder: Path, options: Options, progress: Progress) -> float:
     """Ten-view top-1 error of one run; of one that is done already, what was measured then."""
-    place = folder / "runs" / f"{recipe.name}-{seed}"
-    done = place / "error.json"
+    run = folder / "runs" / f"{recipe.name}-{seed}"
+    done = run / "error.json"
     wanted = {"recipe": recipes.dumps(recipe), "dataset": dataset.fingerprint}
     if done.exists():
         found = read_json(done, what="measured error")
         if {key: found.get(key) for key in wanted} == wanted:
             return float(found["top1_error"])
-    train(dataset, recipe, place, seed=seed, options=options, progress=progress)
-    classifier = Network.of(Model.load(place), torch.device(options.devices[0]))
+    train(dataset, recipe, run, seed=seed, options=options, progress=progress)
+    classifier = Network.of(Model.load(run), torch.device(options.devices[0]))
     error = evaluate([classifier], dataset, "val", views=10, progress=progress).top1
     write_json(done, wanted | {"top1_error": error})
     return error
@@ -139,6 +139,4 @@ def _report(
 
 
 def _parameters(recipe: Recipe, dataset: Dataset) -> int:
-    with torch.device("meta"):
-        net = AlexNet(recipe, len(dataset.classes))
-    return parameter_count(net)
+    return parameter_count(recipe.build(len(dataset.classes)))

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from alexnet_cli.experiments.report import Report
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint
-from alexnet_cli.training.train import Options, train
+from alexnet_cli.training.train import train
+from alexnet_cli.training.trainer import Options
 
 TARGET = 0.25  # training error
 NETS = ("cifar-relu", "cifar-tanh")
@@ -23,7 +24,7 @@ PUBLISHED_RATIO = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Trial:
     """One net trained at one learning rate."""
 
     net: str
@@ -62,23 +63,23 @@ def figure1(
     Raises what `train` raises, but for Diverged: a rate too high is a result.
     """
     recipe_of = {net: recipes.load(net, list(settings)) for net in NETS}
-    runs: list[Run] = []
+    runs: list[Trial] = []
     for net, recipe in recipe_of.items():
         most = limit = epochs or recipe.training.epochs
         for rate in RATES:
-            run = _run(recipe, rate, 0, most, dataset, folder, options, progress)
+            run = _try(recipe, rate, 0, most, dataset, folder, options, progress)
             runs.append(run)
             if run.epochs is not None:
                 most = min(most, len(run.errors))
         rate = _fastest(runs, net)
-        runs += [_run(recipe, rate, seed, limit, dataset, folder, options, progress) for seed in range(1, seeds)]
+        runs += [_try(recipe, rate, seed, limit, dataset, folder, options, progress) for seed in range(1, seeds)]
     _draw(runs, folder / "figure-1.png")
     report = _report(runs, dataset, command)
     report.write(folder, recipe_of)
     return report
 
 
-def _run(
+def _try(
     recipe: Recipe,
     rate: float,
     seed: int,
@@ -87,18 +88,18 @@ def _run(
     folder: Path,
     options: Options,
     progress: Progress,
-) -> Run:
-    net, training = recipe.name, replace(recipe.training, learning_rate=rate, epochs=epochs)
-    place = folder / "runs" / f"{net}-{rate:g}-{seed}"
+) -> Trial:
+    net = recipe.name
+    run = folder / "runs" / f"{net}-{rate:g}-{seed}"
     progress.note(f"{net}, learning rate {rate:g}, seed {seed}")
     diverged = False
     try:
-        run = replace(recipe, training=training)
-        train(dataset, run, place, seed=seed, options=options, until=_enough, progress=progress)
+        tried = recipe.with_training(learning_rate=rate, epochs=epochs)
+        train(dataset, tried, run, seed=seed, options=options, until=_enough, progress=progress)
     except Diverged as error:
         progress.note(str(error).split(":")[0])
         diverged = True
-    return Run(net=net, rate=rate, seed=seed, errors=_errors(place), diverged=diverged)
+    return Trial(net=net, rate=rate, seed=seed, errors=_errors(run), diverged=diverged)
 
 
 def _enough(errors: list[float]) -> bool:
@@ -106,22 +107,22 @@ def _enough(errors: list[float]) -> bool:
     return bool(errors) and (errors[-1] <= TARGET or (len(errors) >= 5 and errors[-1] > 0.85))
 
 
-def _errors(place: Path) -> list[float]:
-    if not (place / checkpoint.FILE).exists():
+def _errors(run: Path) -> list[float]:
+    if not (run / checkpoint.FILE).exists():
         return []
-    return [row["train_error"] for row in checkpoint.read_position(place).history]
+    return [row["train_error"] for row in checkpoint.read_state(run).history]
 
 
-def _fastest(runs: Sequence[Run], net: str) -> float:
+def _fastest(runs: Sequence[Trial], net: str) -> float:
     """The learning rate that took the fewest epochs to TARGET, or came nearest to it."""
 
-    def slowness(run: Run) -> tuple[float, float]:
+    def slowness(run: Trial) -> tuple[float, float]:
         return (run.epochs or float("inf"), min(run.errors, default=1.0))
 
     return min((run for run in runs if run.net == net), key=slowness).rate
 
 
-def _report(runs: Sequence[Run], dataset: Dataset, command: str) -> Report:
+def _report(runs: Sequence[Trial], dataset: Dataset, command: str) -> Report:
     rows, chosen = [], {}
     for net in NETS:
         rate = _fastest(runs, net)
@@ -157,7 +158,7 @@ def _report(runs: Sequence[Run], dataset: Dataset, command: str) -> Report:
     )
 
 
-def _told(runs: Sequence[Run]) -> str:
+def _told(runs: Sequence[Trial]) -> str:
     """What became of the runs of one net at one rate."""
     reached = [run.epochs for run in runs if run.epochs is not None]
     if reached:
@@ -168,7 +169,7 @@ def _told(runs: Sequence[Run]) -> str:
     return f"not in {len(runs[0].errors)} ({100 * runs[0].errors[-1]:.0f} % there)"
 
 
-def _draw(runs: Sequence[Run], path: Path) -> None:
+def _draw(runs: Sequence[Trial], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from alexnet_cli.artefacts import atomic_write
-from alexnet_cli.experiments.report import Report, told
+from alexnet_cli.experiments.report import Report, model_sentence
 from alexnet_cli.figures.lettering import font
 from alexnet_cli.model import Model
 
@@ -19,8 +19,8 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
     Raises BadArtefact if ``model`` is none.
     """
     loaded = Model.load(model)
-    first = next(iter(loaded.recipe.layers))
-    weights = [next(part.parameters()) for part in loaded.net.parts(first)]
+    first = next(iter(loaded.recipe.network.layers))
+    weights = [next(module.parameters()) for module in loaded.net.weighted(first)]
     columns = [weight.detach().float().numpy() for weight in weights]  # (K, 3, h, w) each
     saturations = [saturation(kernels) for kernels in columns]
     with atomic_write(folder / "figure-3.png") as temporary:
@@ -34,10 +34,10 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
         title="Figure 3: the kernels of the first layer",
         columns=["column", "kernels", "mean colour saturation", "from, to"],
         rows=rows,
-        note=f"{told(loaded, model)} Saturation is the share of a kernel's energy that is not grey: 0 for a kernel "
-        "that weighs red, green and blue alike everywhere, 1 for one that only compares them; random kernels, with "
-        "which training begins, have 2/3. In the paper one column turned out nearly grey and the other coloured; it "
-        "gives no number.",
+        note=f"{model_sentence(loaded, model)} "
+        "Saturation is the share of a kernel's energy that is not grey: 0 for a kernel that weighs red, green and blue alike everywhere, 1 for one that only compares them; "
+        "random kernels, with which training begins, have 2/3. In the paper one column turned out nearly grey and the "
+        "other coloured; it gives no number.",
         command=command,
         facts={"saturation": [each.tolist() for each in saturations], "model": loaded.fingerprint},
         figures=["figure-3.png"],

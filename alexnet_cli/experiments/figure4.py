@@ -9,7 +9,7 @@ import torch
 from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.evaluate import Network, check_fit, predict
-from alexnet_cli.experiments.report import Report, told
+from alexnet_cli.experiments.report import Report, model_sentence
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 
@@ -65,8 +65,8 @@ def figure4(
         title="Figure 4: predictions and neighbours",
         columns=["true label", "", *(f"{i}." for i in range(1, len(said[0].classes) + 1))],
         rows=rows,
-        note=f"{told(loaded, model)} Images spread evenly over the {len(test):,} validation images of dataset "
-        f"{dataset.name}; ten views. Of the {NEAREST} nearest of {len(train):,} training images, by Euclidean distance "
+        note=f"{model_sentence(loaded, model)} "
+        f"Images spread evenly over the {len(test):,} validation images of dataset {dataset.name}; ten views. Of the {NEAREST} nearest of {len(train):,} training images, by Euclidean distance "
         f"of fc7, {', '.join(map(str, shares))} have the label of the query.",
         command=command,
         facts={"neighbours": [{"label": f.label, "labels": f.labels, "distances": f.distances} for f in found]},

@@ -56,7 +56,7 @@ def table(columns: list[str], rows: list[list[str]]) -> list[str]:
     return [head, "|" + "---|" * len(columns), *body]
 
 
-def told(model: "Model", path: Path) -> str:
+def model_sentence(model: "Model", path: Path) -> str:
     """Which model it was, in a sentence."""
     from alexnet_cli.nets.alexnet import parameter_count
 

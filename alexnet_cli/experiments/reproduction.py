@@ -13,12 +13,12 @@ from alexnet_cli.experiments.figure4 import figure4
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.experiments.tables import table1, table2
 from alexnet_cli.progress import Progress
-from alexnet_cli.training.train import Options
+from alexnet_cli.training.trainer import Options
 from alexnet_cli.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Request:
     """What a user said an experiment should be."""
 
     data: str | None
@@ -38,62 +38,62 @@ class Asked:
         return self.options.devices[0]
 
 
-def _dataset(space: Workspace, asked: Asked) -> Dataset:
-    return Dataset.open(space.find("dataset", asked.data))
+def _dataset(space: Workspace, request: Request) -> Dataset:
+    return Dataset.open(space.find("dataset", request.data))
 
 
-def _models(space: Workspace, asked: Asked) -> list[Path]:
+def _models(space: Workspace, request: Request) -> list[Path]:
     """Those named; the newest if neither these nor pre-trained ones are."""
-    if not asked.models and not asked.pretrained:
+    if not request.models and not request.pretrained:
         return [space.find("model", None)]
-    return [space.find("model", name) for name in asked.models]
+    return [space.find("model", name) for name in request.models]
 
 
-def _figure1(space: Workspace, asked: Asked, folder: Path, progress: Progress) -> Report:
+def _figure1(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
     return figure1(
-        _dataset(space, asked),
+        _dataset(space, request),
         folder,
-        asked.command,
-        settings=asked.settings,
-        seeds=asked.seeds,
-        epochs=asked.epochs,
-        options=asked.options,
+        request.command,
+        settings=request.settings,
+        seeds=request.seeds,
+        epochs=request.epochs,
+        options=request.options,
         progress=progress,
     )
 
 
-def _figure3(space: Workspace, asked: Asked, folder: Path, progress: Progress) -> Report:
-    return figure3(_models(space, asked)[0], folder, asked.command)
+def _figure3(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
+    return figure3(_models(space, request)[0], folder, request.command)
 
 
-def _figure4(space: Workspace, asked: Asked, folder: Path, progress: Progress) -> Report:
-    model, dataset = _models(space, asked)[0], _dataset(space, asked)
-    return figure4(model, dataset, folder, asked.command, device=asked.device, progress=progress)
+def _figure4(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
+    model, dataset = _models(space, request)[0], _dataset(space, request)
+    return figure4(model, dataset, folder, request.command, device=request.device, progress=progress)
 
 
-def _table1(space: Workspace, asked: Asked, folder: Path, progress: Progress) -> Report:
-    models, dataset = _models(space, asked), _dataset(space, asked)
-    return table1(models, dataset, folder, asked.command, device=asked.device, progress=progress)
+def _table1(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
+    models, dataset = _models(space, request), _dataset(space, request)
+    return table1(models, dataset, folder, request.command, device=request.device, progress=progress)
 
 
-def _table2(space: Workspace, asked: Asked, folder: Path, progress: Progress) -> Report:
-    models, dataset = _models(space, asked), _dataset(space, asked)
-    pretrained = [space.find("model", name) for name in asked.pretrained]
-    return table2(models, pretrained, dataset, folder, asked.command, device=asked.device, progress=progress)
+def _table2(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
+    models, dataset = _models(space, request), _dataset(space, request)
+    pretrained = [space.find("model", name) for name in request.pretrained]
+    return table2(models, pretrained, dataset, folder, request.command, device=request.device, progress=progress)
 
 
-def _ablations(space: Workspace, asked: Asked, folder: Path, progress: Progress) -> Report:
+def _ablations(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
     return ablations(
-        _dataset(space, asked),
+        _dataset(space, request),
         folder,
-        asked.command,
-        names=asked.recipes or ABLATIONS,
-        base=asked.base,
-        width=asked.width,
-        settings=asked.settings,
-        epochs=asked.epochs,
-        seeds=asked.seeds,
-        options=asked.options,
+        request.command,
+        names=request.recipes or ABLATIONS,
+        base=request.base,
+        width=request.width,
+        settings=request.settings,
+        epochs=request.epochs,
+        seeds=request.seeds,
+        options=request.options,
         progress=progress,
     )
 
@@ -102,15 +102,15 @@ def _ablations(space: Workspace, asked: Asked, folder: Path, progress: Progress)
 class Experiment:
     """One of the paper's."""
 
-    run: Callable[[Workspace, Asked, Path, Progress], Report]
+    run: Callable[[Workspace, Request, Path, Progress], Report]
     uses: set[str]  # of the command's options
     of_one_model: bool = False
 
-    def check(self, name: str, given: set[str], asked: Asked) -> None:
+    def check(self, name: str, given: set[str], request: Request) -> None:
         """Raises AlexNetError if an option was ``given`` that it has no use for, or several models where one is."""
         if useless := sorted(given - self.uses):
             raise AlexNetError(f"{name} has no use for {', '.join(useless)}: leave it out")
-        if self.of_one_model and len(asked.models) > 1:
+        if self.of_one_model and len(request.models) > 1:
             raise AlexNetError(f"{name} is of one model: name one with --model")
 
 

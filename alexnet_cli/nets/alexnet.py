@@ -4,76 +4,29 @@
     image <                           X                          X       X        fc8 - softmax
             column 1   conv1 - conv2 / \\ conv3 - conv4 - conv5 / \\ fc6 / \\ fc7 /
 
-In 2012 each column was a GPU. A layer sees its own column's maps, or, behind an X, those of both.
+In 2012 each column was a GPU. A layer takes its input from its own column or, behind an X, from all columns.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from alexnet_cli.errors import BadRecipe
-from alexnet_cli.nets.normalization import LocalResponseNorm, MapNorm
-from alexnet_cli.recipe import Convolution, FullyConnected, Layer, Recipe
+from alexnet_cli.errors import BadRecipe, first_line
+from alexnet_cli.nets.columns import drop, exchange, gather
+from alexnet_cli.nets.layers import Dropout, Layer, Linear, Network, Operation, Shape
 
 
-class Convolutional(nn.Module):
-    """Convolution, and what follows it: ReLU, and where the recipe says so response norm and max-pooling."""
+class Part(nn.Module):
+    """One column's part of a hidden layer: its weights, and the operations that follow."""
 
-    def __init__(self, layer: Convolution, recipe: Recipe, maps_in: int) -> None:
+    weighted: nn.Module
+    then: nn.ModuleList
+
+    def __init__(self, weighted: nn.Module, then: list[nn.Module]) -> None:
         super().__init__()
-        maps = layer.kernels // recipe.network.columns
-        self.convolution = nn.Conv2d(maps_in, maps, layer.size, layer.stride)
-        self.padding, self.rounds_up = layer.padding, layer.rounds == "up"
-        self.then = then(layer, recipe)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K, H', W')."""
-        activations: Tensor = self.then(self.weighted(maps))
-        return activations
-
-    def weighted(self, maps: Tensor) -> Tensor:
-        """The convolution alone."""
-        sums: Tensor = self.convolution(self._pad(maps))
-        return sums
-
-    def _pad(self, maps: Tensor) -> Tensor:
-        """Zeros around the maps, and past the right and bottom edges as many as the last kernel needs: 224 -> 55."""
-        size, (stride, _) = self.convolution.kernel_size[0], self.convolution.stride
-        ends = []
-        for extent in (maps.shape[3], maps.shape[2]):
-            over = (extent + 2 * self.padding - size) % stride if self.rounds_up else 0
-            ends += [self.padding, self.padding + (stride - over) % stride]
-        return F.pad(maps, ends) if any(ends) else maps
-
-
-class Dense(nn.Module):
-    """A fully-connected layer, and its ReLU."""
-
-    def __init__(self, layer: FullyConnected, recipe: Recipe, units_in: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(units_in, units(layer) // recipe.network.columns)
-        self.then = then(layer, recipe)
-
-    def forward(self, activations: Tensor) -> Tensor:
-        """(B, units) or (B, C, H, W) to (B, units')."""
-        activations = self.then(self.linear(activations.flatten(1)))
-        return activations
-
-
-def then(layer: Layer, recipe: Recipe) -> nn.Sequential:
-    """What follows a layer's weights, in the recipe's order; but for dropout, which is drawn over all columns."""
-    norm, within, pooling = recipe.response_norm, recipe.map_norm, recipe.pooling
-    modules: dict[str, Callable[[], nn.Module]] = {
-        "relu": nn.ReLU,
-        "tanh": nn.Tanh,
-        "response_norm": lambda: LocalResponseNorm(k=norm.k, n=norm.n, alpha=norm.alpha, beta=norm.beta),
-        "map_norm": lambda: MapNorm(k=within.k, size=within.size, alpha=within.alpha, beta=within.beta),
-        "pooling": lambda: nn.MaxPool2d(pooling.size, pooling.stride, ceil_mode=pooling.rounds == "up"),
-    }
-    return nn.Sequential(*(modules[step]() for step in layer.then if step != "dropout"))
+        self.weighted, self.then = weighted, nn.ModuleList(then)
 
 
 class Column(nn.Module):
@@ -81,175 +34,149 @@ class Column(nn.Module):
 
 
 class AlexNet(nn.Module):
-    """The network of a recipe, for ``classes`` classes. Raises BadRecipe if a view is too small for its layers."""
+    """The network that ``network`` describes, for ``classes`` classes and images of ``shape`` (C, H, W).
 
-    def __init__(self, recipe: Recipe, classes: int) -> None:
+    It is built on the meta device, where running the layers gives the shape of the next one's input. It has no weights
+    until `initialize` or `load_state_dict(..., assign=True)` gives it some. Raises BadRecipe if the images are too
+    small for its layers.
+    """
+
+    def __init__(self, network: Network, shape: Shape, classes: int) -> None:
         super().__init__()
-        self.recipe = recipe
-        *hidden, last = recipe.layers
-        self.hidden = {name: recipe.layers[name] for name in hidden}
-        self.columns = nn.ModuleList(Column() for _ in range(recipe.network.columns))
-        width, extent = 3, recipe.image.crop  # of what a column has, at first the image
-        for name, layer in self.hidden.items():
-            seen = width * recipe.network.columns if layer.sees == "both" else width
-            for column in self.columns:
-                column.add_module(name, build(layer, recipe, seen, extent))
-            width = (layer.kernels if isinstance(layer, Convolution) else units(layer)) // recipe.network.columns
-            extent = extent_after(layer, recipe, extent)
-            if extent < 1:
-                raise BadRecipe(f"image.crop = {recipe.image.crop} is too small: nothing is left after {name}")
-        self.last = last
-        self.add_module(last, nn.Linear(width * recipe.network.columns * extent * extent, classes))
+        self.network = network
+        *hidden, self.last = network.layers
+        self.hidden = {name: network.layers[name] for name in hidden}
+        self.columns = nn.ModuleList(Column() for _ in range(network.columns))
+        with torch.device("meta"), torch.no_grad():
+            parts = [torch.empty(2, *shape) for _ in self.columns]  # two: batch norm cannot do with one
+            for name, layer in self.hidden.items():
+                parts = self._add(name, layer, parts)
+            self.add_module(self.last, Linear(gather(parts, parts[0].device).flatten(1).shape[1], classes))
+
+    def _add(self, name: str, layer: Layer, parts: list[Tensor]) -> list[Tensor]:
+        """Build ``layer`` in every column and run it: from the activations that enter it to those that leave it."""
+        inputs = exchange(parts) if layer.input == "all" else parts
+        for column, entering in zip(self.columns, inputs, strict=True):
+            column.add_module(name, Part(layer.build(tuple(entering.shape[1:]), len(self.columns)), []))
+        try:
+            parts = self._weigh(name, inputs)
+            for operation in self.operations(name):
+                for part, activations in zip(self.parts(name), parts, strict=True):
+                    part.then.append(operation.build(tuple(activations.shape[1:])))
+                parts = self._operate(operation, name, -1, parts)
+        except RuntimeError as error:
+            shape = " × ".join(map(str, inputs[0].shape[1:]))
+            raise BadRecipe(
+                f"{name} gets {shape} and leaves nothing of it: image.crop is too small for these layers "
+                f"({first_line(error)})"
+            ) from None
+        return parts
 
     def forward(
         self, images: Tensor, dropout_seed: int | None = None, rows: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits (B, classes) and fc7 (B, 4096), after its ReLU and before its dropout, on the first column's device.
+        """Logits (B, classes) and features (B, D), on the first column's device.
 
-        ``images`` (B, 3, crop, crop): centred RGB. In training, ``dropout_seed`` decides which units are dropped;
-        ``rows`` (first, all) says where the images stand in a batch of which other processes have the rest.
+        ``images`` (B, C, crop, crop): centred. The features are the activations of the last hidden layer, in AlexNet
+        fc7 (B, 4096), before its dropout. In training, ``dropout_seed`` decides which units are dropped; ``rows``
+        (first, total) says where the images stand in a batch of which other processes have the rest.
         """
-        halves = [images.to(device) for device in self.devices]
+        parts = [images.to(device) for device in self.devices]
         for i, (name, layer) in enumerate(self.hidden.items()):
-            if layer.sees == "both":
-                halves = exchange(halves)
-            halves = self._through(name, halves)
-            features = halves
-            if self.training and "dropout" in layer.then:
-                assert dropout_seed is not None, "training needs a dropout_seed"
-                halves = drop(halves, self.recipe.network.dropout, dropout_seed + i, rows)
-        logits = self.get_submodule(self.last)(gather(halves, self.devices[0]).flatten(1))
+            if layer.input == "all":
+                parts = exchange(parts)
+            features = parts = self._weigh(name, parts)
+            for step, operation in enumerate(self.operations(name)):
+                if not isinstance(operation, Dropout):
+                    features = parts = self._operate(operation, name, step, parts)
+                elif self.training:
+                    assert dropout_seed is not None, "training needs a dropout_seed"
+                    parts = drop(parts, operation.p, dropout_seed + i, rows)
+        logits = self.get_submodule(self.last)(gather(parts, self.devices[0]))
         return logits, gather(features, self.devices[0]).flatten(1)
 
-    def _through(self, name: str, halves: list[Tensor]) -> list[Tensor]:
-        """Each column's part of a layer, on what the column sees."""
-        parts = self.parts(name)
-        if self.recipe.response_norm.sees == "own" or "response_norm" not in self.hidden[name].then:
-            return [part(half) for part, half in zip(parts, halves, strict=True)]
-        # Caffe's way: step by step, for the norm looks over the border of the columns.
-        convolutional = [part for part in parts if isinstance(part, Convolutional)]
-        halves = [part.weighted(half) for part, half in zip(convolutional, halves, strict=True)]
-        for steps in zip(*(part.then for part in convolutional), strict=True):
-            if isinstance(steps[0], LocalResponseNorm):
-                widths = [half.shape[1] for half in halves]
-                wholes = [step(whole) for step, whole in zip(steps, exchange(halves), strict=True)]
-                halves = [torch.split(whole, widths, dim=1)[i] for i, whole in enumerate(wholes)]
-            else:
-                halves = [step(half) for step, half in zip(steps, halves, strict=True)]
-        return halves
+    def _weigh(self, name: str, parts: list[Tensor]) -> list[Tensor]:
+        """The weighted sums of a layer, column by column."""
+        return [part.weighted(entering) for part, entering in zip(self.parts(name), parts, strict=True)]
+
+    def _operate(self, operation: Operation, name: str, step: int, parts: list[Tensor]) -> list[Tensor]:
+        """An operation of a layer, column by column; one that crosses columns gets all of them."""
+        modules = [part.then[step] for part in self.parts(name)]
+        if not operation.crosses_columns:
+            return [module(part) for module, part in zip(modules, parts, strict=True)]
+        widths = [part.shape[1] for part in parts]
+        results = [module(whole) for module, whole in zip(modules, exchange(parts), strict=True)]
+        return [torch.split(result, widths, dim=1)[i] for i, result in enumerate(results)]
+
+    @property
+    def features_name(self) -> str:
+        """The last hidden layer: fc7."""
+        return list(self.hidden)[-1]
 
     @property
     def devices(self) -> list[torch.device]:
-        """Where each column lives."""
+        """The device of each column."""
         return [next(column.parameters()).device for column in self.columns]
 
     def place(self, devices: Sequence[torch.device]) -> "AlexNet":
         """Put the columns on ``devices``, one each as in 2012, or all on the only one; the last layer on the first.
 
-        Raises BadRecipe if there are as many devices as neither.
+        Raises BadRecipe unless given one device, or one per column.
         """
         if len(devices) not in (1, len(self.columns)):
             raise BadRecipe(
-                f"recipe {self.recipe.name} has {len(self.columns)} column{'s' if len(self.columns) > 1 else ''}, "
-                f"which cannot lie on {len(devices)} devices: name one device a column, or one"
+                f"this network has {len(self.columns)} column{'s' if len(self.columns) > 1 else ''}, "
+                f"which cannot lie on {len(devices)} devices: name one device, or one per column"
             )
         for i, column in enumerate(self.columns):
             column.to(devices[i % len(devices)])
         self.get_submodule(self.last).to(devices[0])
         return self
 
-    def parts(self, name: str) -> list[nn.Module]:
-        """A layer's modules: one a column, or the last layer's only one."""
+    def weighted(self, name: str) -> list[nn.Module]:
+        """The modules with the weights of a layer: one per column, or the last layer's only one."""
         if name == self.last:
             return [self.get_submodule(name)]
-        return [column.get_submodule(name) for column in self.columns]
+        return [part.weighted for part in self.parts(name)]
 
+    def parts(self, name: str) -> list[Part]:
+        """What each column has of a hidden layer."""
+        return [cast(Part, column.get_submodule(name)) for column in self.columns]
 
-def build(layer: Layer, recipe: Recipe, seen: int, extent: int) -> nn.Module:
-    """One column's part of ``layer``, which sees ``seen`` maps of side ``extent``, or ``seen`` units (side 1)."""
-    if isinstance(layer, Convolution):
-        return Convolutional(layer, recipe, seen)
-    return Dense(layer, recipe, seen * extent * extent)
-
-
-def units(layer: FullyConnected) -> int:
-    """How many units a hidden layer has."""
-    assert isinstance(layer.units, int)
-    return layer.units
-
-
-def extent_after(layer: Layer, recipe: Recipe, extent: int) -> int:
-    """Side of the maps that leave ``layer``, for maps of side ``extent`` that come in."""
-    if isinstance(layer, FullyConnected):
-        return 1
-    extent = _positions(extent + 2 * layer.padding, layer.size, layer.stride, layer.rounds)
-    if "pooling" in layer.then:
-        extent = _positions(extent, recipe.pooling.size, recipe.pooling.stride, recipe.pooling.rounds)
-    return extent
-
-
-def _positions(extent: int, size: int, stride: int, rounds: str) -> int:
-    """How many kernels or windows of ``size``, ``stride`` apart, ``extent`` pixels have room for."""
-    whole = math.ceil if rounds == "up" else math.floor
-    return whole((extent - size) / stride) + 1 if extent > 0 else 0
-
-
-def exchange(halves: list[Tensor]) -> list[Tensor]:
-    """Every column gets what all columns have: the only place where they meet."""
-    if len(halves) == 1:
-        return halves
-    both = {device: gather(halves, device) for device in {half.device for half in halves}}
-    return [both[half.device] for half in halves]
-
-
-def gather(halves: list[Tensor], device: torch.device) -> Tensor:
-    """What all columns have, on ``device``."""
-    return torch.cat([half.to(device) for half in halves], dim=1) if len(halves) > 1 else halves[0]
-
-
-def drop(halves: list[Tensor], share: float, seed: int, rows: tuple[int, int] | None = None) -> list[Tensor]:
-    """Dropout (§4.2) of units (B, units), a pure function of ``seed``; what stays is scaled up: testing needs nothing.
-
-    The draw is made for the layer's units of all columns at once, and for all images of the batch, of which these are
-    those from ``rows`` (first, all) on: how units are split over columns, or images over processes, does not matter.
-    Each device draws for itself, so that nothing crosses.
-    """
-    first, images = rows or (0, len(halves[0]))
-    widths = [half.shape[1] for half in halves]
-    shape = (images, sum(widths), *halves[0].shape[2:])
-    kept = {}
-    for device in {half.device for half in halves}:
-        generator = torch.Generator(device).manual_seed(seed)
-        draw = torch.rand(shape, generator=generator, device=device)[first : first + len(halves[0])]
-        kept[device] = torch.split(draw >= share, widths, dim=1)
-    return [half * kept[half.device][i] / (1 - share) for i, half in enumerate(halves)]
+    def operations(self, name: str) -> list[Operation]:
+        """What follows the weights of a layer."""
+        return [self.network.operations[step] for step in self.network.layers[name].then]
 
 
 @torch.no_grad()
-def initialize(net: AlexNet, seed: int) -> None:
-    """Initial weights and biases of the recipe (§5), a pure function of ``seed``."""
+def initialize(net: AlexNet, seed: int) -> AlexNet:
+    """Give ``net`` the initial weights and biases of its layers (§5), on the CPU: a pure function of ``seed``."""
     generator = torch.Generator().manual_seed(seed)
-    for name, layer in net.recipe.layers.items():
-        for part in net.parts(name):
-            weight, bias = (parameter for parameter in part.parameters())
-            fan_in = weight[0].numel()
-            deviation = math.sqrt(2 / fan_in) if layer.weights == "he" else layer.weights
-            weight.copy_(torch.empty(weight.shape).normal_(0, deviation, generator=generator))
-            bias.fill_(layer.bias)
+    net.to_empty(device="cpu")
+    for name, layer in net.network.layers.items():
+        for module in net.weighted(name):
+            layer.initialize(module, generator)
+        for part in net.parts(name) if name in net.hidden else []:
+            for operation, module in zip(net.operations(name), part.then, strict=True):
+                operation.initialize(module)
+    return net
 
 
 def parameters_by_layer(net: AlexNet) -> dict[str, int]:
-    """Weights and biases of each layer, over all columns."""
-    return {name: sum(map(parameter_count, net.parts(name))) for name in net.recipe.layers}
+    """The number of weights and biases of each layer, over all columns."""
+    return {
+        name: sum(map(parameter_count, net.parts(name) if name in net.hidden else net.weighted(name)))
+        for name in net.network.layers
+    }
 
 
 def parameter_count(net: nn.Module) -> int:
-    """Weights and biases."""
+    """The number of weights and biases."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 
 def layer_of(parameter: str) -> str:
-    """The layer that a parameter belongs to, by its name: conv1 for columns.0.conv1.convolution.weight."""
+    """The layer of a parameter, by its name: conv1 for columns.0.conv1.weighted.weight."""
     first, *rest = parameter.split(".")
     return rest[1] if first == "columns" else first
 

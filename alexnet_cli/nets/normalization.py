@@ -26,7 +26,7 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W), any floating type."""
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or a.is_meta:
             return formula(a, self.k, self.n, self.alpha, self.beta, by_rows=self.by_rows)
         normalized: Tensor = _Fast.apply(a, self.k, self.n, self.alpha, self.beta)
         return normalized

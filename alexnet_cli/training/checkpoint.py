@@ -1,4 +1,4 @@
-"""Everything needed to go on training, in one file that is replaced whole: no kill can ruin the last good one."""
+"""Everything needed to resume training, in one file that is replaced atomically: no kill can ruin the last good one."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alexnet_cli.artefacts import atomic_write, check_format
@@ -14,37 +15,40 @@ from alexnet_cli.model import read_tensors
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.training.sgd import SGD
 
-FORMAT = 1
+FORMAT = 2
 FILE = Path("checkpoint") / "state.safetensors"
 
 
 @dataclass(kw_only=True)
-class Position:
-    """How far a run is. With the weights and velocities this is its whole state: all that is random follows from it."""
+class TrainingState:
+    """How far a run has come. With the weights and velocities this is its whole state: all randomness follows from it.
 
-    settings: dict[str, Any]  # what makes it the same run: recipe, seed, dataset and model it started from, precision
-    epoch: int = 0  # epochs that are over
+    The sums of the epoch under way are over its images so far, of all processes.
+    """
+
+    settings: dict[str, Any]  # what identifies the run: recipe, seed, dataset, start model, precision
+    epoch: int = 0  # epochs done
     step: int = 0  # updates done in the epoch under way
-    loss: float = 0.0  # sum over the images of the epoch under way
-    wrong: int = 0  # of them
+    loss: float = 0.0  # sum over images
+    wrong: int = 0  # images whose label was not the most probable class
     seconds: float = 0.0  # spent in the epoch under way
-    history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
+    history: list[dict[str, Any]] = field(default_factory=list)  # one row per epoch
 
 
-def save(folder: Path, net: AlexNet, sgd: SGD, position: Position) -> None:
-    """Raises Diverged, and leaves the last checkpoint alone, if a weight is not finite."""
+def save(folder: Path, net: AlexNet, sgd: SGD, state: TrainingState) -> None:
+    """Raises Diverged, and keeps the last checkpoint, if a weight is not finite."""
     tensors = {f"weight/{name}": weight.detach().cpu().contiguous() for name, weight in net.state_dict().items()}
     if not all(bool(weight.isfinite().all()) for weight in tensors.values()):
-        raise Diverged("a weight is not finite any more")
+        raise Diverged("a weight is not finite")
     tensors |= {f"velocity/{name}": v.cpu().contiguous() for name, v in sgd.velocities.items()}
-    metadata = {"alexnet_format": str(FORMAT), "position": json.dumps(asdict(position))}
+    metadata = {"alexnet_format": str(FORMAT), "state": json.dumps(asdict(state))}
     with atomic_write(folder / FILE) as temporary:
         save_file(tensors, temporary, metadata)
 
 
 @torch.no_grad()
 def load(folder: Path, net: AlexNet, sgd: SGD) -> None:
-    """Put the weights and velocities of the checkpoint in ``folder`` in place. Raises BadArtefact."""
+    """Copy the weights and velocities of the checkpoint in ``folder`` into ``net`` and ``sgd``. Raises BadArtefact."""
     _, tensors = read_tensors(folder / FILE, what="checkpoint")
     try:
         for name, weight in net.state_dict().items():
@@ -55,16 +59,14 @@ def load(folder: Path, net: AlexNet, sgd: SGD) -> None:
         raise BadArtefact(f"{folder / FILE} does not fit its recipe ({error}): start the training again") from None
 
 
-def read_position(folder: Path) -> Position:
-    """Where the run in ``folder`` stopped. Raises BadArtefact."""
-    from safetensors import SafetensorError, safe_open
-
+def read_state(folder: Path) -> TrainingState:
+    """How far the run in ``folder`` has come. Raises BadArtefact."""
     path = folder / FILE
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         check_format(metadata.get("alexnet_format"), FORMAT, path)
-        return Position(**json.loads(metadata["position"]))
+        return TrainingState(**json.loads(metadata["state"]))
     except FileNotFoundError:
         raise BadArtefact(f"nothing to resume in {folder}: it has no {FILE}") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:

@@ -1,44 +1,45 @@
-"""The learning rate as a pure function of how far training is, so that resuming needs no state of it."""
+"""The learning rate as a pure function of how far training has come, so that resuming needs no state of it."""
 
 import math
 
-from alexnet_cli.recipe import Layer, Training
+from alexnet_cli.nets.layers import Layer
+from alexnet_cli.recipe import Training
 
 
 def learning_rate(training: Training, epochs_done: float, validation_errors: list[float]) -> float:
-    """The learning rate after ``epochs_done`` epochs, with the validation error of each epoch that is over.
+    """The learning rate after ``epochs_done`` epochs, given the validation error of each epoch so far.
 
-    `plateau` is §5: divided by 10 each time the error has not improved for `patience` epochs.
-    `linear`: in a straight line to 0 at the last epoch. `steps`: divided by 10 from each epoch of `steps` on.
+    `plateau` is §5: divided by 10 each time the error has not improved for `patience` epochs. `linear`: in a straight
+    line to 0 at the last epoch. `milestones`: divided by 10 from each of these epochs on.
     """
     rate = training.learning_rate
     if epochs_done < training.warmup_epochs:
         return rate * epochs_done / training.warmup_epochs
     if training.schedule == "plateau":
         return float(rate * 0.1 ** min(stalls(training, validation_errors), training.drops))
-    if training.schedule == "steps":
-        return float(rate * 0.1 ** _passed(training.steps, epochs_done))
+    if training.schedule == "milestones":
+        return float(rate * 0.1 ** _passed(training.milestones, epochs_done))
     if epochs_done >= training.epochs:
         return 0.0
     return rate * (training.epochs - epochs_done) / (training.epochs - training.warmup_epochs)
 
 
-def multiple(training: Training, layer: Layer, epochs_done: float) -> float:
-    """A layer's learning rate as a multiple of the others': its own steps, and 0 from where it is frozen on."""
+def rate_factor(training: Training, layer: Layer, epochs_done: float) -> float:
+    """A layer's learning rate divided by that of the others: by its own milestones, and 0 once it is frozen."""
     if layer.frozen_from and _passed([layer.frozen_from], epochs_done):
         return 0.0
-    if training.schedule == "steps" and layer.steps:
-        return float(0.1 ** (_passed(layer.steps, epochs_done) - _passed(training.steps, epochs_done)))
+    if training.schedule == "milestones" and layer.milestones:
+        return float(0.1 ** (_passed(layer.milestones, epochs_done) - _passed(training.milestones, epochs_done)))
     return 1.0
 
 
-def _passed(steps: list[int], epochs_done: float) -> int:
-    """How many of the epochs ``steps``, counted from 1, have begun when ``epochs_done`` will be done."""
-    return sum(math.ceil(epochs_done) >= step for step in steps)
+def _passed(milestones: list[int], epochs_done: float) -> int:
+    """How many of the epochs ``milestones``, counted from 1, have begun once ``epochs_done`` epochs are done."""
+    return sum(math.ceil(epochs_done) >= milestone for milestone in milestones)
 
 
 def finished(training: Training, validation_errors: list[float]) -> bool:
-    """All epochs are over, or the error stopped improving once more after the last drop."""
+    """Whether all epochs are done, or the error has stalled once more after the last drop."""
     if training.schedule == "plateau" and stalls(training, validation_errors) > training.drops:
         return True
     return len(validation_errors) >= training.epochs

@@ -36,17 +36,17 @@ class SGD:
         self.weight_decays = {name: 0.0 if name in undecayed else weight_decay for name in parameters}
 
     @torch.no_grad()
-    def step(self, learning_rate: float, multiples: Mapping[str, float] | None = None) -> None:
+    def step(self, learning_rate: float, rate_factors: Mapping[str, float] | None = None) -> None:
         """Update every parameter with its `.grad`, and forget the gradients.
 
-        ``multiples`` of the learning rate some parameters have; with 0 one stays as it is.
+        ``rate_factors``: for some parameters, what the learning rate is multiplied by; 0 leaves a parameter as it is.
         """
         for name, w in self.parameters.items():
-            multiple = (multiples or {}).get(name, 1.0)
-            if w.grad is None or multiple == 0:
+            factor = (rate_factors or {}).get(name, 1.0)
+            if w.grad is None or factor == 0:
                 w.grad = None
                 continue
-            rate = multiple * learning_rate
+            rate = factor * learning_rate
             for weight, v, g in zip(_pieces(w), _pieces(self.velocities[name]), _pieces(w.grad), strict=True):
                 v.mul_(self.momentum)
                 v.sub_(weight, alpha=self.weight_decays[name] * rate)

@@ -1,0 +1,112 @@
+"""Packed pictures to the network's input, whole batches on the device (§2): subtract the mean image, crop, scale."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alexnet_cli.settings import Settings, require
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow weighs red, green and blue for grey
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image(Settings):
+    """What the network sees of a packed picture (§2, §4.1)."""
+
+    size: int  # side of the packed pictures, in pixels
+    crop: int  # side of a view
+    colour: Literal["rgb", "grey"] = "rgb"
+    divide_by: float = 1.0  # the centred 0-255 pixels are divided by this
+
+    def __post_init__(self) -> None:
+        require(0 < self.crop <= self.size, "crop must be between 1 and image.size")
+        require(self.divide_by > 0, "divide_by must be positive")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image as the network gets it: (C, crop, crop)."""
+        return (3 if self.colour == "rgb" else 1, self.crop, self.crop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """Which pixels of each of B images are seen, and what is added to their colours."""
+
+    rows: np.ndarray  # (B, h) int64, ascending without a gap
+    columns: np.ndarray  # (B, w) int64, ascending without a gap, or descending: a reflection
+    shift: np.ndarray | None = None  # (B, 3) float32, in 0-255 units; None: nothing
+
+
+def centre(size: int, crop: int) -> slice:
+    """The central ``crop`` of ``size`` pixels."""
+    first = (size - crop) // 2
+    return slice(first, first + crop)
+
+
+class Preprocessor(nn.Module):
+    """Turns batches of packed pictures into the network's input, on one device."""
+
+    mean_image: Tensor  # (S, S, 3) float32
+
+    def __init__(self, image: Image, mean_image: np.ndarray, device: torch.device | str) -> None:
+        super().__init__()
+        self.image, self.device = image, torch.device(device)
+        self.mean_image = nn.Buffer(torch.from_numpy(mean_image).to(self.device))
+        self._reflected_mean = nn.Buffer(self.mean_image.flip(1), persistent=False)
+
+    def forward(self, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """The same view of every image: (B, S, S, 3) uint8 to (B, C, h, w) float32.
+
+        ``rows`` (h,), ``columns`` (w,) int64. This is what an exported graph does.
+        """
+        centred = self.finish((images.float() - self.mean_image) / self.image.divide_by)  # (B, S, S, C)
+        return centred.index_select(1, rows).index_select(2, columns).permute(0, 3, 1, 2)
+
+    def crop(self, images: Tensor, crops: Crops) -> Tensor:
+        """A view of its own of each image: (B, S, S, 3) uint8 on the device to (B, C, h, w) float32, channels last.
+
+        The mean image is cropped at the same place, which is the paper's order: subtract, then crop.
+        """
+        return self.finish(self.cut(images, crops, self.image.divide_by)).permute(0, 3, 1, 2)
+
+    def cut(self, images: Tensor, crops: Crops, divide_by: float = 1.0) -> Tensor:
+        """Centred RGB of each view, with its colour shift, divided by ``divide_by``: (B, h, w, 3)."""
+        cut = self._cut_one_by_one if self.device.type == "cpu" else self._cut_at_once
+        return cut(images, crops, divide_by)
+
+    def finish(self, pixels: Tensor) -> Tensor:
+        """RGB (B, h, w, 3) to the colours the network sees, (B, h, w, C)."""
+        if self.image.colour == "rgb":
+            return pixels
+        return (pixels * pixels.new_tensor(LUMA)).sum(dim=3, keepdim=True)
+
+    def _cut_at_once(self, images: Tensor, crops: Crops, divide_by: float) -> Tensor:
+        """All images in a few operations: fast on a GPU."""
+        y = torch.tensor(crops.rows, device=self.device)[:, :, None]
+        x = torch.tensor(crops.columns, device=self.device)[:, None, :]
+        b = torch.arange(len(images), device=self.device)[:, None, None]
+        pixels = (images.float() - self.mean_image)[b, y, x]
+        if crops.shift is not None:
+            pixels += torch.from_numpy(crops.shift).to(self.device)[:, None, None, :]
+        return pixels.div_(divide_by)
+
+    def _cut_one_by_one(self, images: Tensor, crops: Crops, divide_by: float) -> Tensor:
+        """Image by image: fast on a CPU, where a view stays in the cache until it is done."""
+        (count, height), width, size = crops.rows.shape, crops.columns.shape[1], self.image.size
+        pixels = torch.empty(count, height, width, 3)
+        lines = pixels.view(count, height, width * 3)  # to add to whole lines is faster than to add to threes
+        shifts = None if crops.shift is None else torch.from_numpy(crops.shift).repeat(1, width)  # (B, w * 3)
+        for i, (image, y, x) in enumerate(zip(images, crops.rows, crops.columns, strict=True)):
+            top, left = int(y[0]), int(min(x[0], x[-1]))
+            view, mean = image[top : top + height, left : left + width], self.mean_image
+            if x[0] > x[-1]:  # right to left: the same pixels lie elsewhere in the reflected mean image
+                view, mean, left = view.flip(1), self._reflected_mean, size - width - left
+            pixels[i].copy_(view).sub_(mean[top : top + height, left : left + width])
+            if shifts is not None:
+                lines[i].add_(shifts[i])
+            if divide_by != 1:
+                lines[i].div_(divide_by)
+        return pixels

@@ -1,0 +1,321 @@
+"""What a network is made of: layers with weights, and the operations that may follow them.
+
+Each class here is everything about one of them: its name in recipes, its settings, the module it is built as, and how
+that module starts. To add one, write a class and register it; nothing else has to know.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alexnet_cli.nets.normalization import LocalResponseNorm, MapNorm
+from alexnet_cli.settings import Registry, Settings, require
+
+Shape = tuple[int, ...]  # of one image's activations in one column: (C, H, W), or (units,)
+Columns = Literal["own", "all"]  # the activations of the column itself, or those of all columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer(Settings, ABC):
+    """A layer with weights."""
+
+    input: Columns = "own"
+    weights: float | Literal["he"]  # standard deviation of the initial weights; "he": sqrt(2 / fan-in)
+    bias: float  # initial bias
+    then: list[str]  # the operations that follow, in this order
+    milestones: list[int] = field(default_factory=list)  # its own instead of training.milestones
+    frozen_from: int = 0  # the epoch, counted from 1, from which on its weights stay as they are; 0: never
+    width_key: ClassVar[str]  # the setting that says how wide it is, all columns together
+
+    def __post_init__(self) -> None:
+        width = getattr(self, self.width_key)
+        require(isinstance(width, str) or width >= 1, f"{self.width_key} must be at least 1")
+        require(isinstance(self.weights, str) or self.weights >= 0, "weights must not be negative")
+        require(self.frozen_from >= 0, "frozen_from must not be negative")
+
+    @abstractmethod
+    def build(self, shape: Shape, columns: int) -> nn.Module:
+        """One column's part, for inputs of ``shape``; it has a `weight` (out, in, ...) and a `bias` (out,)."""
+
+    def initialize(self, module: nn.Module, generator: torch.Generator) -> None:
+        """Give ``module`` its initial weights and biases (§5)."""
+        weight, bias = module.get_parameter("weight"), module.get_parameter("bias")
+        deviation = math.sqrt(2 / weight[0].numel()) if isinstance(self.weights, str) else self.weights
+        weight.copy_(torch.empty(weight.shape).normal_(0, deviation, generator=generator))
+        bias.fill_(self.bias)
+
+    @property
+    def width(self) -> int | str:
+        """Kernels or units of all columns together."""
+        width: int | str = getattr(self, self.width_key)
+        return width
+
+    def with_width(self, width: int) -> "Layer":
+        """The same layer with ``width`` kernels or units."""
+        change: dict[str, Any] = {self.width_key: width}
+        return replace(self, **change)
+
+
+LAYERS = Registry[Layer]()
+
+
+@LAYERS.register("convolution")
+@dataclass(frozen=True, kw_only=True)
+class Convolution(Layer):
+    """Kernels of ``size`` × ``size`` over all input maps, ``stride`` apart."""
+
+    kernels: int  # of all columns together
+    size: int
+    stride: int = 1
+    padding: int = 0
+    ceil_mode: bool = False  # a kernel that only begins within the maps counts: 224 -> 54.25 -> 55
+    width_key: ClassVar[str] = "kernels"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_window(self.size, self.stride, self.padding)
+
+    def build(self, shape: Shape, columns: int) -> nn.Module:
+        return Conv2d(self, shape[0], self.kernels // columns)
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` with pooling's ceil_mode: zeros past the right and bottom edges complete the last window."""
+
+    def __init__(self, layer: Convolution, maps: int, kernels: int) -> None:
+        super().__init__(maps, kernels, layer.size, layer.stride)
+        self.border, self.ceil_mode = layer.padding, layer.ceil_mode  # both are padded here, not by torch
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, K, H', W')."""
+        size, (stride, _) = self.kernel_size[0], self.stride
+        pads = []
+        for extent in (maps.shape[3], maps.shape[2]):
+            over = (extent + 2 * self.border - size) % stride if self.ceil_mode else 0
+            pads += [self.border, self.border + (stride - over) % stride]
+        return super().forward(F.pad(maps, pads) if any(pads) else maps)
+
+
+@LAYERS.register("dense")
+@dataclass(frozen=True, kw_only=True)
+class Dense(Layer):
+    """A fully-connected layer."""
+
+    units: int | Literal["classes"]  # of all columns together; the last layer has as many as there are classes
+    width_key: ClassVar[str] = "units"
+
+    def build(self, shape: Shape, columns: int) -> nn.Module:
+        assert isinstance(self.units, int)  # the last layer is not in a column
+        return Linear(math.prod(shape), self.units // columns)
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` that takes maps as well."""
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """(B, units) or (B, C, H, W) to (B, units')."""
+        return super().forward(activations.flatten(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Settings, ABC):
+    """What may follow a layer's weights."""
+
+    needs_maps: ClassVar[bool] = False  # so that it cannot follow a dense layer
+
+    @property
+    def crosses_columns(self) -> bool:
+        """Whether it takes the activations of all columns, and gives each column its own part of the result."""
+        return False
+
+    @abstractmethod
+    def build(self, shape: Shape) -> nn.Module:
+        """The module for one column's activations of ``shape``."""
+
+    def initialize(self, module: nn.Module) -> None:
+        """Give ``module`` its initial parameters and buffers, if it has any: torch's own."""
+        for part in module.modules():
+            if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                part.reset_parameters()
+
+
+OPERATIONS = Registry[Operation]()
+
+
+@OPERATIONS.register("relu")
+@dataclass(frozen=True, kw_only=True)
+class ReLU(Operation):
+    """max(0, x) (§3.1)."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.ReLU()
+
+
+@OPERATIONS.register("tanh")
+@dataclass(frozen=True, kw_only=True)
+class Tanh(Operation):
+    """What neurons computed before ReLU (§3.1)."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.Tanh()
+
+
+@OPERATIONS.register("sigmoid")
+@dataclass(frozen=True, kw_only=True)
+class Sigmoid(Operation):
+    """1 / (1 + exp(-x))."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.Sigmoid()
+
+
+@OPERATIONS.register("response_norm")
+@dataclass(frozen=True, kw_only=True)
+class ResponseNorm(Operation):
+    """Local response normalization across neighbouring maps (§3.3); alpha is not divided by n."""
+
+    k: float
+    n: int
+    alpha: float
+    beta: float
+    input: Columns = "own"  # neighbours within the column; "all": beyond its border, as in Caffe
+    needs_maps: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(self.n >= 1, "n must be at least 1")
+
+    @property
+    def crosses_columns(self) -> bool:
+        return self.input == "all"
+
+    def build(self, shape: Shape) -> nn.Module:
+        return LocalResponseNorm(k=self.k, n=self.n, alpha=self.alpha, beta=self.beta)
+
+
+@OPERATIONS.register("map_norm")
+@dataclass(frozen=True, kw_only=True)
+class WithinMapNorm(Operation):
+    """Response norm within each map, over windows of size × size positions: in the 2012 code, not in the paper."""
+
+    k: float
+    size: int
+    alpha: float
+    beta: float
+    needs_maps: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(self.size >= 1 and self.size % 2 == 1, "size must be odd")
+
+    def build(self, shape: Shape) -> nn.Module:
+        return MapNorm(k=self.k, size=self.size, alpha=self.alpha, beta=self.beta)
+
+
+@OPERATIONS.register("batch_norm")
+@dataclass(frozen=True, kw_only=True)
+class BatchNorm(Operation):
+    """Batch normalization (Ioffe and Szegedy, 2015), with a learned scale and shift for each map or unit."""
+
+    eps: float = 1e-5
+    momentum: float = 0.1  # of the running mean and variance, as torch defines it
+
+    def build(self, shape: Shape) -> nn.Module:
+        kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+        return kind(shape[0], eps=self.eps, momentum=self.momentum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling(Operation):
+    """Windows of size × size, ``stride`` apart; where stride < size they overlap (§3.4)."""
+
+    size: int
+    stride: int
+    padding: int = 0
+    ceil_mode: bool = False  # a window that only begins within the maps counts
+    needs_maps: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _require_window(self.size, self.stride, self.padding)
+        require(2 * self.padding <= self.size, "padding must be at most half of size")
+
+
+@OPERATIONS.register("max_pool")
+@dataclass(frozen=True, kw_only=True)
+class MaxPool(Pooling):
+    """The largest value in each window."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.MaxPool2d(self.size, self.stride, self.padding, ceil_mode=self.ceil_mode)
+
+
+@OPERATIONS.register("average_pool")
+@dataclass(frozen=True, kw_only=True)
+class AveragePool(Pooling):
+    """The mean of each window, of the part of it that lies within the maps."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.AvgPool2d(self.size, self.stride, self.padding, ceil_mode=self.ceil_mode, count_include_pad=False)
+
+
+@OPERATIONS.register("dropout")
+@dataclass(frozen=True, kw_only=True)
+class Dropout(Operation):
+    """In training each unit is set to 0 with probability p (§4.2)."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        require(0 <= self.p < 1, "p must be at least 0 and less than 1")
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.Identity()  # the network draws one mask over all columns: nets/columns.py
+
+
+def _require_window(size: int, stride: int, padding: int) -> None:
+    require(size >= 1 and stride >= 1, "size and stride must be at least 1")
+    require(padding >= 0, "padding must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Which layers, in which order, in how many columns (§3.5)."""
+
+    columns: int
+    layers: dict[str, Layer]  # in order; the last one gives the classes
+    operations: dict[str, Operation]  # what the layers' `then` names
+
+    def __post_init__(self) -> None:
+        require(self.columns >= 1, "columns must be at least 1")
+        require(len(self.layers) >= 2, "layers must name at least two layers")
+        *hidden, (last, output) = self.layers.items()
+        require(
+            isinstance(output, Dense) and output.units == "classes" and output.input == "all" and not output.then,
+            f'layers: the last one, {last}, must have type = "dense", units = "classes", input = "all" and then = []',
+        )
+        dense = [isinstance(layer, Dense) for layer in self.layers.values()]
+        require(dense == sorted(dense), "layers: a convolution needs maps, and there are none after a dense layer")
+        for name, layer in hidden:
+            width = layer.width
+            require(
+                isinstance(width, int) and width % self.columns == 0,
+                f"columns = {self.columns} cannot share the {width} {layer.width_key} of {name}",
+            )
+            without_maps = [step for step in layer.then if self.operations[step].needs_maps]
+            require(
+                not isinstance(layer, Dense) or not without_maps,
+                f"layers: {name} is a dense layer and has no maps for {', '.join(without_maps)}",
+            )
+
+    def scaled(self, width: float) -> "Network":
+        """``width`` times the kernels and units of every hidden layer, a whole number a column and at least one."""
+
+        def scale(layer: Layer) -> Layer:
+            if isinstance(layer.width, str):
+                return layer
+            return layer.with_width(max(1, round(layer.width * width / self.columns)) * self.columns)
+
+        return replace(self, layers={name: scale(layer) for name, layer in self.layers.items()})

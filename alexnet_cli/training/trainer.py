@@ -1,0 +1,329 @@
+"""One training run: the loop over epochs and updates, what it shows, and what it saves."""
+
+import datetime
+import json
+import math
+import platform
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+import alexnet_cli
+from alexnet_cli import recipe as recipes
+from alexnet_cli.artefacts import atomic_write
+from alexnet_cli.data.augment import DROPOUT, INITIAL, EpochPlan, augment, seed_of, stream
+from alexnet_cli.data.loader import Batch, batches
+from alexnet_cli.data.preprocess import Preprocessor
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.distributed import SINGLE_PROCESS, World
+from alexnet_cli.errors import BadRecipe, Diverged, Interrupted
+from alexnet_cli.evaluate import Network, count_errors
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import AlexNet, initialize, is_bias, layer_of
+from alexnet_cli.progress import Progress
+from alexnet_cli.recipe import Recipe
+from alexnet_cli.training import checkpoint
+from alexnet_cli.training.checkpoint import TrainingState
+from alexnet_cli.training.schedule import finished, learning_rate, rate_factor
+from alexnet_cli.training.sgd import SGD
+
+LOOK_EVERY = 10  # updates between two readings of the loss, where reading means waiting for a GPU or other processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where and how a run trains; what it learns does not depend on these."""
+
+    devices: tuple[str, ...] = ("cpu",)  # one for the whole network, or one per column
+    world: World = SINGLE_PROCESS  # the processes that share each batch
+    precision: str = "fp32"  # or "bf16"
+    checkpoint_minutes: float = 10.0  # between checkpoints within an epoch
+
+
+class Trainer:
+    """The network, its velocities, and how far training has come."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        seed: int,
+        start: Model | None,
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self.dataset, self.recipe, self.folder, self.seed = dataset, recipe, folder, seed
+        self.options, self.progress = options, progress
+        self.device, self.world = torch.device(options.devices[0]), options.world
+        self.split = dataset.split("train")
+        self.statistics = dataset.statistics()
+        self.mean_image = self.statistics.mean_image if start is None else start.mean_image
+        self.preprocessor = Preprocessor(recipe.image, self.mean_image, self.device)
+        self.net = initialize(recipe.build(len(dataset.classes)), seed_of(stream(seed, INITIAL)))
+        if start is not None:
+            _copy_weights(start.net, self.net)
+        self.net = self.net.to(memory_format=torch.channels_last).place([torch.device(d) for d in options.devices])
+        self.wrapped = self.world.wrap(self.net)
+        parameters = dict(self.net.named_parameters())
+        self.sgd = SGD(
+            parameters,
+            momentum=recipe.training.momentum,
+            weight_decay=recipe.training.weight_decay,
+            undecayed=() if recipe.training.bias_decay else list(filter(is_bias, parameters)),
+        )
+        self.state = TrainingState(settings=self._settings(start))
+        exists = (folder / checkpoint.FILE).exists()
+        self.world.barrier()  # every rank has looked before rank 0 writes
+        if exists:
+            self._resume()
+        elif self.world.is_main:
+            with atomic_write(self.folder / "recipe.toml") as temporary:
+                temporary.write_text(recipes.dumps(recipe), encoding="utf-8")
+        # Loss and wrong answers of the epoch under way, on the device; only this process's, and what a checkpoint had.
+        sums = [self.state.loss, self.state.wrong] if self.world.is_main else [0.0, 0.0]
+        self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule has ended."""
+        return finished(self.recipe.training, self.validation_errors)
+
+    @property
+    def validation_errors(self) -> list[float]:
+        """One per epoch; the training error where there is no validation split."""
+        return [row.get("validation_error", row["train_error"]) for row in self.state.history]
+
+    @property
+    def training_errors(self) -> list[float]:
+        """One per epoch, measured while training."""
+        return [row["train_error"] for row in self.state.history]
+
+    def epoch(self, stop: threading.Event) -> None:
+        """Train on every image once, or on what is left of the epoch; then validate, record and save.
+
+        Raises Interrupted, with a checkpoint saved, once ``stop`` is set.
+        """
+        state, training = self.state, self.recipe.training
+        plan = EpochPlan.draw(self.seed, state.epoch, len(self.split), self.recipe.image, self.recipe.augmentations)
+        steps = math.ceil(len(self.split) / training.batch)
+        self.net.train()
+        began, saved = time.monotonic() - state.seconds, time.monotonic()
+        for batch in batches(self.split, plan.order, training.batch, self.device, state.step, self.world):
+            rate = learning_rate(training, state.epoch + (state.step + 1) / steps, self.validation_errors)
+            self._update(batch, plan, rate)
+            state.step, state.seconds = state.step + 1, time.monotonic() - began
+            if not (state.step == steps or self._is_time_to_look(stop)):
+                continue
+            stopping = self._look(stop)
+            self._report(batch.whole.stop, rate)
+            if state.step == steps:
+                break  # the end of an epoch saves too
+            if stopping:
+                self._save()
+                raise self._interrupted()
+            if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
+                self._save()
+                saved = time.monotonic()
+        self._finish_epoch(rate)
+        if self.world.all_reduce(stop.is_set()) != [0]:
+            raise self._interrupted()
+
+    def _update(self, batch: Batch, plan: EpochPlan, rate: float) -> None:
+        """One step of stochastic gradient descent. Nothing here waits for the device."""
+        state, rows, whole = self.state, batch.rows, batch.whole
+        images_of_all = whole.stop - whole.start
+        inputs = augment(self.preprocessor, batch.images, plan.rows(rows), self.statistics)  # (B, C, crop, crop)
+        seed = seed_of(stream(self.seed, DROPOUT, state.epoch, state.step))
+        with autocast(self.device, self.options.precision):
+            logits, _ = self.wrapped(inputs, seed, (rows.start - whole.start, images_of_all))
+        loss = F.cross_entropy(logits.float(), batch.labels, reduction="sum")
+        # DistributedDataParallel averages the gradients of all processes: together, the mean over the whole batch.
+        (loss * (self.world.size / images_of_all)).backward()
+        self.sgd.step(rate, self._rate_factors(state.epoch + 1))
+        wrong = (logits.argmax(1) != batch.labels).sum()
+        self._sums += torch.stack([loss.detach().double(), wrong.double()])
+
+    def _rate_factors(self, epoch: int) -> dict[str, float]:
+        """What the learning rate is multiplied by, for every parameter."""
+        training, layers = self.recipe.training, self.recipe.network.layers
+        return {
+            name: rate_factor(training, layers[layer_of(name)], epoch) * (training.bias_rate if is_bias(name) else 1.0)
+            for name in self.sgd.parameters
+        }
+
+    def _is_time_to_look(self, stop: threading.Event) -> bool:
+        """Whether to wait for the sums: always on a CPU by itself, where they are there; else every LOOK_EVERY updates.
+
+        Ranks look at the same updates, for looking is a collective operation.
+        """
+        if self.world.size == 1 and (self.device.type == "cpu" or stop.is_set()):
+            return True
+        return self.state.step % LOOK_EVERY == 0
+
+    def _look(self, stop: threading.Event) -> bool:
+        """Read loss and error so far. Returns whether any process was asked to stop: all stop at the same update.
+
+        Raises Diverged if the loss is not finite; the checkpoint on disk is from before.
+        """
+        loss, wrong, stopping = self.world.all_reduce(*self._sums.tolist(), stop.is_set())
+        if not math.isfinite(loss):
+            raise Diverged(self._diverged())
+        self.state.loss, self.state.wrong = loss, int(wrong)
+        return stopping > 0
+
+    def _report(self, done: int, rate: float) -> None:
+        state = self.state
+        speed = done / max(state.seconds, 1e-9)
+        left = (len(self.split) - done + (self.recipe.training.epochs - state.epoch - 1) * len(self.split)) / speed
+        at_most = " at most" if self.recipe.training.schedule == "plateau" else ""
+        detail = (
+            f"loss {state.loss / done:.3f}  top-1 error {state.wrong / done:.1%}  {speed:.0f} images/s  "
+            f"learning rate {rate:.2g}  {_duration(left)} left{at_most}"
+        )
+        self.progress.advance(f"epoch {state.epoch + 1}/{self.recipe.training.epochs}", done, len(self.split), detail)
+
+    def _finish_epoch(self, rate: float) -> None:
+        state, images = self.state, len(self.split)
+        row: dict[str, Any] = {"epoch": state.epoch + 1, "loss": state.loss / images}
+        row["train_error"] = state.wrong / images
+        if "val" in self.dataset.counts:
+            network = Network(
+                self.net.eval(), self.preprocessor, self.dataset.classes, precision=self.options.precision
+            )
+            top1, top5 = count_errors([network], self.dataset.split("val"), views=1, world=self.world)
+            total = self.dataset.counts["val"]
+            row |= {"validation_error": top1 / total, "validation_top5_error": top5 / total}
+        row |= {"learning_rate": rate, "seconds": state.seconds, "images_per_second": images / state.seconds}
+        self.state = TrainingState(settings=state.settings, epoch=state.epoch + 1, history=[*state.history, row])
+        self._sums.zero_()
+        self._save()
+        self._write_history()
+        validation = f"  validation error {row['validation_error']:.1%}" if "validation_error" in row else ""
+        self.progress.note(
+            f"epoch {row['epoch']}: loss {row['loss']:.4f}  training error {row['train_error']:.1%}{validation}  "
+            f"learning rate {rate:.2g}  {row['images_per_second']:.0f} images/s"
+        )
+
+    # Saving and resuming
+
+    def _settings(self, start: Model | None) -> dict[str, Any]:
+        """What identifies the run."""
+        return {
+            "recipe": recipes.dumps(self.recipe),
+            "seed": self.seed,
+            "dataset": self.dataset.fingerprint,
+            "dataset_path": str(self.dataset.path),
+            "from": None if start is None else start.fingerprint,
+            "from_path": None if start is None else str(start.path),
+            "precision": self.options.precision,
+        }
+
+    def _resume(self) -> None:
+        state, own = checkpoint.read_state(self.folder), self.state.settings
+        # The number of epochs may change, and a dataset may move; with any other change it would be another run.
+        saved = recipes.loads(state.settings["recipe"]).with_training(epochs=self.recipe.training.epochs)
+        before = state.settings | {"recipe": recipes.dumps(saved)}
+        changed = [key for key in own if not key.endswith("_path") and own[key] != before[key]]
+        if changed:
+            raise BadRecipe(
+                f"{self.folder} holds another run (different {', '.join(changed)}): "
+                f"resume it unchanged with `{self.resume_command}`, or choose another --out"
+            )
+        checkpoint.load(self.folder, self.net, self.sgd)
+        self.state = replace(state, settings=own)
+        self._write_history()
+        if self.finished:
+            self.progress.note(f"{self.folder} has all its epochs")
+        else:
+            self.progress.note(f"resuming {self.folder} in epoch {state.epoch + 1} at update {state.step + 1}")
+
+    def _save(self) -> None:
+        if not self.world.is_main:
+            return
+        try:
+            checkpoint.save(self.folder, self.net, self.sgd, self.state)
+        except Diverged:
+            raise Diverged(self._diverged()) from None
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to resume this run."""
+        return f"alexnet train --resume --out {self.folder.name}"
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(f"stopped and saved in epoch {self.state.epoch + 1}; resume with: {self.resume_command}")
+
+    def _diverged(self) -> str:
+        state = self.state
+        kept = (
+            f"the checkpoint in {self.folder} is the last good one"
+            if (self.folder / checkpoint.FILE).exists()
+            else "nothing was saved yet"
+        )
+        lower = self.recipe.training.learning_rate / 10
+        return (
+            f"the loss is not finite at epoch {state.epoch + 1}, update {state.step}; {kept}: "
+            f"start again with a lower learning rate, for example --set training.learning_rate={lower:g}"
+        )
+
+    def _write_history(self) -> None:
+        if not self.world.is_main:
+            return
+        from alexnet_cli.figures.curves import draw_curves
+
+        with atomic_write(self.folder / "history.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.state.history), encoding="utf-8")
+        if self.state.history:
+            draw_curves(self.state.history, self.folder / "curves.png", title=self.folder.name)
+
+    def model(self) -> Model:
+        """What has been learned so far."""
+        history = self.state.history
+        return Model(
+            net=self.net.eval(),
+            recipe=self.recipe,
+            classes=self.dataset.classes,
+            mean_image=self.mean_image,
+            provenance={
+                **{key: value for key, value in self.state.settings.items() if key != "recipe"},
+                "dataset_name": self.dataset.name,
+                "epochs": len(history),
+                "seconds": round(sum(row["seconds"] for row in history), 1),
+                "date": datetime.date.today().isoformat(),
+                "processes": self.world.size,
+                "version": alexnet_cli.__version__,
+                "torch": torch.__version__,
+                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"
+                if self.device.type == "cpu"
+                else torch.cuda.get_device_name(self.device),
+            },
+        )
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The precision of the network's arithmetic; weights, loss and updates stay fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@torch.no_grad()
+def _copy_weights(start: AlexNet, net: AlexNet) -> None:
+    """Copy every layer but the last. Raises BadRecipe naming the first tensor that differs."""
+    weights = start.state_dict()
+    for name, weight in net.state_dict().items():
+        if name.startswith(f"{net.last}."):
+            continue
+        if name not in weights or weights[name].shape != weight.shape:
+            raise BadRecipe(f"--from: {name} is {tuple(weight.shape)} in this recipe, but not in the model")
+        weight.copy_(weights[name])
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
