@@ -34,10 +34,10 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
         title="Figure 3: the kernels of the first layer",
         columns=["column", "kernels", "mean colour saturation", "from, to"],
         rows=rows,
-        note=f"{model_sentence(loaded, model)} "
-        "Saturation is the share of a kernel's energy that is not grey: 0 for a kernel that weighs red, green and blue alike everywhere, 1 for one that only compares them; "
-        "random kernels, with which training begins, have 2/3. In the paper one column turned out nearly grey and the "
-        "other coloured; it gives no number.",
+        note=f"{model_sentence(loaded, model)} Saturation is the share of a kernel's energy that is not grey: 0 for a "
+        "kernel that weighs red, green and blue alike everywhere, 1 for one that only compares them; random kernels, "
+        "with which training begins, have 2/3. In the paper one column turned out nearly grey and the other coloured; "
+        "it gives no number.",
         command=command,
         facts={"saturation": [each.tolist() for each in saturations], "model": loaded.fingerprint},
         figures=["figure-3.png"],

@@ -65,9 +65,9 @@ def figure4(
         title="Figure 4: predictions and neighbours",
         columns=["true label", "", *(f"{i}." for i in range(1, len(said[0].classes) + 1))],
         rows=rows,
-        note=f"{model_sentence(loaded, model)} "
-        f"Images spread evenly over the {len(test):,} validation images of dataset {dataset.name}; ten views. Of the {NEAREST} nearest of {len(train):,} training images, by Euclidean distance "
-        f"of fc7, {', '.join(map(str, shares))} have the label of the query.",
+        note=f"{model_sentence(loaded, model)} The images are spread evenly over the {len(test):,} validation images "
+        f"of dataset {dataset.name}; ten views. Of the {NEAREST} nearest of {len(train):,} training images, by "
+        f"Euclidean distance of fc7, {', '.join(map(str, shares))} have the label of the query.",
         command=command,
         facts={"neighbours": [{"label": f.label, "labels": f.labels, "distances": f.distances} for f in found]},
         figures=["figure-4.png"],
