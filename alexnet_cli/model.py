@@ -18,7 +18,7 @@ from alexnet_cli.errors import BadArtefact, first_line
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.recipe import Recipe
 
-FORMAT = 2
+FORMAT = 1
 FILE = "model.safetensors"
 
 

@@ -37,7 +37,7 @@ class Registry(dict[str, type[Kind]]):
         name = table.get("type", section)
         if name not in self:
             if "type" in table or not table:
-                raise BadRecipe(unknown(str(name), self, f"type in [{section}]:" if table else "name"))
+                raise BadRecipe(unknown(str(name), self, f"type in [{section}]" if table else "name"))
             raise BadRecipe(f"[{section}] needs a type: one of {', '.join(self)}")
         return parse(section, self[name], {key: value for key, value in table.items() if key != "type"})
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_network import narrow
+from test_network import last_operation, narrow
 from test_training import Told, same_weights
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,19 +16,21 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from alexnet_cli.cli import main
 from alexnet_cli.errors import BadRecipe, Interrupted
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, drop
+from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.nets.columns import drop
 from alexnet_cli.training.sgd import SGD
-from alexnet_cli.training.train import Options, train
+from alexnet_cli.training.train import train
+from alexnet_cli.training.trainer import Options
 
 CPU = torch.device("cpu")
 
 
 def grouped(net: AlexNet, images: torch.Tensor, seed: int) -> torch.Tensor:
     """The logits on one device by grouped convolutions and whole layers, in training, from the columns' weights."""
-    norm = net.recipe.response_norm
+    norm = net.network.operations["response_norm"]
 
     def whole(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = [list(part.parameters()) for part in net.parts(name)]
+        parts = [list(part.parameters()) for part in net.weighted(name)]
         return torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
 
     def convolution(name: str, maps: torch.Tensor, stride: int, padding: int, groups: int) -> torch.Tensor:
@@ -105,9 +107,11 @@ def watched(net: AlexNet) -> Iterator[Crossings]:
         crossings.after = name
 
     hooks = [
-        part.register_forward_hook(lambda _m, _i, out, name=name, column=column: mark(name, column, out))
+        last_operation(net, name, column).register_forward_hook(
+            lambda _m, _i, out, name=name, column=column: mark(name, column, out)
+        )
         for name in net.hidden
-        for column, part in enumerate(net.parts(name))
+        for column in range(len(net.columns))
     ]
     for column, part in enumerate(net.columns):
         for parameter in part.parameters():
@@ -132,13 +136,13 @@ def test_nothing_crosses_but_before_conv3_fc6_fc7_and_fc8():
 
 
 def test_columns_that_never_communicate_meet_in_the_last_layer_only():
-    net = narrow("conv3.sees=own", "fc6.sees=own", "fc7.sees=own").eval()
+    net = narrow("conv3.input=own", "fc6.input=own", "fc7.input=own").eval()
     with watched(net) as crossings, torch.no_grad():
         net(torch.randn(2, 3, 100, 100))
     assert {after for after, _ in crossings.found} == {"fc7"}
 
 
-def test_a_run_on_two_devices_is_the_run_on_one_and_goes_on_there(packed, narrow, tmp_path):
+def test_a_run_on_two_devices_is_the_run_on_one_and_can_be_resumed_there(packed, narrow, tmp_path):
     two, one = Options(devices=("cpu", "cpu")), Options()
     whole = train(packed, narrow, tmp_path / "two", options=two)
     assert same_weights(train(packed, narrow, tmp_path / "one", options=one), whole)
@@ -148,8 +152,10 @@ def test_a_run_on_two_devices_is_the_run_on_one_and_goes_on_there(packed, narrow
     assert same_weights(Model.load(tmp_path / "two"), whole)
 
 
-def test_as_many_devices_as_columns_or_one(packed, narrow, tmp_path, capsys):
-    with pytest.raises(BadRecipe, match=r"has 2 columns, which cannot lie on 3 devices: name one device a column"):
+def test_one_device_or_one_per_column(packed, narrow, tmp_path, capsys):
+    with pytest.raises(
+        BadRecipe, match=r"has 2 columns, which cannot lie on 3 devices: name one device, or one per column"
+    ):
         train(packed, narrow, tmp_path / "m", options=Options(devices=("cpu",) * 3))
     single = replace(narrow, network=replace(narrow.network, columns=1))
     with pytest.raises(BadRecipe, match=r"has 1 column, which cannot lie on 2 devices"):

@@ -17,7 +17,7 @@ from alexnet_cli.errors import BadArtefact
 from alexnet_cli.evaluate import Network, evaluate, predict
 from alexnet_cli.experiments import tables
 from alexnet_cli.experiments.figure3 import figure3, saturation
-from alexnet_cli.experiments.figure4 import NEAREST, QUERIES, SHOWN, classified, figure4, nearest, spread
+from alexnet_cli.experiments.figure4 import NEAREST, QUERIES, SHOWN, classify, figure4, retrieve, spread
 from alexnet_cli.experiments.tables import table1, table2
 from alexnet_cli.model import Model
 from alexnet_cli.training.train import train
@@ -56,7 +56,7 @@ def test_saturation_of_random_kernels_is_two_thirds():
 
 def test_figure_3_has_a_block_for_each_column(models, tmp_path):
     report = figure3(models[0], tmp_path, "c")
-    kernels = [part.convolution.weight.detach().numpy() for part in Model.load(models[0]).net.parts("conv1")]
+    kernels = [part.weight.detach().numpy() for part in Model.load(models[0]).net.weighted("conv1")]
     assert [row[:2] for row in report.rows] == [["0", "4"], ["1", "4"]]
     np.testing.assert_allclose(report.facts["saturation"], [saturation(each) for each in kernels])
     drawn = np.asarray(Image.open(tmp_path / "figure-3.png"))
@@ -83,12 +83,12 @@ def test_figure_4_shows_what_the_network_says_and_what_is_nearest(models, packed
         assert row[1] == ("right" if best == row[0] else "wrong")
         assert row[2] == f"{best} {100 * expected.max():.0f} %"
     everything = network.features(train_split.read(np.arange(len(train_split)))).astype(float)
-    for found in nearest(network, test, train_split, packed.classes):
+    for found in retrieve(network, test, train_split, packed.classes):
         query = network.features(found.image[None]).astype(float)
         distances = np.sort(np.linalg.norm(everything - query, axis=1))[:NEAREST]
         np.testing.assert_allclose(found.distances, distances, rtol=1e-5)
     assert Image.open(tmp_path / "figure-4.png").size == (1600, 820)
-    assert len(classified(network, test, packed.classes)) == 8
+    assert len(classify(network, test, packed.classes)) == 8
 
 
 def test_table_2_has_the_published_rows_and_those_that_were_measured(models, packed, tmp_path, monkeypatch):

@@ -10,14 +10,13 @@ from safetensors.torch import save_file
 
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.model import FILE, Model
-from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.training import checkpoint
 
 
 @pytest.fixture
 def model(narrow, packed):
-    net = AlexNet(narrow, 3)
-    initialize(net, 0)
+    net = initialize(narrow.build(3), 0)
     mean_image = packed.statistics().mean_image
     return Model(net=net, recipe=narrow, classes=packed.classes, mean_image=mean_image, provenance={"seed": 0})
 

@@ -1,12 +1,17 @@
 """The network against its table in the paper, and against an independent one with grouped convolutions."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.errors import BadRecipe
-from alexnet_cli.nets.alexnet import AlexNet, Convolutional, Dense, drop, initialize, parameters_by_layer
+from alexnet_cli.nets import layers
+from alexnet_cli.nets.alexnet import AlexNet, initialize, parameter_count, parameters_by_layer
+from alexnet_cli.nets.columns import drop
 
 # A network like the paper's in everything but its size.
 NARROW = [
@@ -23,14 +28,16 @@ NARROW = [
 
 
 def narrow(*settings: str) -> AlexNet:
-    net = AlexNet(recipes.load("paper", [*NARROW, *settings]), classes=7)
-    initialize(net, seed=3)
-    return net
+    return initialize(recipes.load("paper", [*NARROW, *settings]).build(7), seed=3)
+
+
+def last_operation(net: AlexNet, layer: str, column: int = 0) -> nn.Module:
+    """The module whose output leaves a column's part of a layer, before any dropout."""
+    return [module for module in net.parts(layer)[column].then if not isinstance(module, nn.Identity)][-1]
 
 
 def test_the_parameters_are_those_of_the_paper():
-    with torch.device("meta"):
-        net = AlexNet(recipes.load("paper"), classes=1000)
+    net = recipes.load("paper").build(1000)
     assert parameters_by_layer(net) == {
         "conv1": 34_944,
         "conv2": 307_456,
@@ -45,14 +52,12 @@ def test_the_parameters_are_those_of_the_paper():
 
 
 def test_the_maps_have_the_sides_of_the_paper():
-    with torch.device("meta"):
-        net = AlexNet(recipes.load("paper"), classes=1000)
-    net = net.to_empty(device="cpu").eval()
+    net = recipes.load("paper").build(1000).to_empty(device="cpu").eval()
     seen = {}
     for name in ("conv1", "conv2", "conv3", "conv4", "conv5"):
-        part = net.parts(name)[0]
-        part.convolution.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out.shape[1:]}))
-        part.register_forward_hook(lambda _m, _i, out, name=name: seen.update({f"{name} out": out.shape[2]}))
+        convolution, last = net.weighted(name)[0], last_operation(net, name)
+        convolution.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out.shape[1:]}))
+        last.register_forward_hook(lambda _m, _i, out, name=name: seen.update({f"{name} out": out.shape[2]}))
     with torch.no_grad():
         logits, fc7 = net(torch.zeros(2, 3, 224, 224))
     assert logits.shape == (2, 1000)
@@ -68,26 +73,26 @@ def test_the_maps_have_the_sides_of_the_paper():
 
 
 def test_a_crop_too_small_for_the_layers_is_refused():
-    with pytest.raises(BadRecipe, match=r"^image.crop = 15 is too small: nothing is left after conv2$"):
+    message = r"^conv2 gets 4 × 1 × 1 and leaves nothing of it: image.crop is too small for these layers \("
+    with pytest.raises(BadRecipe, match=message):
         narrow("image.crop=15")
 
 
 def test_zeros_are_read_past_the_right_and_bottom_edges_only():
-    layer = recipes.load("paper").layers["conv1"]
-    part = Convolutional(layer, recipes.load("paper"), 3)
-    padded = part._pad(torch.ones(1, 3, 224, 224))
-    assert padded.shape[2:] == (227, 227)
-    assert padded[0, 0, :224, :224].all()
-    assert not padded[0, 0, 224:].any()
-    assert not padded[0, 0, :, 224:].any()
+    convolution = recipes.load("paper").network.layers["conv1"].build((3, 224, 224), columns=2)
+    image = torch.randn(1, 3, 224, 224)
+    padded = F.pad(image, (0, 3, 0, 3))  # 227 × 227
+    expected = F.conv2d(padded, convolution.weight, convolution.bias, stride=4)
+    assert expected.shape[2:] == (55, 55)
+    assert torch.equal(convolution(image), expected)
 
 
 def grouped(net: AlexNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The same network on one device: grouped convolutions where a column sees its own maps only."""
-    norm = net.recipe.response_norm
+    norm = net.network.operations["response_norm"]
 
     def convolution(name: str, maps: torch.Tensor, stride: int, padding: int, groups: int) -> torch.Tensor:
-        parts = [part.convolution for part in net.parts(name)]
+        parts = net.weighted(name)
         weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
         return F.relu(F.conv2d(maps, weight, bias, stride, padding, groups=groups))
 
@@ -99,7 +104,7 @@ def grouped(net: AlexNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
         return F.max_pool2d(torch.cat(halves, dim=1), 3, 2, ceil_mode=True)
 
     def dense(name: str, units: torch.Tensor) -> torch.Tensor:
-        parts = [part.linear for part in net.parts(name)]
+        parts = net.weighted(name)
         return F.relu(F.linear(units, torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])))
 
     over = (images.shape[2] - 11) % 4
@@ -137,10 +142,11 @@ def test_a_column_sees_its_own_maps_except_where_it_exchanges():
         before[name] = out
 
     for name in net.hidden:
-        net.parts(name)[1].register_forward_hook(lambda _m, _i, out, name=name: remember(name, out.detach()))
+        last = last_operation(net, name, column=1)
+        last.register_forward_hook(lambda _m, _i, out, name=name: remember(name, out.detach()))
     net(images)
     with torch.no_grad():
-        net.parts("conv1")[0].convolution.weight.mul_(2)  # column 0 changes: when does column 1 notice?
+        net.weighted("conv1")[0].weight.mul_(2)  # column 0 changes: when does column 1 notice?
     net(images)
     assert changed == {
         "conv1": False,
@@ -155,20 +161,19 @@ def test_a_column_sees_its_own_maps_except_where_it_exchanges():
 
 def test_initial_weights_and_biases_are_those_of_the_paper():
     net = narrow("fc6.units=512", "fc7.units=512")
-    biases = {name: net.parts(name)[-1].state_dict() for name in net.recipe.layers}
+    biases = {name: net.weighted(name)[-1].state_dict() for name in net.network.layers}
     ones = [name for name, state in biases.items() if all((v == 1).all() for k, v in state.items() if "bias" in k)]
     zeros = [name for name, state in biases.items() if all((v == 0).all() for k, v in state.items() if "bias" in k)]
     assert ones == ["conv2", "conv4", "conv5", "fc6", "fc7"]
     assert zeros == ["conv1", "conv3", "fc8"]
-    weight = net.parts("fc7")[0].linear.weight
+    weight = net.weighted("fc7")[0].weight
     assert weight.mean().item() == pytest.approx(0, abs=2e-4)
     assert weight.std().item() == pytest.approx(0.01, rel=0.02)
 
 
 def test_small_data_keeps_the_size_of_the_signal():
-    net = AlexNet(recipes.load("small-data", ["fc6.units=512", "fc7.units=512"]), classes=10)
-    initialize(net, seed=0)
-    weight = net.parts("fc7")[0].linear.weight
+    net = initialize(recipes.load("small-data", ["fc6.units=512", "fc7.units=512"]).build(10), seed=0)
+    weight = net.weighted("fc7")[0].weight
     assert weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.02)
 
 
@@ -207,44 +212,206 @@ def test_dropout_is_for_training_only():
 
 def test_a_column_of_a_dense_layer_has_half_of_its_units():
     net = narrow()
-    assert all(isinstance(part, Dense) and part.linear.out_features == 16 for part in net.parts("fc6"))
+    assert [part.out_features for part in net.weighted("fc6")] == [16, 16]
 
 
 def test_the_net_behind_the_tables_orders_its_first_layers_otherwise():
     settings = [*NARROW, "response_norm.alpha=0.02", "map_norm.alpha=0.03", "conv1.weights=0.1", "conv2.weights=0.1"]
-    net = AlexNet(recipes.load("original-2012", settings), classes=7).eval()
-    initialize(net, seed=3)
-    conv1, conv2 = net.parts("conv1")[0], net.parts("conv2")[0]
+    net = initialize(recipes.load("original-2012", settings).build(7), seed=3).eval()
+    conv1, conv2 = net.weighted("conv1")[0], net.weighted("conv2")[0]
+    seen = {}
+    for name in ("conv1", "conv2"):
+        last_operation(net, name).register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
     images = torch.randn(2, 3, 100, 100, generator=torch.Generator().manual_seed(0)) * 60
 
     def across(a: torch.Tensor) -> torch.Tensor:
         return F.local_response_norm(a, 5, alpha=0.02 * 5, beta=0.75, k=2.0)
 
-    linear = F.conv2d(F.pad(images, (0, 3, 0, 3)), conv1.convolution.weight, conv1.convolution.bias, 4)
+    net(images)
+    linear = F.conv2d(F.pad(images, (0, 3, 0, 3)), conv1.weight, conv1.bias, 4)
     first = F.relu(F.max_pool2d(across(linear), 3, 2, ceil_mode=True))
-    torch.testing.assert_close(conv1(images), first)
+    torch.testing.assert_close(seen["conv1"], first)
     assert (linear < 0).any()  # or the order would not matter
-    maps = across(F.relu(F.conv2d(first, conv2.convolution.weight, conv2.convolution.bias, padding=2)))
+    maps = across(F.relu(F.conv2d(first, conv2.weight, conv2.bias, padding=2)))
     squares = F.conv2d(maps.square().flatten(0, 1)[:, None], torch.ones(1, 1, 5, 5), padding=2).view_as(maps)
     within = maps / (1 + 0.03 * squares) ** 0.75
-    torch.testing.assert_close(conv2(first), F.max_pool2d(within, 3, 2, ceil_mode=True), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen["conv2"], F.max_pool2d(within, 3, 2, ceil_mode=True), rtol=1e-4, atol=1e-5)
 
 
 def test_torchvisions_net_drops_before_fc6_and_fc7():
-    net = AlexNet(recipes.load("torchvision", ["fc6.units=32", "fc7.units=32", "network.dropout=0.9"]), classes=7)
-    initialize(net, seed=0)
+    recipe = recipes.load("torchvision", ["fc6.units=32", "fc7.units=32", "dropout.p=0.9"])
+    net = initialize(recipe.build(7), seed=0)
     seen = {}
     for name in ("fc6", "fc7"):
-        net.parts(name)[0].register_forward_hook(lambda _m, i, out, name=name: seen.update({name: (i[0], out)}))
+        net.weighted(name)[0].register_forward_hook(lambda _m, i, out, name=name: seen.update({name: (i[0], out)}))
     _, fc7 = net.train()(torch.randn(2, 3, 224, 224) * 60, dropout_seed=1)
     assert seen["fc6"][0].shape[1:] == (256, 6, 6)
     for name in ("fc6", "fc7"):
         zeros = (seen[name][0] == 0).float().mean().item()
         assert zeros > 0.85
-    assert torch.equal(fc7, seen["fc7"][1])
+    assert torch.equal(fc7, seen["fc7"][1].relu())
 
 
 def test_one_column_and_no_fc7_still_have_features():
-    net = AlexNet(recipes.load("cifar-relu"), classes=10).eval()
+    net = initialize(recipes.load("cifar-relu").build(10), seed=0).eval()
+    assert net.features_name == "conv3"
     logits, features = net(torch.randn(3, 3, 32, 32))
     assert (logits.shape, features.shape) == ((3, 10), (3, 64 * 4 * 4))
+
+
+VGG_16 = """
+base = "paper"
+description = "VGG-16: configuration D of Simonyan and Zisserman, 2014"
+
+[network]
+columns = 1
+layers = [
+    "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
+    "conv5_1", "conv5_2", "conv5_3", "fc6", "fc7", "fc8",
+]
+
+[pooling]
+size = 2
+"""
+
+LENET_5 = """
+description = "LeNet-5: LeCun, Bottou, Bengio and Haffner, 1998"
+
+[image]
+size = 32
+crop = 32
+colour = "grey"
+
+[network]
+columns = 1
+layers = ["C1", "C3", "C5", "F6", "output"]
+
+[subsampling]
+type = "average_pool"
+size = 2
+stride = 2
+
+[C1]
+type = "convolution"
+kernels = 6
+size = 5
+weights = 0.1
+bias = 0
+then = ["sigmoid", "subsampling"]
+
+[C3]
+type = "convolution"
+kernels = 16
+size = 5
+weights = 0.1
+bias = 0
+then = ["sigmoid", "subsampling"]
+
+[C5]
+type = "convolution"
+kernels = 120
+size = 5
+weights = 0.1
+bias = 0
+then = ["sigmoid"]
+
+[F6]
+type = "dense"
+units = 84
+weights = 0.1
+bias = 0
+then = ["sigmoid"]
+
+[output]
+type = "dense"
+units = "classes"
+input = "all"
+weights = 0.1
+bias = 0
+then = []
+
+[training]
+batch = 8
+momentum = 0.9
+weight_decay = 0
+learning_rate = 0.1
+schedule = "linear"
+epochs = 2
+"""
+
+
+def vgg_16() -> str:
+    """The 13 convolutions of VGG-16 as sections."""
+    text = VGG_16
+    for block, (kernels, count) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)], 1):
+        for number in range(1, count + 1):
+            then = '["relu", "pooling"]' if number == count else '["relu"]'
+            text += f'\n[conv{block}_{number}]\ntype = "convolution"\nkernels = {kernels}\nsize = 3\npadding = 1\n'
+            text += f'weights = "he"\nbias = 0\nthen = {then}\n'
+    return text
+
+
+def test_vgg_16_is_a_recipe_file(tmp_path):
+    (tmp_path / "vgg-16.toml").write_text(vgg_16())
+    net = recipes.load(tmp_path / "vgg-16.toml").build(1000)
+    assert parameter_count(net) == 138_357_544
+    assert net.weighted("fc6")[0].in_features == 7 * 7 * 512
+    assert net.features_name == "fc7"
+
+
+def test_lenet_5_with_grey_input_and_average_pooling_is_a_recipe_file(tmp_path):
+    (tmp_path / "lenet-5.toml").write_text(LENET_5)
+    recipe = recipes.load(tmp_path / "lenet-5.toml")
+    net = initialize(recipe.build(10), seed=0).eval()
+    assert parameter_count(net) == 61_706
+    images = torch.randn(2, 1, 32, 32)
+    logits, features = net(images)
+    a = images
+    for name in ("C1", "C3"):
+        (layer,) = net.weighted(name)
+        a = F.avg_pool2d(torch.sigmoid(F.conv2d(a, layer.weight, layer.bias)), 2)
+    (layer,) = net.weighted("C5")
+    a = torch.sigmoid(F.conv2d(a, layer.weight, layer.bias)).flatten(1)
+    (layer,) = net.weighted("F6")
+    a = torch.sigmoid(F.linear(a, layer.weight, layer.bias))
+    torch.testing.assert_close(features, a)
+    torch.testing.assert_close(logits, F.linear(a, net.output.weight, net.output.bias))
+    assert recipes.loads(recipes.dumps(recipe)) == recipe
+
+
+def test_a_recipe_alone_gives_batch_norm_and_a_pooling_of_its_own_to_a_layer(tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        'base = "paper"\n[conv1]\nthen = ["batch_norm", "relu", "wide"]\n'
+        '[wide]\ntype = "average_pool"\nsize = 5\nstride = 3\n[conv2]\nthen = ["relu", "pooling"]\n'
+    )
+    recipe = recipes.load(tmp_path / "mine.toml", [line for line in NARROW if not line.startswith("response_norm")])
+    net = initialize(recipe.build(7), seed=0)
+    images = 60 * torch.randn(4, 3, 100, 100)
+    seen = {}
+    last_operation(net, "conv1").register_forward_hook(lambda _m, i, out: seen.update(entering=i[0], leaving=out))
+    net.train()(images, dropout_seed=1)
+    (first, _) = net.weighted("conv1")
+    sums = F.conv2d(F.pad(images, (0, 3, 0, 3)), first.weight, first.bias, 4)
+    normalized = F.relu(F.batch_norm(sums, None, None, training=True))
+    torch.testing.assert_close(seen["entering"], normalized, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen["leaving"], F.avg_pool2d(normalized, 5, 3), rtol=1e-4, atol=1e-5)
+    assert net.parts("conv1")[0].then[0].running_var.mean() != 1  # it has learned from the batch
+
+
+def test_another_operation_is_one_registered_class():
+    try:
+
+        @layers.OPERATIONS.register("softsign")
+        @dataclass(frozen=True, kw_only=True)
+        class Softsign(layers.Operation):
+            slope: float = 1.0
+
+            def build(self, shape: layers.Shape) -> nn.Module:
+                return nn.Softsign()
+
+        net = narrow('fc7.then=["softsign", "dropout"]').eval()
+        _, features = net(60 * torch.randn(2, 3, 100, 100))
+        assert isinstance(net.parts("fc7")[0].then[0], nn.Softsign)
+        assert features.abs().max() < 1
+    finally:
+        del layers.OPERATIONS["softsign"]

@@ -6,13 +6,12 @@ import pytest
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.errors import BadRecipe
-from alexnet_cli.nets.summary import describe_recipes
 
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_says_what_it_is_and_survives_writing(name):
     recipe = recipes.load(name)
-    assert recipe.says
+    assert recipe.description
     assert recipes.loads(recipes.dumps(recipe)) == recipe
 
 
@@ -21,11 +20,11 @@ def test_paper_comes_first():
 
 
 def test_a_recipe_is_its_base_and_the_lines_that_differ(tmp_path):
-    (tmp_path / "mine.toml").write_text('base = "paper"\nsays = "mine"\n[conv1]\nbias = 0.5\n')
+    (tmp_path / "mine.toml").write_text('base = "paper"\ndescription = "mine"\n[conv1]\nbias = 0.5\n')
     recipe, paper = recipes.load(tmp_path / "mine.toml"), recipes.load("paper")
     assert recipe.name == "mine"
     assert recipes.differences(recipe, paper) == {"conv1.bias": 0.5}
-    assert replace(recipe, name="paper", says=paper.says, layers=paper.layers) == paper
+    assert replace(recipe, name="paper", description=paper.description, network=paper.network) == paper
 
 
 COUNTS = {  # worked out by hand: maps in x size² x kernels + kernels, over all layers
@@ -42,7 +41,7 @@ COUNTS = {  # worked out by hand: maps in x size² x kernels + kernels, over all
 
 
 def test_parameter_counts_and_published_errors():
-    described = {one["name"]: one for one in describe_recipes()}
+    described = {one["name"]: one for one in recipes.summaries()}
     assert {name: described[name]["parameters"] for name in COUNTS} == COUNTS
     assert abs(described["one-gpu"]["parameters"] / COUNTS["paper"] - 1) < 0.02  # about as many, says §3.2
     assert described["original-2012"]["published"]["top1_error"] == 0.4066
@@ -50,14 +49,14 @@ def test_parameter_counts_and_published_errors():
 
 
 def test_scaled_keeps_whole_kernels_in_every_column():
-    layers = recipes.scaled(recipes.load("paper"), 0.13).layers
+    layers = recipes.load("paper").scaled(0.13).network.layers
     assert [layer.kernels for layer in list(layers.values())[:5]] == [12, 34, 50, 50, 34]
     assert (layers["fc6"].units, layers["fc8"].units) == (532, "classes")
 
 
 def test_settings_stand_above_the_recipe():
     recipe = recipes.load("paper", ["training.batch=64", "conv1.weights=he", "network.columns = 1"])
-    assert (recipe.training.batch, recipe.layers["conv1"].weights, recipe.network.columns) == (64, "he", 1)
+    assert (recipe.training.batch, recipe.network.layers["conv1"].weights, recipe.network.columns) == (64, "he", 1)
     assert recipes.adjust(recipe, ["training.batch=32"]).training.batch == 32
 
 
@@ -69,13 +68,27 @@ def test_settings_stand_above_the_recipe():
         (["batch=64"], "--set batch=64: write section.key=value, for example training.batch=64"),
         (["training.batch=many"], 'training.batch = "many" does not fit: it takes a whole number'),
         (["training.batch=0"], "training.batch must be at least 1"),
-        (["conv1.sees=none"], 'conv1.sees = "none" does not fit: it takes "own" or "both"'),
-        (['conv1.then=["dropout", "relu"]'], "conv1.then: dropout is the last step"),
-        (['fc6.then=["pooling"]'], "fc6.then: a fully-connected layer has no maps to normalize or pool"),
-        (["training.steps=25"], "training.steps = 25 does not fit: it takes a list"),
+        (["conv1.input=none"], 'conv1.input = "none" does not fit: it takes "own" or "all"'),
+        (['fc6.then=["pooling"]'], "network.layers: fc6 is a dense layer and has no maps for pooling"),
+        (['fc6.then=["rely"]'], "fc6.then: unknown name 'rely': did you mean 'relu'?"),
+        (["training.milestones=25"], "training.milestones = 25 does not fit: it takes a list"),
+        (
+            ['training.augmentation=["randm_crop"]'],
+            "training.augmentation: unknown name 'randm_crop': did you mean 'random_crop'?",
+        ),
+        (["conv1.stride=0"], "conv1.size and stride must be at least 1"),
+        (["conv2.padding=-1"], "conv2.padding must not be negative"),
+        (["training.weight_decay=-0.1"], "training.weight_decay must not be negative"),
+        (["conv1.type=conv"], "unknown type in [conv1] 'conv': there are convolution, dense"),
+        (['network.layers=["conv1", "conv1", "fc8"]'], "network.layers names conv1 twice"),
+        (
+            ['network.layers=["conv1", "fc6", "conv2", "fc8"]'],
+            "network.layers: a convolution needs maps, and there are none after a dense layer",
+        ),
+        (["responsenorm.k=2"], "unknown section 'responsenorm': did you mean 'response_norm'?"),
         (["conv1.weights=she"], 'conv1.weights = "she" does not fit: it takes a number or "he"'),
         (["image.crop=300"], "image.crop must be between 1 and image.size"),
-        (["conv2.kernels=255"], "conv2 must have a positive number of kernels or units that 2 columns can share"),
+        (["conv2.kernels=255"], "network.columns = 2 cannot share the 255 kernels of conv2"),
         (['network.layers=["conv1", "conv9", "fc8"]'], "network.layers names 'conv9', but there is no section [conv9]"),
     ],
 )
@@ -96,5 +109,11 @@ def test_unknown_and_unreadable_recipes(tmp_path):
     with pytest.raises(BadRecipe, match="cannot read the recipe"):
         recipes.load(tmp_path / "bad.toml")
     (tmp_path / "typo.toml").write_text('base = "paper"\n[trainning]\nbatch = 1\n')
-    with pytest.raises(BadRecipe, match="unknown recipe key 'trainning': did you mean 'training'"):
+    with pytest.raises(BadRecipe, match=r"^unknown section 'trainning': did you mean 'training'"):
         recipes.load(tmp_path / "typo.toml")
+    (tmp_path / "unused.toml").write_text('base = "paper"\n[conv22]\nkernels = 3\n')
+    with pytest.raises(BadRecipe, match=r"^unknown section 'conv22': did you mean 'conv2'"):
+        recipes.load(tmp_path / "unused.toml")
+    (tmp_path / "key.toml").write_text('base = "paper"\nbananas = 3\n')
+    with pytest.raises(BadRecipe, match=r"^unknown recipe key 'bananas'"):
+        recipes.load(tmp_path / "key.toml")

@@ -14,7 +14,7 @@ from alexnet_cli.errors import BadArtefact
 from alexnet_cli.experiments import ablations as ablating
 from alexnet_cli.experiments import figure1 as figuring
 from alexnet_cli.experiments.ablations import ABLATIONS, ablations, variant
-from alexnet_cli.experiments.figure1 import RATES, Run, figure1
+from alexnet_cli.experiments.figure1 import RATES, Trial, figure1
 
 SMALL = ["conv1.kernels=4", "conv2.kernels=4", "conv3.kernels=4", "training.batch=8", "image.divide_by=58"]
 
@@ -30,7 +30,7 @@ def never(*_given, **_named):
 
 def test_epochs_to_the_target_lie_between_two_epochs_on_a_straight_line():
     def epochs(*errors: float) -> float | None:
-        return Run(net="n", rate=1, seed=0, errors=list(errors)).epochs
+        return Trial(net="n", rate=1, seed=0, errors=list(errors)).epochs
 
     assert epochs(0.5, 0.3, 0.2) == pytest.approx(2.5)
     assert epochs(0.25) == 1
@@ -51,9 +51,12 @@ def test_figure_1_tries_every_rate_and_chooses_the_fastest(small_pictures, tmp_p
             first = {run["rate"]: run["epochs"] for run in runs if run["net"] == net and run["seed"] == 0}
             assert first[again[0]] == min(found for found in first.values() if found is not None)
     assert Image.open(tmp_path / "f" / "figure-1.png").size == (832, 572)
-    assert recipes.load(tmp_path / "f" / "recipes" / "cifar-tanh.toml").layers["conv1"].then == ["tanh", "pooling"]
+    assert recipes.load(tmp_path / "f" / "recipes" / "cifar-tanh.toml").network.layers["conv1"].then == [
+        "tanh",
+        "pooling",
+    ]
     assert "Made by `the command` on 2" in (tmp_path / "f" / "table.md").read_text()
-    monkeypatch.setattr("alexnet_cli.training.train.Run.epoch", never)
+    monkeypatch.setattr("alexnet_cli.training.trainer.Trainer.epoch", never)
     again = figure1(small_pictures, tmp_path / "f", "the command", settings=SMALL, seeds=2, epochs=6)
     assert again == report
 
@@ -65,12 +68,12 @@ def test_an_ablation_keeps_its_own_lines_and_takes_the_others_of_the_base(name):
     found = recipes.differences(made, paper)
     assert own.items() <= found.items()
     assert found["image.divide_by"] == 58
-    assert {layer.weights for layer in list(made.layers.values())[:-1]} == {"he"}
+    assert {layer.weights for layer in list(made.network.layers.values())[:-1]} == {"he"}
     assert made.training == recipes.load("small-data").training
 
 
 def test_one_gpu_at_half_width():
-    layers = variant("one-gpu", "paper", 0.5).layers
+    layers = variant("one-gpu", "paper", 0.5).network.layers
     assert [layer.kernels for layer in list(layers.values())[:5]] == [24, 64, 96, 96, 128]
     assert layers["fc6"].units == 2048
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.training.schedule import finished, learning_rate, multiple, stalls
+from alexnet_cli.training.schedule import finished, learning_rate, rate_factor, stalls
 
 PLATEAU = replace(recipes.load("paper").training, patience=2, epochs=90)
 LINEAR = replace(recipes.load("small-data").training, warmup_epochs=2.0, epochs=10, learning_rate=0.01)
@@ -60,7 +60,7 @@ def test_the_schedule_of_the_log_layer_by_layer(epoch: int, conv1: float, others
     recipe = recipes.load("original-2012")
     for done in (epoch - 0.99, epoch):  # of an epoch's updates, the first and the last
         rate = learning_rate(recipe.training, done, [])
-        assert rate * multiple(recipe.training, recipe.layers["conv1"], done) == pytest.approx(conv1)
-        assert rate * multiple(recipe.training, recipe.layers["fc8"], done) == pytest.approx(others)
+        assert rate * rate_factor(recipe.training, recipe.network.layers["conv1"], done) == pytest.approx(conv1)
+        assert rate * rate_factor(recipe.training, recipe.network.layers["fc8"], done) == pytest.approx(others)
     assert not finished(recipe.training, [0.5] * 90)
     assert finished(recipe.training, [0.5] * 91)

@@ -18,7 +18,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class Classified:
     """A test image and the most probable classes."""
 
     image: np.ndarray  # (S, S, 3) uint8
@@ -28,7 +28,7 @@ class Said:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Retrieved:
     """A query and the training images nearest to it."""
 
     image: np.ndarray
@@ -51,19 +51,19 @@ def figure4(
     check_fit(network, dataset)
     test, train = dataset.split("val"), dataset.split("train")
     words = [dataset.words.get(label, label) for label in dataset.classes]
-    said = classified(network, test, words)
-    found = nearest(network, test, train, words, progress)
-    _draw(said, found, folder / "figure-4.png")
+    classified_images = classify(network, test, words)
+    found = retrieve(network, test, train, words, progress)
+    _draw(classified_images, found, folder / "figure-4.png")
     rows = [
         [one.label, "right" if one.classes[0] == one.label else "wrong"]
         + [f"{name} {100 * share:.0f} %" for name, share in zip(one.classes, one.probabilities, strict=True)]
-        for one in said
+        for one in classified_images
     ]
     shares = [sum(label == one.label for label in one.labels) for one in found]
     report = Report(
         name="figure-4",
         title="Figure 4: predictions and neighbours",
-        columns=["true label", "", *(f"{i}." for i in range(1, len(said[0].classes) + 1))],
+        columns=["true label", "", *(f"{i}." for i in range(1, len(classified_images[0].classes) + 1))],
         rows=rows,
         note=f"{model_sentence(loaded, model)} The images are spread evenly over the {len(test):,} validation images "
         f"of dataset {dataset.name}; ten views. Of the {NEAREST} nearest of {len(train):,} training images, by "
@@ -76,14 +76,14 @@ def figure4(
     return report
 
 
-def classified(network: Network, test: Split, words: list[str]) -> list[Said]:
+def classify(network: Network, test: Split, words: list[str]) -> list[Classified]:
     """What ``network`` says of SHOWN images spread over ``test``."""
     positions = spread(len(test), SHOWN)
     images = test.read(positions)
     probabilities = predict([network], images, views=10)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :BEST]
     return [
-        Said(
+        Classified(
             image=image,
             label=words[test.labels[position]],
             classes=[words[i] for i in best],
@@ -93,7 +93,9 @@ def classified(network: Network, test: Split, words: list[str]) -> list[Said]:
     ]
 
 
-def nearest(network: Network, test: Split, train: Split, words: list[str], progress: Progress = SILENT) -> list[Found]:
+def retrieve(
+    network: Network, test: Split, train: Split, words: list[str], progress: Progress = SILENT
+) -> list[Retrieved]:
     """QUERIES images spread over ``test``, other ones than are classified, and the NEAREST of ``train`` to each."""
     positions = spread(len(test), QUERIES, shift=len(test) // (4 * SHOWN))
     queries = network.features(test.read(positions)).astype(np.float64)  # (Q, D)
@@ -105,7 +107,7 @@ def nearest(network: Network, test: Split, train: Split, words: list[str], progr
         progress.advance("embedding the training images", part[-1] + 1, len(train))
     order = np.argsort(distances, axis=1, kind="stable")[:, :NEAREST]
     return [
-        Found(
+        Retrieved(
             image=image,
             label=words[test.labels[position]],
             near=list(train.read(near)),
@@ -122,7 +124,7 @@ def spread(count: int, wanted: int, shift: int = 0) -> np.ndarray:
     return ((np.arange(wanted) + 0.5) * count / wanted + shift).astype(np.int64) % count
 
 
-def _draw(said: list[Said], found: list[Found], path: Path) -> None:
+def _draw(classified_images: list[Classified], found: list[Retrieved], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -135,10 +137,10 @@ def _draw(said: list[Said], found: list[Found], path: Path) -> None:
         picture, bars = grid[2 * (i // 4), i % 4], grid[2 * (i // 4) + 1, i % 4]
         picture.axis("off")
         bars.axis("off")
-        if i < len(said):
-            picture.imshow(said[i].image)
-            picture.set_title(said[i].label, fontsize=9)
-            _bars(bars, said[i])
+        if i < len(classified_images):
+            picture.imshow(classified_images[i].image)
+            picture.set_title(classified_images[i].label, fontsize=9)
+            _bars(bars, classified_images[i])
     right.suptitle("query, and the training images nearest in fc7")
     cells = right.subplots(len(found), NEAREST + 1, squeeze=False)
     for row, one in zip(cells, found, strict=True):
@@ -155,7 +157,7 @@ def _draw(said: list[Said], found: list[Found], path: Path) -> None:
         figure.savefig(temporary, dpi=100)
 
 
-def _bars(axes: object, one: Said) -> None:
+def _bars(axes: object, one: Classified) -> None:
     """Five bars, the right class in another colour, with the classes' names on them."""
     from matplotlib.axes import Axes
 

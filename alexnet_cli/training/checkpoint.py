@@ -15,7 +15,7 @@ from alexnet_cli.model import read_tensors
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.training.sgd import SGD
 
-FORMAT = 2
+FORMAT = 1
 FILE = Path("checkpoint") / "state.safetensors"
 
 
