@@ -8,6 +8,7 @@ is no part of the model.
 
 import dataclasses
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -270,6 +271,8 @@ def _network(tables: Tables) -> Network:
     if repeated := [name for name in section.layers if section.layers.count(name) > 1]:
         raise BadRecipe(f"network.layers names {repeated[0]} twice")
     for name in section.layers:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise BadRecipe(f"network.layers: {name!r} cannot be a layer's name: letters, digits, _ and - only")
         if name not in tables:
             raise BadRecipe(f"network.layers names {name!r}, but there is no section [{name}]")
     layers = _named(tables, section.layers, LAYERS, "network.layers")

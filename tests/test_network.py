@@ -398,6 +398,15 @@ def test_a_recipe_alone_gives_batch_norm_and_a_pooling_of_its_own_to_a_layer(tmp
     assert net.parts("conv1")[0].then[0].running_var.mean() != 1  # it has learned from the batch
 
 
+def test_names_that_torch_uses_cannot_be_layers(tmp_path):
+    (tmp_path / "mine.toml").write_text(LENET_5.replace("F6", "half"))
+    with pytest.raises(BadRecipe, match=r"^a layer cannot be called 'half': choose another name$"):
+        recipes.load(tmp_path / "mine.toml").build(10)
+    (tmp_path / "mine.toml").write_text(LENET_5.replace("output", "columns"))
+    with pytest.raises(BadRecipe, match=r"^a layer cannot be called 'columns': choose another name$"):
+        recipes.load(tmp_path / "mine.toml").build(10)
+
+
 def test_another_operation_is_one_registered_class():
     try:
 

@@ -80,6 +80,10 @@ def test_settings_stand_above_the_recipe():
         (["conv2.padding=-1"], "conv2.padding must not be negative"),
         (["training.weight_decay=-0.1"], "training.weight_decay must not be negative"),
         (["conv1.type=conv"], "unknown type in [conv1] 'conv': there are convolution, dense"),
+        (
+            ['network.layers=["conv 1", "fc8"]'],
+            "network.layers: 'conv 1' cannot be a layer's name: letters, digits, _ and - only",
+        ),
         (['network.layers=["conv1", "conv1", "fc8"]'], "network.layers names conv1 twice"),
         (
             ['network.layers=["conv1", "fc6", "conv2", "fc8"]'],

@@ -50,13 +50,15 @@ class AlexNet(nn.Module):
         with torch.device("meta"), torch.no_grad():
             parts = [torch.empty(2, *shape) for _ in self.columns]  # two: batch norm cannot do with one
             for name, layer in self.hidden.items():
-                parts = self._add(name, layer, parts)
+                parts = self._build(name, layer, parts)
+            _check_name(self, self.last)
             self.add_module(self.last, Linear(gather(parts, parts[0].device).flatten(1).shape[1], classes))
 
-    def _add(self, name: str, layer: Layer, parts: list[Tensor]) -> list[Tensor]:
-        """Build ``layer`` in every column and run it: from the activations that enter it to those that leave it."""
+    def _build(self, name: str, layer: Layer, parts: list[Tensor]) -> list[Tensor]:
+        """Add ``layer`` to every column and run it: from the activations that enter it to those that leave it."""
         inputs = exchange(parts) if layer.input == "all" else parts
         for column, entering in zip(self.columns, inputs, strict=True):
+            _check_name(column, name)
             column.add_module(name, Part(layer.build(tuple(entering.shape[1:]), len(self.columns)), []))
         try:
             parts = self._weigh(name, inputs)
@@ -146,6 +148,12 @@ class AlexNet(nn.Module):
     def operations(self, name: str) -> list[Operation]:
         """What follows the weights of a layer."""
         return [self.network.operations[step] for step in self.network.layers[name].then]
+
+
+def _check_name(module: nn.Module, name: str) -> None:
+    """Raises BadRecipe if ``module`` cannot have a layer called ``name``: torch or this network uses the name."""
+    if hasattr(module, name):
+        raise BadRecipe(f"a layer cannot be called {name!r}: choose another name")
 
 
 @torch.no_grad()
