@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from test_network import last_operation, narrow
-from test_training import Told, same_weights
+from test_training import Listener, same_weights
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -147,7 +147,7 @@ def test_a_run_on_two_devices_is_the_run_on_one_and_can_be_resumed_there(packed,
     whole = train(packed, narrow, tmp_path / "two", options=two)
     assert same_weights(train(packed, narrow, tmp_path / "one", options=one), whole)
     with pytest.raises(Interrupted):
-        train(packed, narrow, tmp_path / "moved", options=two, progress=Told(8))
+        train(packed, narrow, tmp_path / "moved", options=two, progress=Listener(8))
     assert same_weights(train(packed, narrow, tmp_path / "moved", options=one), whole)
     assert same_weights(Model.load(tmp_path / "two"), whole)
 

@@ -18,12 +18,12 @@ from alexnet_cli.model import Model
 from alexnet_cli.progress import Progress
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.train import train
-from alexnet_cli.training.trainer import Options
+from alexnet_cli.training.trainer import Options, Trainer
 
 TIMES = ("seconds", "images_per_second")
 
 
-class Told(Progress):
+class Listener(Progress):
     """Keeps notes, and at the n-th step asks the process to end."""
 
     def __init__(self, stop_at: int | None = None) -> None:
@@ -72,7 +72,7 @@ def test_a_stopped_run_is_bit_for_bit_the_one_that_was_not(packed, narrow, tmp_p
     options = Options(precision=precision)
     whole = train(packed, narrow, tmp_path / "whole", options=options)
     with pytest.raises(Interrupted, match=r"^stopped and saved in epoch \d; resume with: alexnet train --resume"):
-        train(packed, narrow, tmp_path / "stopped", options=options, progress=Told(stop_at))
+        train(packed, narrow, tmp_path / "stopped", options=options, progress=Listener(stop_at))
     state = checkpoint.read_state(tmp_path / "stopped")
     assert 6 * state.epoch + state.step == stop_at
     resumed = train(packed, narrow, tmp_path / "stopped", options=options)
@@ -83,7 +83,7 @@ def test_a_stopped_run_is_bit_for_bit_the_one_that_was_not(packed, narrow, tmp_p
 def test_a_kill_goes_back_to_the_last_checkpoint(packed, narrow, tmp_path, monkeypatch):
     whole = train(packed, narrow, tmp_path / "whole")
 
-    class Killed(Told):
+    class Killed(Listener):
         def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
             self.steps += task.startswith("epoch")
             if self.steps == 5:
@@ -105,6 +105,39 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(packed, n
     if (tmp_path / "m" / checkpoint.FILE).exists():
         tensors = checkpoint.read_tensors(tmp_path / "m" / checkpoint.FILE, what="checkpoint")[1]
         assert all(tensor.isfinite().all() for name, tensor in tensors.items() if name.startswith("weight/"))
+
+
+@pytest.fixture
+def rare_looks(monkeypatch):
+    """As on a GPU: the loss is read at every fourth update and at the end of an epoch, of six updates."""
+    monkeypatch.setattr(Trainer, "_is_time_to_look", lambda self, stop: self.state.step % 4 == 0)
+
+
+def test_reading_the_loss_rarely_changes_nothing(packed, narrow, tmp_path, monkeypatch):
+    whole = train(packed, narrow, tmp_path / "often")
+    looks = []
+    look = Trainer._look
+    monkeypatch.setattr(Trainer, "_is_time_to_look", lambda self, stop: self.state.step % 4 == 0)
+    monkeypatch.setattr(Trainer, "_look", lambda self, stop: looks.append(self.state.step) or look(self, stop))
+    assert same_weights(whole, train(packed, narrow, tmp_path / "rarely"))
+    assert history(tmp_path / "often") == history(tmp_path / "rarely")
+    assert looks == [4, 6, 4, 6]
+
+
+def test_a_loss_that_is_not_finite_is_noticed_at_the_next_look(packed, narrow, tmp_path, rare_looks):
+    wild = narrow.with_training(learning_rate=1e12, warmup_epochs=1.0)
+    with pytest.raises(Diverged, match=r"the loss is not finite at epoch 1, update 4; nothing was saved yet"):
+        train(packed, wild, tmp_path / "m", options=Options(checkpoint_minutes=0))
+    assert not (tmp_path / "m" / checkpoint.FILE).exists()
+
+
+def test_a_stop_waits_for_the_next_look_and_resumes_exactly(packed, narrow, tmp_path, rare_looks):
+    whole = train(packed, narrow, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(packed, narrow, tmp_path / "stopped", progress=Listener(1))
+    assert checkpoint.read_state(tmp_path / "stopped").epoch == 1  # asked to stop after the look at update 4
+    assert same_weights(whole, train(packed, narrow, tmp_path / "stopped"))
+    assert history(tmp_path / "whole") == history(tmp_path / "stopped")
 
 
 def test_another_run_in_the_same_folder_is_refused(packed, narrow, tmp_path):
@@ -132,15 +165,15 @@ def test_pictures_of_another_size_and_a_single_class_are_refused(packed, narrow,
 
 
 def test_on_little_data_the_initial_weights_of_the_paper_get_a_warning(packed, narrow, tmp_path):
-    told = Told()
+    listener = Listener()
     paper = recipes.load("paper", [*NARROW, "training.epochs=1"])
-    train(packed, paper, tmp_path / "paper", progress=told)
-    (note,) = [note for note in told.notes if "0.01²" in note]
+    train(packed, paper, tmp_path / "paper", progress=listener)
+    (note,) = [note for note in listener.notes if "0.01²" in note]
     assert "the loss stays at ln(3) = 1.10 for about 300 updates, 50.0 epochs of this dataset" in note
     assert "--recipe small-data starts at once" in note
-    told = Told()
-    train(packed, narrow, tmp_path / "small", progress=told)
-    assert not any("0.01²" in note for note in told.notes)
+    listener = Listener()
+    train(packed, narrow, tmp_path / "small", progress=listener)
+    assert not any("0.01²" in note for note in listener.notes)
 
 
 def test_fine_tuning_starts_from_all_layers_but_the_last(packed, narrow, tmp_path):
