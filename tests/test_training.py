@@ -135,7 +135,7 @@ def test_a_stop_waits_for_the_next_look_and_resumes_exactly(packed, narrow, tmp_
     whole = train(packed, narrow, tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(packed, narrow, tmp_path / "stopped", progress=Listener(1))
-    assert checkpoint.read_state(tmp_path / "stopped").epoch == 1  # asked to stop after the look at update 4
+    assert checkpoint.read_state(tmp_path / "stopped").step == 4
     assert same_weights(whole, train(packed, narrow, tmp_path / "stopped"))
     assert history(tmp_path / "whole") == history(tmp_path / "stopped")
 

@@ -125,7 +125,7 @@ class Trainer:
             self._report(batch.whole.stop, rate)
             if state.step == steps:
                 break  # the end of an epoch saves too
-            if stopping:
+            if stopping or (self.world.size == 1 and stop.is_set()):
                 self._save()
                 raise self._interrupted()
             if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
