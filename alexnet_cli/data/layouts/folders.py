@@ -100,9 +100,7 @@ def read_tree(source: Source) -> FolderTree:
     classes = {(*base, *folder[depth:])[:2] for folder in with_pictures}
     parts = {name: part for name, part in parts.items() if is_picture(name) or (len(part) > 2 and part[:2] in classes)}
     skipped = {name for name, part in parts.items() if part[0] not in SPLITS or (part[0] == "test" and len(part) == 2)}
-    notes = (
-        [f"{len(skipped):,} pictures outside train/ and val/ are left out: {abbreviate(skipped)}"] if skipped else []
-    )
+    note = f"{len(skipped):,} pictures outside train/ and val/ are left out: {abbreviate(skipped)}"
     return FolderTree(
         source=source,
         pictures={
@@ -113,7 +111,7 @@ def read_tree(source: Source) -> FolderTree:
         folders={folder for folder in folders if folder[0] in SPLITS},
         has_splits=has_splits,
         rejected=rejected,
-        notes=notes,
+        notes=[note] if skipped else [],
     )
 
 
