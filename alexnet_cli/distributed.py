@@ -29,7 +29,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, the only one that prints and writes."""
+        """Whether this is rank 0, which prints, and writes what the ranks produce together."""
         return self.rank == 0
 
     def shard(self, count: int) -> slice:

@@ -229,6 +229,14 @@ def test_refusals_are_one_line_and_leave_nothing(arguments: list[str], message: 
     assert not any(Path("data").glob("*"))
 
 
+def test_a_damaged_compressed_tar_leaves_nothing(tmp_path: Path, capsys) -> None:
+    content = write_tar(tmp_path / "photos.tgz", files(), "w:gz").read_bytes()
+    (tmp_path / "photos.tgz").write_bytes(content[: len(content) // 2])
+    assert main(["prep", "photos.tgz", *SIZE]) == 1
+    assert "error: photos.tgz is damaged" in capsys.readouterr().err
+    assert not any(Path("data").glob("*"))
+
+
 def test_wrong_usage_is_2(source: Path, capsys) -> None:
     assert main(["prep", str(source), "--val-fraction", "2"]) == 2
     assert main(["prep", str(source), "--on-bad", "shrug"]) == 2

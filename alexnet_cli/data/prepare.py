@@ -1,4 +1,4 @@
-"""Pack the pictures of a source into a dataset: plan the shards, pack them, then write the files of the whole."""
+"""Pack the pictures of a source into a dataset: plan the shards, pack them, then complete the dataset."""
 
 import contextlib
 import csv

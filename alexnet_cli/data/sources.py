@@ -1,7 +1,7 @@
 """Sources of pictures: folders and archives, read in place.
 
-A source maps the names of its files to their locations: which bytes of which file on disk they are. Any process can
-read a location without opening the archive again. Nothing is extracted under a member's name, so a malicious name
+A source maps the names of its files to their locations: a range of bytes in a file on disk. Any process can read a
+location without opening the archive again. Nothing is extracted under a member's name, so a malicious name
 cannot overwrite a file.
 """
 
@@ -216,7 +216,7 @@ def _zip_members(path: Path) -> Files:
 
 
 def tar_members(path: Path) -> Files:
-    """The files and folders of an uncompressed tar. As in ILSVRC-2012, a tar inside it is a folder of its members."""
+    """The files and folders of an uncompressed tar. A tar inside it, as in ILSVRC-2012, counts as a folder."""
     with open(path, "rb") as file:
         return _tar_members(file, str(path), 0)
 
@@ -277,5 +277,5 @@ def split_path(name: str) -> tuple[str, ...]:
 
 
 def leads_outside(name: str) -> bool:
-    """Whether a member's name is absolute or has a ``..``, and so leads out of its archive."""
+    """Whether a member's name is absolute or contains ``..``, and so leads out of its archive."""
     return name.startswith(("/", "\\")) or ".." in name.split("/")
