@@ -1,6 +1,6 @@
-"""The processes of one run, as torchrun starts them. Alone, a process is a team of one, and nothing here costs time.
+"""The processes that torchrun starts for one run. A run without torchrun is a world of one process, at no extra cost.
 
-torch is imported only where there is more than one process, so that `prep` and `index` can do without it.
+torch is imported only if there is more than one process, so that `prep` and `index` run without it.
 """
 
 import datetime
@@ -15,44 +15,45 @@ from alexnet_cli.errors import AlexNetError
 if TYPE_CHECKING:
     from torch import nn
 
-TIMEOUT = datetime.timedelta(days=7)  # for a process with more to do; one that died is noticed at once
+# A rank may wait long for one with more work. A rank that died closes its connections, which the others notice at once.
+TIMEOUT = datetime.timedelta(days=7)
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What one process needs to know of the others."""
+    """The processes of one run, as one of them sees them."""
 
     rank: int = 0
     size: int = 1
-    device: str = "cpu"  # where what is sent must lie: a GPU for NCCL
+    device: str = "cpu"  # of the tensors that are exchanged: NCCL takes those of a GPU only
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is rank 0, which prints, and writes what the ranks produce together."""
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """This process's part of ``count`` things; all parts together are all, and of almost the same length."""
+        """This rank's slice of ``count`` items. The ranks' slices cover all; their lengths differ by at most 1."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def all_reduce(self, *values: float) -> list[float]:
-        """Sums over all processes. Whole numbers stay exact."""
+        """The sum of each value over all ranks, in float64: integers below 2^53 stay exact."""
         if self.size == 1:
             return list(values)
         import torch
 
-        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(sums)
-        found: list[float] = sums.tolist()
-        return found
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(tensor)
+        sums: list[float] = tensor.tolist()
+        return sums
 
     def barrier(self) -> None:
-        """Until every process is here."""
+        """Wait until every rank has called this."""
         self.all_reduce(0)
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """The leader goes through the block, then the others do."""
+        """Run the block on rank 0, then on the other ranks."""
         if not self.is_main:
             self.barrier()
         yield
@@ -60,7 +61,7 @@ class World:
             self.barrier()
 
     def wrap(self, net: "nn.Module") -> "nn.Module":
-        """``net`` with gradients averaged over all processes (DistributedDataParallel)."""
+        """``net`` in DistributedDataParallel, which averages gradients over all ranks; unchanged if alone."""
         if self.size == 1:
             return net
         from torch import nn
@@ -72,54 +73,54 @@ SINGLE_PROCESS = World()
 
 
 def is_distributed() -> bool:
-    """Whether torchrun started this process with others."""
+    """Whether torchrun started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def local_rank() -> int:
-    """This process's number on its machine; 0 if it is alone."""
+    """This process's rank among those on the same machine; 0 without torchrun."""
     return int(os.environ.get("LOCAL_RANK", "0")) if is_distributed() else 0
 
 
 def available_cores() -> int:
-    """How many of its machine's cores are this process's: all, or its share of them in a team."""
-    whole = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, whole // (int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_distributed() else 1))
+    """The number of CPU cores for this process: the machine's, divided by the number of processes on it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // (int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_distributed() else 1))
 
 
 @contextmanager
 def process_group(device: str = "cpu") -> Iterator[World]:
-    """The team of this process, over gloo on a CPU and NCCL on GPUs. ``device``: this process's own, or its first.
+    """Join the process group of this run, over gloo on CPUs and NCCL on GPUs; leave it after the block.
 
-    Raises AlexNetError if another process of the team ends before its time.
+    ``device`` is this process's device, or the first of several. Raises AlexNetError if another process dies.
     """
     if not is_distributed():
         yield SINGLE_PROCESS
         return
     import torch
 
-    own = torch.device(device)
-    gpu = own.type == "cuda"
-    options: dict[str, Any] = {"device_id": own} if gpu else {"timeout": TIMEOUT}
-    if gpu:
-        torch.cuda.set_device(own)
-    torch.distributed.init_process_group("nccl" if gpu else "gloo", **options)
+    torch_device = torch.device(device)
+    on_gpu = torch_device.type == "cuda"
+    options: dict[str, Any] = {"device_id": torch_device} if on_gpu else {"timeout": TIMEOUT}
+    if on_gpu:
+        torch.cuda.set_device(torch_device)
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", **options)
     try:
         yield World(
             rank=torch.distributed.get_rank(),
             size=torch.distributed.get_world_size(),
-            device=device if gpu else "cpu",
+            device=device if on_gpu else "cpu",
         )
     except RuntimeError as error:
         if not is_lost_peer(error):
             raise
-        raise AlexNetError("another process of this run has ended: the same command goes on") from None
+        raise AlexNetError("another process of this run died: run the same command again to resume") from None
     finally:
         torch.distributed.destroy_process_group()
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether ``error`` is what a process gets when another of its team is gone."""
+    """Whether ``error`` means that another process of the run died."""
     import torch
 
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "Connection" in str(error)

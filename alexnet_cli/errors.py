@@ -1,38 +1,38 @@
-"""What can go wrong for a user: each message is one line that says what to do; the command line exits 1."""
+"""Errors that a user can cause. Each message is one line that says what to do; the command line exits with 1."""
 
 
 class AlexNetError(Exception):
-    """Base of every error a user can cause or mend."""
+    """Base class of every error that a user can cause or fix."""
 
 
 class BadPicture(AlexNetError):
-    """A file that is no picture, cannot be decoded in full, or is larger than the pixel limit."""
+    """A file that is not a picture, cannot be decoded in full, or exceeds the pixel limit."""
 
 
 class BadSource(AlexNetError):
-    """A folder or archive that prep or index cannot take pictures from."""
+    """A folder or archive whose pictures `prep` or `index` cannot use."""
 
 
 class BadArtefact(AlexNetError):
-    """A dataset, model, checkpoint or index that is missing, half written, damaged or of a newer format."""
+    """A dataset, model, checkpoint or index that is missing, incomplete, damaged or of a newer format."""
 
 
 class WrongModel(AlexNetError):
-    """An index asked with another model than the one it was built with."""
+    """A search in an index with another model than the one that built it."""
 
 
 class BadRecipe(AlexNetError):
-    """An unknown recipe, an unknown key, or a value that does not fit."""
+    """An unknown recipe, an unknown key, or a value that does not fit its key."""
 
 
 class Diverged(AlexNetError):
-    """Training met a loss that is not finite."""
+    """Training reached a loss that is not finite."""
 
 
 class Interrupted(AlexNetError):
-    """Ctrl-C or SIGTERM, after saving; the command line exits 130."""
+    """Ctrl-C or SIGTERM, raised after the work so far is saved; the command line exits with 130."""
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, in one line: its kind if it says nothing."""
+    """The first line of an error's message, 200 characters at most; the class's name if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,17 +1,17 @@
-"""Memory that is used again and again should be kept."""
+"""Settings of the C library's memory allocator."""
 
 import ctypes
 import sys
 
-# glibc's names for what mallopt sets
+# Parameters of glibc's mallopt(3)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed instead of handing it back to the kernel.
+    """Make glibc keep freed memory instead of returning it to the kernel. Does nothing on other C libraries.
 
-    Each step of the network on a CPU asks for the same few hundred megabytes. By default glibc maps and unmaps them
-    every time, and the kernel clears every page anew: a third of a training step. Elsewhere this does nothing.
+    On a CPU, every step of the network allocates the same few hundred megabytes. By default glibc maps and unmaps them
+    each time and the kernel clears every page again, which takes a third of a training step.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,18 +1,18 @@
-"""Reading ahead: what comes next is read while what came last is in use."""
+"""Read the next item in a thread while the caller works on the current one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-Part = TypeVar("Part")
+Item = TypeVar("Item")
 Content = TypeVar("Content")
 
 
-def prefetch(read: Callable[[Part], Content], parts: Sequence[Part]) -> Iterator[Content]:
-    """``read`` of each of ``parts``, in their order, one ahead; memory holds two."""
+def prefetch(read: Callable[[Item], Content], items: Sequence[Item]) -> Iterator[Content]:
+    """Yield ``read(item)`` of each item in order. One result is read ahead, so two are in memory at a time."""
     with ThreadPoolExecutor(1) as reader:
-        ahead = [reader.submit(read, part) for part in parts[:1]]
-        for i in range(1, len(parts) + 1):
-            ready = ahead.pop()
-            ahead += [reader.submit(read, part) for part in parts[i : i + 1]]
-            yield ready.result()
+        pending = [reader.submit(read, item) for item in items[:1]]
+        for i in range(1, len(items) + 1):
+            current = pending.pop()
+            pending += [reader.submit(read, item) for item in items[i : i + 1]]
+            yield current.result()

@@ -1,17 +1,20 @@
-"""How library functions tell what they are doing. This base says nothing; the console has the one that shows it."""
+"""How library functions report progress. The base class prints nothing; `console.Console` prints to the terminal."""
 
 
 class Progress:
-    """Silent: library functions take one of these and need no command line."""
+    """A silent reporter, the default of library functions."""
 
     def note(self, text: str) -> None:
-        """One line worth knowing."""
+        """Report one line of information."""
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
-        """``done`` of ``total`` of ``task``; the first call starts it, ``done == total`` ends it."""
+        """Report that ``done`` of ``total`` steps of ``task`` are done.
+
+        The first call starts the task; ``done == total`` ends it.
+        """
 
     def close(self) -> None:
-        """Nothing more will be told."""
+        """End all tasks that are still open."""
 
 
 SILENT = Progress()

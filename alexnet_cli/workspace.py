@@ -1,52 +1,61 @@
-"""The folder in which datasets, models and indexes live, and what a command takes when nothing is named."""
+"""The folder that holds datasets, models and indexes, and how a command finds one of them."""
 
 from pathlib import Path
+from typing import NamedTuple
 
+from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE, MODEL_FILE
 from alexnet_cli.errors import BadArtefact
 
-# kind of artefact -> (its home, the file that is written last and makes it whole, the command that makes one)
+
+class Home(NamedTuple):
+    """Where a workspace keeps one kind of artefact."""
+
+    folder: str
+    marker: str  # the file that is written last: an artefact without it is incomplete
+    command: str  # makes one
+
+
 HOMES = {
-    "dataset": ("data", "dataset.json", "alexnet prep FOLDER"),
-    "model": ("models", "model.safetensors", "alexnet train"),
-    "index": ("indexes", "index.json", "alexnet index"),
+    "dataset": Home("data", DATASET_FILE, "alexnet prep FOLDER"),
+    "model": Home("models", MODEL_FILE, "alexnet train"),
+    "index": Home("indexes", INDEX_FILE, "alexnet index"),
 }
 
 
 class Workspace:
-    """A folder with ``data/``, ``models/`` and ``indexes/``."""
+    """A folder with ``data/``, ``models/`` and ``indexes/``. A ``kind`` is a key of HOMES."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def home(self, kind: str) -> Path:
-        return self.root / HOMES[kind][0]
+        """The folder of all artefacts of a kind."""
+        return self.root / HOMES[kind].folder
 
     def find(self, kind: str, named: str | None) -> Path:
-        """The artefact ``named`` (a name in its home, or a path), or the newest of its kind.
+        """The artefact ``named`` (its name in the workspace, or a path), or the newest of its kind if None.
 
         Raises BadArtefact if there is none.
         """
-        home, marker, maker = HOMES[kind]
+        home = HOMES[kind]
         if named is None:
             for newest in self.all(kind):
                 return newest
-            raise BadArtefact(f"no {kind} in {self.root / home} yet: make one with `{maker}`, or name one")
-        for path in (self.root / home / named, Path(named)):
-            if (path / marker).is_file():
+            raise BadArtefact(f"no {kind} in {self.home(kind)} yet: make one with `{home.command}`, or name one")
+        paths = (self.home(kind) / named, Path(named))
+        for path in paths:
+            if (path / home.marker).is_file():
                 return path
-        raise BadArtefact(
-            f"no {kind} {named!r}: there is neither {self.root / home / named / marker} nor {Path(named) / marker}; "
-            f"make one with `{maker}`"
-        )
+        missing = " nor ".join(str(path / home.marker) for path in paths)
+        raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; make one with `{home.command}`")
 
     def all(self, kind: str) -> list[Path]:
-        """Every artefact of a kind, newest first."""
-        home, marker, _ = HOMES[kind]
-        files = (self.root / home).glob(f"*/{marker}")
+        """Every complete artefact of a kind, newest first."""
+        files = self.home(kind).glob(f"*/{HOMES[kind].marker}")
         return [file.parent for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file), reverse=True)]
 
     def find_classifier(self, named: str | None) -> Path:
-        """A model's folder, or an ONNX file. Raises BadArtefact if there is none."""
+        """The folder of a model, or an ONNX file. Raises BadArtefact if there is none."""
         if named is not None and named.endswith(".onnx"):
             for path in (Path(named), self.home("model") / named):
                 if path.is_file():
@@ -55,7 +64,10 @@ class Workspace:
         return self.find("model", named)
 
     def find_pictures(self, named: str | None) -> Path:
-        """A dataset, or any folder or archive of pictures; the newest dataset if none is named."""
-        if named is None or (self.home("dataset") / named / HOMES["dataset"][1]).is_file():
+        """The folder of a dataset, or any folder or archive of pictures; the newest dataset if ``named`` is None.
+
+        Raises BadArtefact if there is no dataset yet.
+        """
+        if named is None or (self.home("dataset") / named / DATASET_FILE).is_file():
             return self.find("dataset", named)
         return Path(named)

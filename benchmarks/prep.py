@@ -1,12 +1,12 @@
-"""Pictures a second packed from JPEGs: alexnet prep against torchvision's usual loop, both with two workers.
+"""Pictures per second packed from JPEGs: alexnet prep against torchvision's usual loop, each with two workers.
 
     python benchmarks/prep.py photos.zip --images 9469 [--name prep-originals]
 
-The pictures of the zip or folder are written out as class folders first, again and again if there are too few. Then
-each run reads all of them: prep makes a whole dataset on disk, with statistics; torchvision's ImageFolder and
-DataLoader resize, cut and batch them in memory and write nothing, as floats (the usual loop) and as bytes (which spares
-them a factor of four). The limit: decoding alone, as prep decodes, in two processes. Then what each step takes of one
-core, in milliseconds a picture.
+First the pictures of the zip or folder are written as class folders, repeatedly if there are too few. Then each run
+reads all of them: prep writes a complete dataset with statistics to disk; torchvision's ImageFolder and DataLoader
+resize, crop and batch them in memory and write nothing, as floats (the usual loop) and as bytes (a quarter of the
+memory). The limit is decoding alone, as prep decodes, in two processes. Finally, the time of each step on one core, in
+milliseconds per picture.
 """
 
 import argparse
@@ -21,9 +21,10 @@ import numpy as np
 from common import RUNS, compare, per_second
 
 from alexnet_cli.data.layouts import list_pictures
-from alexnet_cli.data.pictures import load_picture, ordinary_jpeg
-from alexnet_cli.data.prepare import SHARD, prepare, save
-from alexnet_cli.data.sources import open_source, read_place
+from alexnet_cli.data.pictures import decode_jpeg, load_picture
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.shards import SHARD_SIZE, save_array
+from alexnet_cli.data.sources import open_source, read_location
 from alexnet_cli.data.statistics import Sums
 
 WORKERS = 2
@@ -31,18 +32,18 @@ SIZE = 256
 
 
 def extract(source: Path, folder: Path, wanted: int) -> None:
-    """Write ``wanted`` training pictures, spread over the classes or again and again, as CLASS/NUMBER.jpg."""
+    """Write ``wanted`` training pictures, evenly chosen or repeated, as CLASS/NUMBER.jpg."""
     listing = list_pictures(open_source(source), 0.0)
     for number in range(wanted):
         entry = listing.entries[number * len(listing.entries) // wanted]
         path = folder / listing.classes[entry.label] / f"{number:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(read_place(entry.place))
+        path.write_bytes(read_location(entry.location))
 
 
 def ours(folder: Path, count: int) -> float:
-    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        packed = Path(place) / "packed"  # removing it is not counted
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        packed = Path(temporary) / "packed"  # deleting it is not timed
         return per_second(count, lambda: prepare(folder, packed, workers=WORKERS, val_fraction=0.0))
 
 
@@ -59,27 +60,27 @@ def torchvision_loop(folder: Path, as_floats: bool = True) -> None:
 
 def decode(paths: Sequence[Path]) -> None:
     for path in paths:
-        ordinary_jpeg(path.read_bytes(), SIZE)
+        decode_jpeg(path.read_bytes(), SIZE)
 
 
 def decode_all(folder: Path) -> None:
-    """Nothing but the decoding."""
+    """Decode all pictures in two processes, and do nothing else."""
     paths = sorted(folder.glob("*/*.jpg"))
     with ProcessPoolExecutor(WORKERS) as pool:
         list(pool.map(decode, [paths[i::WORKERS] for i in range(WORKERS)]))
 
 
-def milliseconds(folder: Path, place: Path) -> dict[str, float]:
-    """Milliseconds a picture that each part of the work takes of one core."""
+def milliseconds(folder: Path, scratch: Path) -> dict[str, float]:
+    """Milliseconds per picture of each step of the work, on one core."""
     paths = sorted(folder.glob("*/*.jpg"))
-    contents = [path.read_bytes() for path in paths[:: max(1, len(paths) // SHARD)][:SHARD]]
+    contents = [path.read_bytes() for path in paths[:: max(1, len(paths) // SHARD_SIZE)][:SHARD_SIZE]]
     images = np.stack([load_picture(content, SIZE) for content in contents])
     work = {
-        "decoding": lambda: [ordinary_jpeg(content, SIZE) is None for content in contents],
+        "decoding": lambda: [decode_jpeg(content, SIZE) is None for content in contents],
         "loading": lambda: [load_picture(content, SIZE).shape for content in contents],
-        "sums": lambda: Sums.of(images),
+        "sums": lambda: Sums.from_images(images),
         "digest": lambda: hashlib.sha256(images.data).digest(),
-        "writing": lambda: save(place / "shard.npy", images),
+        "writing": lambda: save_array(scratch / "shard.npy", images),
     }
     found = {
         name: statistics.median(1000 / per_second(len(images), job) for _ in range(RUNS)) for name, job in work.items()
@@ -95,8 +96,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--name", default="prep")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        folder, count = Path(place) / "jpegs", given.images
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, count = Path(temporary) / "jpegs", given.images
         extract(given.source, folder, count)
         jobs = {
             "alexnet prep": lambda: ours(folder, count),
@@ -105,7 +106,7 @@ def main() -> None:
             "limit: decoding alone": lambda: per_second(count, lambda: decode_all(folder)),
         }
         facts = {"workers": WORKERS, "images": count, "source": given.source.name}
-        facts["milliseconds"] = milliseconds(folder, Path(place))
+        facts["milliseconds"] = milliseconds(folder, Path(temporary))
         compare(given.name, jobs, ours="alexnet prep", runs=given.runs, facts=facts)
 
 

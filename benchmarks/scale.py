@@ -1,12 +1,11 @@
-"""How cost grows: seconds of each command for 1,000 to 100,000 pictures, and in one process or two.
+"""How cost grows: seconds of each command for 1,000 to 100,000 pictures, in one process and in two.
 
-    python benchmarks/scale.py photos.zip [--sizes 1000 10000 100000] [--place FOLDER]
+    python benchmarks/scale.py photos.zip [--sizes 1000 10000 100000] [--scratch FOLDER]
 
-The pictures of the zip or folder, again and again as links to the same files, are prepared, trained on for one epoch,
-evaluated (one view), indexed (from the JPEGs) and searched, each by the command a user types, in a process of its own.
-The network is `tiny`, so that what is not the network shows; the slope is what each further 1,000 pictures take. Then
-the same, with --shared pictures, by two processes that have one core each, and by one that has one core: the best there
-can be is twice as fast.
+The pictures of the zip or folder are repeated as hard links to the same files. They are packed, trained on for one
+epoch, evaluated (one view), indexed (from the JPEGs) and searched, each by the command a user types in its own process.
+The network is `tiny`, so that the cost of everything else shows; the slope is the time of each further 1,000 pictures.
+Then the same with --shared pictures, in one process on one core and in two on one core each: the ideal speed-up is 2.
 """
 
 import argparse
@@ -27,13 +26,13 @@ from search import OBSERVER
 from alexnet_cli.artefacts import write_json
 from alexnet_cli.experiments.report import circumstances
 
-DISTINCT = 500  # files; the others are links to them
+DISTINCT = 500  # different files; all others are links to them
 ALONE = [sys.executable, "-m", "alexnet_cli"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "alexnet_cli"]
 
 
 def link(distinct: Path, folder: Path, count: int) -> None:
-    """``count`` files in the class folders of ``folder``, by hard links."""
+    """Hard-link ``count`` files into the class folders of ``folder``."""
     files = sorted(distinct.glob("*/*.jpg"))
     for i in range(count):
         file = files[i % len(files)]
@@ -42,16 +41,16 @@ def link(distinct: Path, folder: Path, count: int) -> None:
         os.link(file, path)
 
 
-def timed(command: Sequence[str], place: Path, available_cores: set[int] | None = None) -> dict[str, float]:
-    """Seconds and peak memory in MB of a command in the workspace ``place``; on some cores only, if they are named."""
-    threads = {} if available_cores is None else {"OMP_NUM_THREADS": "1"}
+def timed(command: Sequence[str], workspace: Path, cores: set[int] | None = None) -> dict[str, float]:
+    """Seconds and peak memory in MB of a command in ``workspace``, on all cores or on ``cores`` only."""
+    threads = {} if cores is None else {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", OBSERVER, *command],
-        cwd=place,
+        cwd=workspace,
         env=os.environ | threads,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=None if available_cores is None else lambda: os.sched_setaffinity(0, available_cores),
+        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
     )
     if done.returncode:
         raise SystemExit(f"failed: {' '.join(command)}")
@@ -70,12 +69,12 @@ def commands(workspace: Path, query: Path) -> dict[str, list[str]]:
     }
 
 
-def by_size(distinct: Path, sizes: Sequence[int], place: Path) -> dict[int, dict[str, dict[str, float]]]:
-    """Every command at every size."""
+def by_size(distinct: Path, sizes: Sequence[int], scratch: Path) -> dict[int, dict[str, dict[str, float]]]:
+    """Seconds and megabytes of every command at every size."""
     found: dict[int, dict[str, dict[str, float]]] = {}
     query = next(distinct.glob("*/*.jpg"))
     for count in sizes:
-        workspace = place / str(count)
+        workspace = scratch / str(count)
         link(distinct, workspace / "photos", count)
         found[count] = {name: timed([*ALONE, *words], workspace) for name, words in commands(workspace, query).items()}
         print(f"{count:,}: " + ", ".join(f"{name} {one['seconds']:.1f} s" for name, one in found[count].items()))
@@ -84,26 +83,26 @@ def by_size(distinct: Path, sizes: Sequence[int], place: Path) -> dict[int, dict
     return found
 
 
-def by_processes(distinct: Path, count: int, place: Path) -> dict[str, dict[str, float]]:
-    """Seconds of one process on one core and of two on two; search is never shared."""
+def by_processes(distinct: Path, count: int, scratch: Path) -> dict[str, dict[str, float]]:
+    """Seconds of one process on one core and of two processes on two; search always runs in one process."""
     found: dict[str, dict[str, float]] = {}
     query = next(distinct.glob("*/*.jpg"))
-    for processes, start, available_cores in ((1, ALONE, {0}), (2, TWO, {0, 1})):
-        workspace = place / f"by-{processes}"
+    for processes, start, cores in ((1, ALONE, {0}), (2, TWO, {0, 1})):
+        workspace = scratch / f"by-{processes}"
         link(distinct, workspace / "photos", count)
         for name, words in commands(workspace, query).items():
             shared = name in ("prep", "train", "eval", "index")
-            one = timed([*(start if shared else ALONE), *words], workspace, available_cores)
+            one = timed([*(start if shared else ALONE), *words], workspace, cores)
             if shared:
                 found.setdefault(name, {})[str(processes)] = one["seconds"]
         shutil.rmtree(workspace)
     for name, seconds in found.items():
-        print(f"{name}, {count:,}: {seconds['1']:.1f} s by one, {seconds['2']:.1f} s by two processes", flush=True)
+        print(f"{name}, {count:,}: {seconds['1']:.1f} s in one process, {seconds['2']:.1f} s in two", flush=True)
     return found
 
 
 def slopes(found: dict[int, dict[str, dict[str, float]]]) -> dict[str, list[float]]:
-    """Of each command, the seconds that 1,000 further pictures take, between each size and the next."""
+    """For each command, the seconds per further 1,000 pictures between each size and the next."""
     sizes = sorted(found)
     return {
         name: [
@@ -119,13 +118,13 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--shared", type=int, default=16_000)
-    parser.add_argument("--place", type=Path, help="where there is room: 200 KB a picture")
+    parser.add_argument("--scratch", type=Path, help="a folder with 200 KB of free space per picture")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.place) as temporary:
-        place = Path(temporary)
-        extract(given.source, place / "distinct", DISTINCT)
-        found = by_size(place / "distinct", given.sizes, place)
-        processes = by_processes(place / "distinct", given.shared, place)
+    with tempfile.TemporaryDirectory(dir=given.scratch) as temporary:
+        scratch = Path(temporary)
+        extract(given.source, scratch / "distinct", DISTINCT)
+        found = by_size(scratch / "distinct", given.sizes, scratch)
+        processes = by_processes(scratch / "distinct", given.shared, scratch)
     content = {
         "recipe": "tiny",
         **circumstances(),

@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them, are one run: on a CPU, over gloo."""
+"""Several processes that torchrun starts compute what one process computes. On a CPU, over gloo."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def workspace(packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(workspace: Path, *words: str) -> subprocess.Popen[str]:
-    """Two processes of a command."""
+    """Start a command in two processes."""
     return subprocess.Popen(
         [*TORCHRUN, "-m", "alexnet_cli", *words],
         cwd=workspace,
@@ -50,11 +50,11 @@ def run(workspace: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def test_shares_are_all_there_is_and_of_almost_the_same_length():
+def test_shards_cover_all_items_and_have_almost_the_same_length():
     for size in (1, 2, 3, 7):
-        shares = [World(rank=rank, size=size).shard(20) for rank in range(size)]
-        assert np.array_equal(np.concatenate([np.arange(20)[share] for share in shares]), np.arange(20))
-        lengths = [share.stop - share.start for share in shares]
+        shards = [World(rank=rank, size=size).shard(20) for rank in range(size)]
+        assert np.array_equal(np.concatenate([np.arange(20)[shard] for shard in shards]), np.arange(20))
+        lengths = [shard.stop - shard.start for shard in shards]
         assert max(lengths) - min(lengths) <= 1
 
 
@@ -65,12 +65,12 @@ def test_dropout_does_not_depend_on_how_images_are_split_over_processes():
 
 
 def test_two_processes_with_half_of_each_batch_are_one_with_all_of_it(workspace):
-    # 42 pictures in batches of 41: of the last batch, of one picture, one process has nothing.
+    # 42 pictures in batches of 41: the last batch has one picture, so one process has none of it.
     words = [*TRAIN, "--set", "training.batch=41"]
     two = run(workspace, *words, "--out", "two", "--json")
     out, err = two.communicate(timeout=120)
     assert two.returncode == 0, err
-    assert json.loads(out)["epochs"] == 2  # one object: only one process speaks
+    assert json.loads(out)["epochs"] == 2  # one object: only rank 0 prints
     assert err.count("epoch 2: loss") == 1
     assert main([*words, "--out", "one"]) == 0
     one, both = (Model.load(workspace / "models" / name) for name in ("one", "two"))
@@ -96,7 +96,7 @@ def test_evaluation_counts_every_image_once(workspace, capsys):
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """1,100 small pictures, so that there are several shards and parts, two of which cannot be read."""
+    """1,100 small pictures, enough for several shards and parts; two of them cannot be read."""
     random = np.random.default_rng(0)
     for i in range(1100):
         path = tmp_path / "photos" / ("cat", "dog")[i % 2] / f"{i:04d}.png"
@@ -110,8 +110,8 @@ def content(folder: Path, *, without: str = "") -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != without}
 
 
-class Noted(Progress):
-    """Keeps what it is told."""
+class RecordedProgress(Progress):
+    """Keeps the notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -120,12 +120,12 @@ class Noted(Progress):
         self.notes.append(text)
 
 
-class Bereft(World):
-    """The leader of two processes of which the other dies before it has done anything."""
+class DeadPeer(World):
+    """Rank 0 of two; rank 1 dies after the first barrier, before it has done any work."""
 
-    def total(self, *values: float) -> list[float]:
-        if values != (0,):  # it waited with us, but has no result
-            raise AlexNetError("the other process has ended")
+    def all_reduce(self, *values: float) -> list[float]:
+        if values != (0,):  # not a barrier
+            raise AlexNetError("the other process died")
         return list(values)
 
 
@@ -133,8 +133,8 @@ def test_prep_by_two_processes_makes_the_bytes_of_one(tmp_path, photos):
     two = run(tmp_path, "prep", "photos", "two", "--size", "16", "--json")
     out, err = two.communicate(timeout=120)
     assert two.returncode == 0, err
-    said = json.loads(out)
-    assert (said["splits"], said["rejected"]) == ({"train": 989, "val": 109}, 2)
+    shown = json.loads(out)
+    assert (shown["splits"], shown["rejected"]) == ({"train": 989, "val": 109}, 2)
     prepare(photos, tmp_path / "one", size=16, workers=1)
     assert content(tmp_path / "one") == {
         name: file.replace(b'"photos"', json.dumps(str(photos)).encode())
@@ -142,15 +142,15 @@ def test_prep_by_two_processes_makes_the_bytes_of_one(tmp_path, photos):
     }
 
 
-def test_prep_makes_up_for_a_process_that_died(tmp_path, photos):
+def test_prep_packs_what_a_dead_process_left(tmp_path, photos):
     prepare(photos, tmp_path / "one", size=16, workers=1)
-    with pytest.raises(AlexNetError, match="the other process has ended"):
-        prepare(photos, tmp_path / "two", size=16, workers=1, world=Bereft(rank=0, size=2))
+    with pytest.raises(AlexNetError, match="the other process died"):
+        prepare(photos, tmp_path / "two", size=16, workers=1, world=DeadPeer(rank=0, size=2))
     assert {f"train-{i:05d}.npy" for i in (0, 2)} <= set(os.listdir(tmp_path / "two"))
     assert "train-00001.npy" not in os.listdir(tmp_path / "two")
-    progress = Noted()
+    progress = RecordedProgress()
     prepare(photos, tmp_path / "two", size=16, workers=1, progress=progress)
-    assert f"going on with {tmp_path / 'two'}: 3 of 5 shards are there already" in progress.notes
+    assert f"resuming {tmp_path / 'two'}: 3 of 5 shards are already packed" in progress.notes
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
@@ -160,8 +160,8 @@ def test_an_index_by_two_processes_has_the_bytes_of_one(tmp_path, photos, monkey
     two = run(tmp_path, "index", "photos", "--model", "m.onnx", "--out", "two", "--json")
     out, err = two.communicate(timeout=120)
     assert two.returncode == 0, err
-    said = json.loads(out)
-    assert (said["images"], said["added"], said["refused"]) == (1098, 1098, 2)
+    shown = json.loads(out)
+    assert (shown["images"], shown["added"], shown["refused"]) == (1098, 1098, 2)
     model = Path("m.onnx")
     build(open_collection(Path("photos")), OnnxModel.open(model), tmp_path / "indexes" / "one", model=model)
     one, both = (content(tmp_path / "indexes" / name, without="index.json") for name in ("one", "two"))
@@ -171,11 +171,11 @@ def test_an_index_by_two_processes_has_the_bytes_of_one(tmp_path, photos, monkey
 
 def test_an_index_makes_up_for_a_process_that_died(tmp_path, photos):
     runtime, folder = OnnxModel.open(write_onnx(tmp_path / "m.onnx")), tmp_path / "index"
-    with pytest.raises(AlexNetError, match="the other process has ended"):
-        build(open_collection(photos), runtime, folder, model=tmp_path / "m.onnx", world=Bereft(rank=0, size=2))
+    with pytest.raises(AlexNetError, match="the other process died"):
+        build(open_collection(photos), runtime, folder, model=tmp_path / "m.onnx", world=DeadPeer(rank=0, size=2))
     (left,) = os.listdir(folder)
     assert left.startswith("part-")
-    progress = Noted()
+    progress = RecordedProgress()
     built = build(open_collection(photos), runtime, folder, model=tmp_path / "m.onnx", progress=progress)
     assert "going on: 1,024 of 1,100 are embedded already" in progress.notes
     assert (built.images, built.added, len(built.refused)) == (1098, 1098, 2)

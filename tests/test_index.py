@@ -298,7 +298,7 @@ def test_damage_is_noticed(space: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert after("images.sqlite", b"\0" * len(table)).startswith("indexes/photos is damaged (")
     assert after("images.sqlite", None).startswith("indexes/photos is damaged: images.sqlite is missing")
     assert after("index.json", json.dumps(facts | {"format": 9}).encode()) == (
-        "indexes/photos/index.json has format 9, newer than this program's 1: upgrade alexnet-cli"
+        "indexes/photos/index.json has format version 9, this program reads up to 1: upgrade alexnet-cli"
     )
     assert after("index.json", b"{").startswith("indexes/photos/index.json is damaged (")
     assert after("index.json", json.dumps(facts | {"count": 3}).encode()).startswith(
@@ -416,5 +416,5 @@ def test_the_table_is_sqlite(space: Path) -> None:
 
 
 def test_an_index_that_is_none(space: Path) -> None:
-    with pytest.raises(BadArtefact, match=r"^photos is no index: it has no index\.json$"):
+    with pytest.raises(BadArtefact, match=r"^photos is not an index: it has no index\.json$"):
         Index.open(Path("photos"))

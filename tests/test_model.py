@@ -51,10 +51,10 @@ def test_what_is_missing_cut_short_or_newer_is_refused(model, tmp_path):
     with pytest.raises(BadArtefact, match=r"model.safetensors is damaged or no model \("):
         Model.load(tmp_path)
     save_file({"w": torch.ones(1)}, file, {"alexnet_format": "2"})
-    with pytest.raises(BadArtefact, match="has format 2, newer than this program's 1: upgrade alexnet-cli"):
+    with pytest.raises(BadArtefact, match="has format version 2, this program reads up to 1: upgrade alexnet-cli"):
         Model.load(tmp_path)
     save_file({"w": torch.ones(1)}, file)
-    with pytest.raises(BadArtefact, match="is damaged: it names no format version"):
+    with pytest.raises(BadArtefact, match="is damaged: it has no format version"):
         Model.load(tmp_path)
 
 

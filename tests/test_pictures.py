@@ -1,4 +1,4 @@
-"""A picture file becomes pixels: every kind Pillow reads, upright, in RGB, whole or refused."""
+"""Picture files of every format decode to upright RGB pixels, or are refused if damaged."""
 
 import io
 import struct
@@ -37,7 +37,7 @@ def test_equals_resizing_the_shorter_side_and_cutting_the_centre(width: int, hei
     whole = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
     left, top = (whole.width - 32) // 2, (whole.height - 32) // 2
     cut = np.asarray(whole.crop((left, top, left + 32, top + 32)))
-    assert close(load_picture(encoded(image), 32), cut, 2.0)  # a size is rounded to pixels, half a pixel of the cut
+    assert close(load_picture(encoded(image), 32), cut, 2.0)  # crops may differ by half a pixel
 
 
 def test_is_anti_aliased() -> None:
@@ -72,7 +72,7 @@ def test_exif_orientation(orientation: int, format: str) -> None:
     assert close(load_picture(encoded(stored, format, exif=exif), 16), wanted, 3)
 
 
-def test_damaged_exif_is_no_reason_to_refuse(recwarn) -> None:
+def test_pictures_with_damaged_exif_are_decoded(recwarn) -> None:
     image = pixels(4, 32, 32)
     content = encoded(image, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12\0\x09\xff\xff\xff\xff" * 3)
     assert close(load_picture(content, 32), image, 4)
@@ -107,9 +107,9 @@ def test_cmyk_jpeg() -> None:
 
 
 def test_ycck_jpeg_as_adobe_writes_it() -> None:
-    # libjpeg makes inks of YCC by way of 255 - RGB, and Adobe stores inks inverted, 255 being none: for red the file
-    # holds the YCC of cyan. Built from a CMYK JPEG, which Pillow inverts on writing too, and whose marker then says
-    # YCCK (transform 2).
+    # libjpeg converts YCC to CMY as 255 - RGB, and Adobe stores inverted inks (255 is no ink): for red, the file holds
+    # the YCC of cyan. The test starts from a CMYK JPEG, which Pillow also writes inverted, and sets transform 2 (YCCK)
+    # in its Adobe marker.
     red, cyan = (255, 0, 0), (0, 255, 255)
     y, cb, cr = Image.new("RGB", (1, 1), cyan).convert("YCbCr").getpixel((0, 0))
     stored = Image.new("CMYK", (32, 32), tuple(255 - v for v in (y, cb, cr, 255)))
@@ -149,7 +149,7 @@ def bomb(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (PIXEL_LIMIT // 1000 + 1, 1000)])
-def test_a_bomb_is_refused_by_its_header(width: int, height: int) -> None:
+def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int) -> None:
     with pytest.raises(BadPicture, match=f"more than {PIXEL_LIMIT:,} pixels"):
         load_picture(bomb(width, height), 32)
 
@@ -165,7 +165,7 @@ def test_truncated_is_refused(format: str) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"), [(b"", "empty file"), (b"just text", "not a picture"), (b"\xff\xd8\xff", "not a picture")]
 )
-def test_no_picture(content: bytes, reason: str) -> None:
+def test_files_that_are_not_pictures_are_refused(content: bytes, reason: str) -> None:
     with pytest.raises(BadPicture, match=reason):
         load_picture(content, 32)
 
@@ -178,7 +178,7 @@ def test_missing_file_and_folder(tmp_path) -> None:
 
 
 def by_pillow(content: bytes, size: int = 256) -> np.ndarray:
-    """What Pillow alone makes of a JPEG."""
+    """A JPEG decoded and resized by Pillow alone."""
     with Image.open(io.BytesIO(content)) as image:
         image.draft(None, (2 * size, 2 * size))
         side = min(image.size)
@@ -198,7 +198,7 @@ def test_a_jpeg_is_what_pillow_makes_of_it_within_a_grey_level(width: int, heigh
     assert found.shape == (256, 256, 3)
     assert np.abs(found - wanted).max() <= 1
     assert np.abs(found - wanted).mean() < 0.3
-    assert abs((found - wanted).mean()) < 0.01  # rounded, neither up nor down
+    assert abs((found - wanted).mean()) < 0.01  # rounding has no bias
 
 
 def test_a_grey_jpeg() -> None:
@@ -213,7 +213,7 @@ def test_without_the_fast_resizer_pillow_resizes(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("before", [b"", b"\xff\xfe\x00\x06note", b"\xff"])  # a comment, a fill byte
-def test_exif_is_found_wherever_it_stands_in_a_jpeg(before: bytes) -> None:
+def test_exif_is_found_anywhere_before_the_pixels_of_a_jpeg(before: bytes) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 3
     turned, plain = jpeg(300, 280, exif=exif), jpeg(300, 280)
@@ -222,7 +222,7 @@ def test_exif_is_found_wherever_it_stands_in_a_jpeg(before: bytes) -> None:
     assert np.array_equal(found, load_picture(plain)[::-1, ::-1])
 
 
-def test_orientation_of_xmp_counts_where_there_is_no_exif() -> None:
+def test_orientation_in_xmp_is_used_if_there_is_no_exif() -> None:
     note = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="3"></x:xmpmeta>'
     segment = b"\xff\xe1" + (len(note) + 2).to_bytes(2, "big") + note
     content = jpeg(300, 280)

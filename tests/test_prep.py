@@ -1,4 +1,4 @@
-"""`alexnet prep`: from a source to a packed dataset, whatever happens in between."""
+"""`alexnet prep`: from a source to a packed dataset, also after bad pictures, full disks and interruptions."""
 
 import csv
 import errno
@@ -17,9 +17,12 @@ from pictures import cifar, encoded, files, pixels, write_folder, write_ilsvrc, 
 
 from alexnet_cli import cli
 from alexnet_cli.cli import main
-from alexnet_cli.data import prepare as module
+from alexnet_cli.data import layouts, packing, shards
+from alexnet_cli.data import prepare as prepare_module
+from alexnet_cli.data.layouts.listing import Entry, Listing
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.sources import Source
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadSource, Interrupted
@@ -39,7 +42,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SHARD", 4)
+    monkeypatch.setattr(shards, "SHARD_SIZE", 4)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -69,7 +72,7 @@ def test_packs_a_zip_and_names_the_next_command(source: Path, capsys) -> None:
     }
 
 
-def test_json_is_one_object_and_all_there_is_on_standard_output(source: Path, capsys) -> None:
+def test_json_is_one_object_and_nothing_else_on_standard_output(source: Path, capsys) -> None:
     assert main(["prep", str(source), "mine", "--json", *SIZE]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found.pop("images_per_second") > 0
@@ -104,8 +107,8 @@ def test_mean_image_and_colour_pca_are_those_of_the_training_pictures(source: Pa
 @pytest.mark.parametrize("size", [5, 256, 300])
 def test_sums_are_exact_and_can_be_added_in_any_order(size: int) -> None:
     images = np.random.default_rng(0).integers(240, 256, (7, size, size, 3), dtype=np.uint8)
-    whole, parts = Sums.of(images), Sums.of(images[5:])
-    parts.add(Sums.from_flat(5, Sums.of(images[:5]).flat()))
+    whole, parts = Sums.from_images(images), Sums.from_images(images[5:])
+    parts.add(Sums.from_vector(5, Sums.from_images(images[:5]).to_vector()))
     wide = images.astype(np.int64).reshape(-1, 3)
     for sums in (whole, parts):
         assert sums.images == 7
@@ -113,7 +116,7 @@ def test_sums_are_exact_and_can_be_added_in_any_order(size: int) -> None:
         assert np.array_equal(sums.products, wide.T @ wide)
 
 
-def test_what_cannot_be_decoded_is_listed_and_labels_stay(tmp_path: Path, capsys) -> None:
+def test_bad_pictures_are_listed_and_labels_do_not_shift(tmp_path: Path, capsys) -> None:
     good = files(count=4)
     whole = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), "JPEG")
     bad = {"cats/0.jpg": b"text", "cats/1.jpg": whole[:3000], "dogs/00.jpg": b"", "cats/odd.dat": b"?"}
@@ -148,7 +151,7 @@ def test_on_bad_stop_names_the_picture_also_after_a_run_that_skipped_it(tmp_path
     assert main(stop) == 1
 
 
-def test_a_class_of_which_nothing_can_be_read_is_an_error(tmp_path: Path, capsys) -> None:
+def test_a_class_without_readable_pictures_is_an_error(tmp_path: Path, capsys) -> None:
     write_folder(tmp_path / "p", files() | {"cows/0.jpg": b"text"})
     assert main(["prep", "p", *SIZE]) == 1
     assert "error: no training picture of cows could be read: data/p/rejected.csv says why" in capsys.readouterr().err
@@ -156,14 +159,14 @@ def test_a_class_of_which_nothing_can_be_read_is_an_error(tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_bytes_do_not_depend_on_workers_nor_on_a_stop(source: Path, workers: int, small_shards, capsys) -> None:
-    # `small_shards` reaches jobs, which the parent makes; workers take what they get.
+def test_bytes_do_not_depend_on_workers_or_interruptions(source: Path, workers: int, small_shards, capsys) -> None:
+    # `small_shards` changes the jobs that the parent makes; workers take them as they are.
     prepare(source, Path("once"), size=16, workers=2)
     prepare(source, Path("again"), size=16, workers=2)
     for name in ("dataset.json", "statistics.safetensors", "train-00001.json", "val-00000.npy", "rejected.csv"):
-        Path("again", name).unlink()  # as if killed: no end, shards without facts, shards without pixels
-    sums = Sums.of(np.load("again/train-00000.npy"))
-    np.save("again/train-00000.sums.npy", sums.flat())
+        Path("again", name).unlink()  # as if killed: one shard has no JSON file, another no images
+    sums = Sums.from_images(np.load("again/train-00000.npy"))
+    np.save("again/train-00000.sums.npy", sums.to_vector())
     Path("again", "plan.json").write_text(
         json.dumps({"plan": json.loads(Path("once/dataset.json").read_text())["plan"]})
     )
@@ -172,49 +175,49 @@ def test_bytes_do_not_depend_on_workers_nor_on_a_stop(source: Path, workers: int
     from alexnet_cli.console import Console
 
     prepare(source, Path("again"), size=16, workers=workers, progress=Console())
-    assert "going on with again: 2 of 7 shards are there already" in capsys.readouterr().err
+    assert "resuming again: 2 of 7 shards are already packed" in capsys.readouterr().err
     assert content(Path("again")) == content(Path("once"))
 
 
-def test_a_changed_source_or_setting_starts_anew(tmp_path: Path, capsys, small_shards) -> None:
+def test_a_changed_source_or_setting_starts_over(tmp_path: Path, capsys, small_shards) -> None:
     write_folder(tmp_path / "p", files() | {"cats/0.jpg": b"text"})
     assert main(["prep", "p", "--on-bad", "stop", "--workers", "1", *SIZE]) == 1
     (tmp_path / "p" / "cats" / "0.jpg").write_bytes(encoded(pixels(99)))
     assert main(["prep", "p", "--workers", "1", *SIZE]) == 0
-    assert "the pictures or settings changed since data/p was begun: starting anew" in capsys.readouterr().err
+    assert "the pictures or settings changed since data/p was started: starting over" in capsys.readouterr().err
     assert sum(Dataset.open(Path("data/p")).counts.values()) == 11
 
 
 def test_pixels_of_two_resizers_are_not_mixed(tmp_path: Path, capsys, small_shards, monkeypatch) -> None:
     write_folder(tmp_path / "p", files() | {"cats/0.jpg": b"text"})
     assert main(["prep", "p", "--on-bad", "stop", "--workers", "1", *SIZE]) == 1
-    monkeypatch.setattr(module, "RESIZER", "another")
+    monkeypatch.setattr(prepare_module, "RESIZER", "another")
     assert main(["prep", "p", "--workers", "1", *SIZE]) == 0
-    assert "the pictures or settings changed since data/p was begun: starting anew" in capsys.readouterr().err
+    assert "the pictures or settings changed since data/p was started: starting over" in capsys.readouterr().err
 
 
-def test_a_dataset_that_is_there_is_kept(source: Path, tmp_path: Path, capsys) -> None:
+def test_an_existing_dataset_is_kept(source: Path, tmp_path: Path, capsys) -> None:
     assert main(["prep", str(source), *SIZE]) == 0
     before = content(Path("data/photos"))
     capsys.readouterr()
     assert main(["prep", str(source), "--json", *SIZE]) == 0
     shown = capsys.readouterr()
-    assert "data/photos is there already, of the same pictures and settings: nothing to do" in shown.err
+    assert "data/photos already exists, with the same pictures and settings: nothing to do" in shown.err
     assert json.loads(shown.out)["images_per_second"] == 0
     assert main(["prep", str(source), "--size", "24"]) == 1
     assert "data/photos is a dataset of other pictures or settings: choose another name" in capsys.readouterr().err
     assert content(Path("data/photos")) == before
     write_folder(tmp_path / "data" / "cats", files())
     assert main(["prep", str(source), "cats", *SIZE]) == 1
-    assert "data/cats holds something else" in capsys.readouterr().err
+    assert "data/cats contains other files (cats): choose another name for the dataset" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "error: no folder or archive at nowhere\n"),
-        (["photos.zip", "a/b"], "error: 'a/b' cannot be a dataset's name: give a plain one"),
-        (["photos.zip", ".."], "error: '..' cannot be a dataset's name: give a plain one"),
+        (["photos.zip", "a/b"], "error: 'a/b' is not a name for a dataset: it becomes a folder in data/"),
+        (["photos.zip", ".."], "error: '..' is not a name for a dataset: it becomes a folder in data/"),
     ],
 )
 def test_refusals_are_one_line_and_leave_nothing(arguments: list[str], message: str, source: Path, capsys) -> None:
@@ -223,6 +226,14 @@ def test_refusals_are_one_line_and_leave_nothing(arguments: list[str], message: 
     assert shown.err.startswith(message)
     assert shown.err.count("\n") == 1
     assert not shown.out
+    assert not any(Path("data").glob("*"))
+
+
+def test_a_damaged_compressed_tar_leaves_nothing(tmp_path: Path, capsys) -> None:
+    content = write_tar(tmp_path / "photos.tgz", files(), "w:gz").read_bytes()
+    (tmp_path / "photos.tgz").write_bytes(content[: len(content) // 2])
+    assert main(["prep", "photos.tgz", *SIZE]) == 1
+    assert "error: photos.tgz is damaged" in capsys.readouterr().err
     assert not any(Path("data").glob("*"))
 
 
@@ -236,7 +247,7 @@ def test_a_dataset_is_called_like_its_source(name: str, tmp_path: Path) -> None:
     write_tar(tmp_path / name, files(count=1), "w" if name.endswith("tar") else "w:gz")
     assert main(["prep", name, *SIZE]) == 0
     assert [path.name for path in Path("data").iterdir()] == ["photos"]
-    assert not list(Path("data/photos").glob(".*"))  # what was unpacked for the while is gone
+    assert not list(Path("data/photos").glob(".*"))  # the temporary file of the decompressed tar is deleted
 
 
 def test_ilsvrc_and_cifar_end_to_end(tmp_path: Path, capsys) -> None:
@@ -249,7 +260,7 @@ def test_ilsvrc_and_cifar_end_to_end(tmp_path: Path, capsys) -> None:
     assert main(["prep", "cifar-10-python.tar.gz", "--size", "32"]) == 0
     dataset = Dataset.open(Path("data/cifar-10-python"))
     assert dataset.split("train").labels.tolist() == [0, 1, 1, 0] * 2
-    assert dataset.split("val").read(np.array([1]))[0, 0, 0].tolist() == [0, 0, 202]  # its pixels, unchanged
+    assert dataset.split("val").read(np.array([1]))[0, 0, 0].tolist() == [0, 0, 202]  # unchanged pixels
 
 
 def test_an_archive_member_that_leads_outside_writes_nothing_there(tmp_path: Path) -> None:
@@ -262,18 +273,18 @@ def test_an_archive_member_that_leads_outside_writes_nothing_there(tmp_path: Pat
     assert {row.split(",")[0] for row in (inside / "data/p/rejected.csv").read_text().splitlines()[1:]} == set(evil)
 
 
-def test_too_little_disk_is_said_before_the_work(source: Path, capsys, monkeypatch) -> None:
+def test_too_little_disk_space_is_an_error_before_the_work(source: Path, capsys, monkeypatch) -> None:
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
     assert main(["prep", str(source), *SIZE]) == 1
-    assert "error: the disk is too small: data/photos needs 0.0 GB more" in capsys.readouterr().err
+    assert "error: not enough disk space: data/photos needs 0.0 GB more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_arrays_are_written_as_numpy_writes_them(count, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "PIECE", 1000)
+    monkeypatch.setattr(shards, "WRITE_SIZE", 1000)
     array = np.arange(count * 16 * 16 * 3, dtype=np.uint64).astype(np.uint8).reshape(count, 16, 16, 3)
-    module.save(tmp_path / "ours.npy", array)
+    shards.save_array(tmp_path / "ours.npy", array)
     np.save(tmp_path / "theirs.npy", array)
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
 
@@ -282,7 +293,7 @@ def test_a_full_disk_is_one_line(source: Path, capsys, monkeypatch) -> None:
     def full(path, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(module, "save", full)
+    monkeypatch.setattr(shards, "save_array", full)
     assert main(["prep", str(source), *SIZE]) == 1
     assert "error: the disk is full" in capsys.readouterr().err
     assert not Path("data/photos/dataset.json").exists()
@@ -293,42 +304,44 @@ def die(*_: object) -> None:
 
 
 def test_a_worker_that_dies_is_one_line(source: Path, small_shards, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_pack_shard", die)
-    with pytest.raises(AlexNetError, match="a worker process died, perhaps for lack of memory: the same command"):
+    monkeypatch.setattr(packing, "pack_shard", die)
+    with pytest.raises(AlexNetError, match="a worker process died, perhaps out of memory: run the same command"):
         prepare(source, Path("data/photos"), size=16, workers=2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_is_130_and_the_same_command_goes_on(
+def test_interrupted_is_130_and_the_same_command_resumes(
     number, source: Path, small_shards, monkeypatch, capsys
 ) -> None:
-    pack = module._pack_shard
+    pack = packing.pack_shard
 
-    def third(job: module.Job) -> dict[str, object]:
-        if job.shard == "train-00002":
+    def interrupt_at_third(job: shards.ShardJob) -> dict[str, object]:
+        if job.name == "train-00002":
             os.kill(os.getpid(), number)
         return pack(job)
 
-    monkeypatch.setattr(module, "_pack_shard", third)
+    monkeypatch.setattr(packing, "pack_shard", interrupt_at_third)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
     try:
         assert main(["prep", str(source), "--workers", "1", *SIZE]) == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().err.endswith("error: stopped; finished shards are kept: the same command goes on\n")
+    assert capsys.readouterr().err.endswith(
+        "error: stopped; finished shards are kept: run the same command again to resume\n"
+    )
     assert signal.getsignal(signal.SIGTERM) is cli._interrupt  # as the command line had it before prep
-    monkeypatch.setattr(module, "_pack_shard", pack)
+    monkeypatch.setattr(packing, "pack_shard", pack)
     assert main(["prep", str(source), "--workers", "1", *SIZE]) == 0
-    assert "going on with data/photos: 2 of 7 shards are there already" in capsys.readouterr().err
+    assert "resuming data/photos: 2 of 7 shards are already packed" in capsys.readouterr().err
 
 
 def test_interrupted_is_what_a_library_user_gets(source: Path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_pack_shard", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(packing, "pack_shard", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(Interrupted):
         prepare(source, Path("data/photos"), size=16)
 
 
-def test_killed_outright_it_goes_on_and_its_workers_are_gone(tmp_path: Path, capsys) -> None:
+def test_killed_it_resumes_and_its_workers_are_gone(tmp_path: Path, capsys) -> None:
     """kill -9 of the parent alone, as soon as a shard is there."""
     write_zip(tmp_path / "p.zip", files(("a", "b"), 600, "train/") | files(("a", "b"), 100, "val/"))
     command = [sys.executable, "-c", "from alexnet_cli.cli import main; main()", "prep", "p.zip", "--workers", "2"]
@@ -336,13 +349,13 @@ def test_killed_outright_it_goes_on_and_its_workers_are_gone(tmp_path: Path, cap
     folder = Path("data/p")
     while process.poll() is None and not list(folder.glob("train-*.json")):
         time.sleep(0.005)
-    os.killpg(process.pid, 0)  # it is there
+    os.killpg(process.pid, 0)  # it is still running
     process.send_signal(signal.SIGKILL)
-    _, said = process.communicate(timeout=15)  # ends when the workers, who write there too, have ended
+    _, said = process.communicate(timeout=15)  # returns when the workers, which hold the pipe too, have exited
     assert "Traceback" not in said
     assert not (folder / "dataset.json").exists()
     assert main(["prep", "p.zip", "--workers", "2", *SIZE]) == 0
-    assert "shards are there already" in capsys.readouterr().err
+    assert "shards are already packed" in capsys.readouterr().err
     assert main(["prep", "p.zip", "whole", "--workers", "1", *SIZE]) == 0
     assert content(folder) == content(Path("data/whole"))
 
@@ -350,16 +363,48 @@ def test_killed_outright_it_goes_on_and_its_workers_are_gone(tmp_path: Path, cap
 def test_one_class_is_enough_to_pack(tmp_path: Path, capsys) -> None:
     write_folder(tmp_path / "p", {"1.png": encoded(pixels(1)), "2.png": encoded(pixels(2))})
     assert main(["prep", "p", *SIZE]) == 0
-    assert "all pictures are of one class (unlabelled): enough to index, not to train" in capsys.readouterr().err
+    assert "all pictures have one class (unlabelled): enough to index, but not to train" in capsys.readouterr().err
     with pytest.raises(BadSource, match="no pictures"):
         prepare(write_folder(tmp_path / "q", {"read.txt": b""}), Path("data/q"))
 
 
-def test_damaged_exif_is_counted_not_shouted(tmp_path: Path, capfd) -> None:
+def test_pictures_with_damaged_exif_are_counted_in_one_note(tmp_path: Path, capfd) -> None:
     exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12\0\x09\xff\xff\xff\xff" * 3
     odd = {f"cats/odd{i}.jpg": encoded(pixels(i), "JPEG", exif=exif) for i in range(3)}
     write_folder(tmp_path / "p", files() | odd)
     assert main(["prep", "p", *SIZE]) == 0
     shown = capfd.readouterr().err
-    assert "3 pictures have damaged EXIF or other metadata; they are packed all the same" in shown
+    assert "3 pictures have damaged EXIF or other metadata; they are packed anyway" in shown
     assert "Warning" not in shown
+
+
+def labels_csv(source: Source) -> Listing | None:
+    """A made-up layout: `labels.csv` has the name, split and class of every picture."""
+    if "labels.csv" not in source.locations:
+        return None
+    rows = list(csv.reader(source.read("labels.csv").decode().splitlines()))
+    classes = sorted({row[2] for row in rows})
+    return Listing(
+        layout="labels.csv",
+        classes=classes,
+        entries=[
+            Entry(split=split, label=classes.index(label), name=name, location=source.locations[name])
+            for name, split, label in rows
+        ],
+    )
+
+
+def test_a_layout_is_added_by_a_function_and_a_line_in_the_table(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(layouts, "LAYOUTS", (labels_csv, *layouts.LAYOUTS))
+    pictures = {f"{i}.png": encoded(pixels(i)) for i in range(6)}
+    labels = "".join(f"{i}.png,{'val' if i < 2 else 'train'},{'cat' if i % 2 else 'ape'}\n" for i in range(6))
+    write_zip(tmp_path / "p.zip", pictures | {"labels.csv": labels.encode()})
+    assert main(["prep", "p.zip", *SIZE]) == 0
+    dataset = Dataset.open(Path("data/p"))
+    assert dataset.source == {"path": "p.zip", "layout": "labels.csv"}
+    assert (dataset.classes, dataset.counts) == (["ape", "cat"], {"train": 4, "val": 2})
+    for name, wanted in (("train", [2, 3, 4, 5]), ("val", [0, 1])):
+        split = dataset.split(name)
+        assert split.names == [f"{i}.png" for i in wanted]
+        assert split.labels.tolist() == [i % 2 for i in wanted]
+        assert np.array_equal(split.read(np.array([1]))[0], load_picture(pictures[f"{wanted[1]}.png"], 16))

@@ -71,7 +71,7 @@ def test_files_that_are_none_of_ours(tmp_path: Path) -> None:
         OnnxModel.open(tmp_path / "half.onnx")
     with pytest.raises(BadArtefact, match=r"was not made by `alexnet export`"):
         OnnxModel.open(write_onnx(tmp_path / "other.onnx", without="alexnet_format"))
-    with pytest.raises(BadArtefact, match=r"has format 2, newer than this program's 1: upgrade alexnet-cli$"):
+    with pytest.raises(BadArtefact, match=r"has format version 2, this program reads up to 1: upgrade alexnet-cli$"):
         OnnxModel.open(write_onnx(tmp_path / "new.onnx", alexnet_format="2"))
     with pytest.raises(BadArtefact, match=r"is not as `alexnet export` writes it \(KeyError\('classes'\)\)"):
         OnnxModel.open(write_onnx(tmp_path / "bare.onnx", without="classes"))

@@ -1,4 +1,4 @@
-"""What is in folders and archives, and of which split and class it is."""
+"""Folders and archives are read in place, and each picture gets its split and class."""
 
 import os
 import pickle
@@ -21,9 +21,10 @@ from pictures import (
     write_zip,
 )
 
-from alexnet_cli.data.layouts import Listing, list_pictures
+from alexnet_cli.data.layouts import list_pictures
+from alexnet_cli.data.layouts.listing import Listing
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import Source, open_source, read_place
+from alexnet_cli.data.sources import Source, open_source, read_location
 from alexnet_cli.errors import BadPicture, BadSource
 
 
@@ -47,7 +48,7 @@ def write(kind: str, root: Path, content: dict[str, bytes]) -> Path:
 
 @pytest.mark.parametrize("wrapper", ["", "photos/", "./a/b/"])
 @pytest.mark.parametrize("kind", ["folder", "zip", "stored zip", "tar", "tar.gz", "tar.xz"])
-def test_every_kind_with_splits(kind: str, wrapper: str, tmp_path: Path) -> None:
+def test_every_kind_of_source_with_splits(kind: str, wrapper: str, tmp_path: Path) -> None:
     content = files(prefix=f"{wrapper}train/") | files(count=2, prefix=f"{wrapper}val/")
     content |= {"__MACOSX/train/cats/._1.png": b"x", f"{wrapper}train/.DS_Store": b"x", f"{wrapper}read.txt": b"x"}
     source = open_source(write(kind, tmp_path, content))
@@ -61,8 +62,8 @@ def test_every_kind_with_splits(kind: str, wrapper: str, tmp_path: Path) -> None
         ("val", "dogs"): 2,
     }
     for entry in listing.entries:
-        assert read_place(entry.place) in content.values()
-        assert source.read(entry.name) == read_place(entry.place)
+        assert read_location(entry.location) in content.values()
+        assert source.read(entry.name) == read_location(entry.location)
 
 
 def test_without_splits_a_tenth_of_each_class_is_held_out_and_always_the_same(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_without_splits_a_tenth_of_each_class_is_held_out_and_always_the_same(tm
     assert [(e.split, e.label, e.name) for e in by_folder.entries] == [
         (e.split, e.label, e.name) for e in by_zip.entries
     ]
-    assert by_folder.notes == ["6 of the training pictures (10% of each class) are held out to validate"]
+    assert by_folder.notes == ["6 training pictures (10% of each class) are held out for validation"]
 
 
 def test_a_given_fraction_replaces_the_validation_split(tmp_path: Path) -> None:
@@ -104,13 +105,13 @@ def test_in_class_folders_anything_may_be_a_picture_and_a_test_split_stays(tmp_p
     [
         ({"read.txt": b"x"}, "no pictures in"),
         (files() | {"birds/note": b""}, None),
-        (files() | {"loose.png": b"x"}, r"1 train pictures lie in no class folder.*loose\.png.*sort them"),
-        (files(prefix="val/"), r"no pictures in train/: fill it"),
+        (files() | {"loose.png": b"x"}, r"1 train pictures are in no class folder.*loose\.png.*: move them"),
+        (files(prefix="val/"), r"no pictures in train/: add some"),
         (files(prefix="train/") | files(("cows",), prefix="val/"), "classes without training pictures: cows"),
-        (files(prefix="train/") | {"val/1.JPEG": b"x"}, "1 val pictures lie in no class folder.*devkit_t12.tar.gz"),
+        (files(prefix="train/") | {"val/1.JPEG": b"x"}, "1 val pictures are in no class folder.*devkit_t12.tar.gz"),
     ],
 )
-def test_what_cannot_be_told_is_refused(content: dict[str, bytes], message: str | None, tmp_path: Path) -> None:
+def test_pictures_of_unknown_class_are_refused(content: dict[str, bytes], message: str | None, tmp_path: Path) -> None:
     source = write_folder(tmp_path / "s", content)
     if message is None:
         assert "birds" in listed(source).classes
@@ -135,12 +136,12 @@ def test_an_empty_class_or_split_is_an_error(kind: str, empty: str, tmp_path: Pa
         with tarfile.open(tmp_path / "s.tar", "w") as archive:
             archive.add(source, ".")
         source = tmp_path / "s.tar"
-    wanted = "no pictures in val/: fill it" if empty == "val" else f"no pictures in class folder {empty}: fill it"
+    wanted = "no pictures in val/: add some" if empty == "val" else f"no pictures in class folder {empty}: add some"
     with pytest.raises(BadSource, match=wanted):
         listed(source)
 
 
-def test_no_source(tmp_path: Path) -> None:
+def test_a_missing_foreign_or_damaged_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSource, match="no folder or archive at"):
         open_source(tmp_path / "none")
     (tmp_path / "text.zip").write_bytes(b"no zip")
@@ -164,7 +165,7 @@ def test_names_that_lead_outside_are_harmless(kind: str, evil: str, tmp_path: Pa
     assert len(listing.entries) == 10
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_symbolic_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "s", files(("cats",)))
     write_folder(tmp_path / "elsewhere", files(("dogs",)))
     os.symlink(tmp_path / "elsewhere" / "dogs", source / "dogs")
@@ -174,30 +175,30 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert count(listing) == {("train", "cats"): 6, ("train", "dogs"): 5}
     broken = next(entry for entry in listing.entries if "broken" in entry.name)
     with pytest.raises(BadPicture, match="No such file"):
-        read_place(broken.place)
+        read_location(broken.location)
 
 
 def test_a_member_damaged_in_its_zip_is_refused(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "s.zip", files(), zipfile.ZIP_STORED)
-    place = open_source(path).places["cats/3.png"]
+    location = open_source(path).locations["cats/3.png"]
     data = bytearray(path.read_bytes())
-    data[place.offset + 80] ^= 0xFF
+    data[location.offset + 80] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(BadPicture, match="checksum"):
-        read_place(place)
-    with pytest.raises(BadPicture, match="file ends within it"):
-        read_place(place._replace(zipped=None, packed=10**6, length=10**6))
+        read_location(location)
+    with pytest.raises(BadPicture, match="file is truncated"):
+        read_location(location._replace(compression=None, stored_size=10**6, size=10**6))
     with pytest.raises(BadPicture, match="encrypted"):
-        read_place(place._replace(zipped=-1))
+        read_location(location._replace(compression=-1))
     with pytest.raises(BadPicture, match="more than"):
-        read_place(place._replace(length=2**40))
+        read_location(location._replace(size=2**40))
 
 
 def labels_by_colour(listing: Listing) -> dict[str, set[str]]:
-    """Class -> which of red, green and blue is strongest in its pictures."""
+    """Class -> the strongest of red, green and blue in each of its pictures."""
     found: dict[str, set[str]] = {}
     for entry in listing.entries:
-        colour = "rgb"[int(load_picture(read_place(entry.place), 8).mean(axis=(0, 1)).argmax())]
+        colour = "rgb"[int(load_picture(read_location(entry.location), 8).mean(axis=(0, 1)).argmax())]
         found.setdefault(listing.classes[entry.label], set()).add(colour)
     return found
 
@@ -230,7 +231,7 @@ def test_ilsvrc_without_its_devkit_or_with_a_damaged_one(tmp_path: Path) -> None
         listed(source)
     kit.unlink()
     with pytest.raises(
-        BadSource, match=r"6 val pictures lie in no class folder.*put ILSVRC2012_devkit_t12.tar.gz beside"
+        BadSource, match=r"6 val pictures are in no class folder.*ILSVRC-2012, add ILSVRC2012_devkit_t12.tar.gz$"
     ):
         listed(source)
 
@@ -242,9 +243,9 @@ def test_cifar10(kind: str, tmp_path: Path) -> None:
     assert count(listing) == {(split, c): n for c in listing.classes for split, n in (("train", 4), ("val", 2))}
     assert labels_by_colour(listing) == {"zebra": {"r"}, "aeroplane": {"b"}}
     assert listing.entries[-1].name == "test_batch/p3.png"
-    place = listing.entries[0].place
+    location = listing.entries[0].location
     source.close()
-    assert not Path(place.file).exists()
+    assert not Path(location.file).exists()
 
 
 class Evil:

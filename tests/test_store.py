@@ -1,4 +1,4 @@
-"""A packed dataset is read whole and fast, or refused in one line."""
+"""A packed dataset is read correctly, or refused in one line."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pictures import files, write_zip
 
-from alexnet_cli.data import prepare as module
+from alexnet_cli.data import shards
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadArtefact
@@ -15,7 +15,7 @@ from alexnet_cli.errors import BadArtefact
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    monkeypatch.setattr(module, "SHARD", 4)
+    monkeypatch.setattr(shards, "SHARD_SIZE", 4)
     source = write_zip(tmp_path / "p.zip", files(count=9, prefix="train/") | files(count=3, prefix="val/"))
     return prepare(source, tmp_path / "p", size=16, workers=1).dataset
 
@@ -32,7 +32,7 @@ def test_any_positions_in_any_order(dataset: Dataset) -> None:
     assert np.array_equal(out, whole[order])
     assert train.read(np.array([], np.int64)).shape == (0, 16, 16, 3)
     for wrong in ([18], [-1]):
-        with pytest.raises(IndexError, match="positions from 0 to 17"):
+        with pytest.raises(IndexError, match="positions must be 0 to 17"):
             train.read(np.array(wrong))
 
 
@@ -53,7 +53,7 @@ def change(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
-def test_what_is_damaged_or_newer_is_refused(dataset: Dataset) -> None:
+def test_damaged_or_newer_datasets_are_refused(dataset: Dataset) -> None:
     path = dataset.path
     for name, damage, message in (
         ("train-00001.npy", lambda f: f.write_bytes(f.read_bytes()[:500]), "train-00001.npy is missing or damaged"),
@@ -63,8 +63,12 @@ def test_what_is_damaged_or_newer_is_refused(dataset: Dataset) -> None:
         ("train-00001.json", lambda f: f.write_text("{"), "train-00001.json is damaged"),
         ("train-00001.json", lambda f: f.write_text("{}"), "train-00001.json is damaged"),
         ("dataset.json", lambda f: f.write_text("["), "dataset.json is damaged"),
-        ("dataset.json", lambda f: f.unlink(), "is no dataset: it has no dataset.json"),
-        ("dataset.json", lambda f: change(f, format=99), "has format 99, newer than this program's 1: upgrade"),
+        ("dataset.json", lambda f: f.unlink(), "is not a dataset: it has no dataset.json"),
+        (
+            "dataset.json",
+            lambda f: change(f, format=99),
+            "has format version 99, this program reads up to 1: upgrade",
+        ),
         ("dataset.json", lambda f: change(f, classes=None), "damaged .no 'classes'.: prep the dataset again"),
         ("dataset.json", lambda f: change(f, counts={"train": 17, "val": 6}), "train has 18 images, not 17"),
     ):

@@ -1,1 +1,1 @@
-"""Pictures on disk to batches on the device. Knows no network."""
+"""From pictures on disk to batches on the device. Does not depend on the network."""

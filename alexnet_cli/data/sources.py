@@ -1,12 +1,13 @@
-"""Where pictures come from: folders and archives, read in place.
+"""Sources of pictures: folders and archives, read in place.
 
-A source is a table from names to places: which bytes of which file hold a picture. Any process can read a place
-without opening the archive again, and nothing is ever extracted: names are only names.
+A source maps the names of its files to their locations: a range of bytes in a file on disk. Any process can read a
+location without opening the archive again. Nothing is extracted under a member's name, so a malicious name
+cannot overwrite a file.
 """
 
 import bz2
+import contextlib
 import gzip
-import hashlib
 import lzma
 import os
 import posixpath
@@ -16,14 +17,13 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from alexnet_cli.errors import BadPicture, BadSource
 
-BYTES_LIMIT = 2**30  # of one picture's file
+SIZE_LIMIT = 2**30  # bytes of one picture file
 SUFFIXES = {
     ".jpg",
     ".jpeg",
@@ -38,135 +38,169 @@ SUFFIXES = {
     ".tif",
     ".tiff",
     ".avif",
+    ".jp2",
+    ".j2k",
+    ".tga",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".ico",
 }
-SUFFIXES |= {".jp2", ".j2k", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".ico"}
-SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-NO_PICTURES = {"readme", "license", "licence", "copying", "notice", "authors", "makefile"}  # files without a suffix
+SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+TEMPORARY_PREFIX = ".source-"  # of the names of temporary files; the process id follows
+TEXT_FILES = {"readme", "license", "licence", "copying", "notice", "authors", "makefile"}  # often without a suffix
 
 
-class Place(NamedTuple):
-    """Where the bytes of one member of a source are."""
+class Location(NamedTuple):
+    """The bytes of one file or archive member."""
 
-    file: str
-    offset: int  # in a zip: of the member's own header
-    packed: int  # bytes there
-    length: int  # bytes when unpacked
-    stamp: str  # changes when the content does
-    zipped: int | None = None  # the zip's compression method; 0 is none, 8 is deflate, -1 encrypted
-    crc: int = 0  # in a zip
+    file: str  # path on disk: the file itself, or the archive
+    offset: int  # of the bytes in ``file``; in a zip, of the member's local header
+    stored_size: int  # bytes in ``file``
+    size: int  # bytes after decompression
+    stamp: str  # changes when the content changes
+    compression: int | None = None  # None outside a zip; in a zip its method: 0 stored, 8 deflate; -1 if encrypted
+    crc: int = 0  # CRC-32 of the content; only in a zip
 
 
-def read_place(place: Place) -> bytes:
-    """The bytes of a member. Raises BadPicture if they are not there."""
-    if place.length > BYTES_LIMIT:
-        raise BadPicture(f"a file of more than {BYTES_LIMIT:,} bytes")
+def read_location(location: Location) -> bytes:
+    """The bytes at a location, decompressed. Raises BadPicture if they are missing, damaged or over SIZE_LIMIT."""
+    if location.size > SIZE_LIMIT:
+        raise BadPicture(f"a file of more than {SIZE_LIMIT:,} bytes")
     try:
-        with open(place.file, "rb") as file:
-            file.seek(place.offset)
-            content = file.read(place.packed) if place.zipped is None else _unzip(file, place)
+        with open(location.file, "rb") as file:
+            file.seek(location.offset)
+            content = file.read(location.stored_size) if location.compression is None else _unzip(file, location)
     except (OSError, zlib.error, struct.error) as error:
         raise BadPicture(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if len(content) < place.length:
-        raise BadPicture("cannot be read (the file ends within it)")
+    if len(content) < location.size:
+        raise BadPicture("cannot be read (the file is truncated)")
     return content
 
 
-def _unzip(file: IO[bytes], place: Place) -> bytes:
-    name, extra = struct.unpack("<26xHH", file.read(30))  # the lengths of what stands between header and data
-    file.seek(name + extra, os.SEEK_CUR)
-    content = file.read(place.packed)
-    if place.zipped == zipfile.ZIP_DEFLATED:
-        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, place.length + 1)
-    elif place.zipped != zipfile.ZIP_STORED:
-        raise BadPicture("encrypted" if place.zipped == -1 else f"zip compression {place.zipped} is not supported")
-    if zlib.crc32(content) != place.crc:
+def _unzip(file: IO[bytes], location: Location) -> bytes:
+    """The content of a zip member whose local header is at the position of ``file``."""
+    name_size, extra_size = struct.unpack("<26xHH", file.read(30))  # of the two fields between header and data
+    file.seek(name_size + extra_size, os.SEEK_CUR)
+    content = file.read(location.stored_size)
+    if location.compression == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, location.size + 1)
+    elif location.compression == -1:
+        raise BadPicture("encrypted")
+    elif location.compression != zipfile.ZIP_STORED:
+        raise BadPicture(f"zip compression {location.compression} is not supported")
+    if zlib.crc32(content) != location.crc:
         raise BadPicture("damaged in the archive (its checksum differs)")
     return content
 
 
+Files = tuple[dict[str, Location], list[str]]  # locations by name, and the names of folders
+
+
 @dataclass(kw_only=True)
 class Source:
-    """Files below a folder or members of an archive."""
+    """The files below a folder, or the members of an archive. A name is a file's path within the source."""
 
     path: Path
-    places: dict[str, Place]
-    folders: list[str] = field(default_factory=list)  # also those without pictures
-    scratch: list[Any] = field(default_factory=list)  # temporary files that must live as long as the source
+    locations: dict[str, Location] = field(default_factory=dict)  # by name
+    folders: list[str] = field(default_factory=list)  # names, including those of folders without files
+    scratch: Path | None = None  # the folder of temporary files; the system's if None
+    temporary_files: list[Any] = field(default_factory=list)  # deleted by `close`
 
     def names(self) -> list[str]:
-        """Of every file, pictures or not."""
-        return list(self.places)
+        """The names of all files, whether pictures or not."""
+        return list(self.locations)
 
     def read(self, name: str) -> bytes:
-        """Raises BadPicture if it cannot be read."""
-        return read_place(self.places[name])
+        """The content of a file. Raises BadPicture if it cannot be read."""
+        return read_location(self.locations[name])
 
     def stamp(self, name: str) -> str:
-        """Changes when the file does."""
-        return self.places[name].stamp
+        """A string that changes when the file's content changes."""
+        return self.locations[name].stamp
+
+    def temporary_file(self) -> Any:
+        """A new binary file in ``scratch`` that exists until `close`, for content that cannot be read in place."""
+        if self.scratch is not None:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+        prefix = f"{TEMPORARY_PREFIX}{os.getpid()}-"
+        file = tempfile.NamedTemporaryFile(prefix=prefix, dir=self.scratch)  # noqa: SIM115  (`close` closes it)
+        self.temporary_files.append(file)
+        return file
 
     def close(self) -> None:
-        """Remove temporary files."""
-        for file in self.scratch:
+        """Delete the temporary files."""
+        for file in self.temporary_files:
             file.close()
 
 
 def open_source(path: Path, scratch: Path | None = None) -> Source:
-    """The source at ``path``; a compressed tar is unpacked into a temporary file in ``scratch``.
+    """Open the folder, zip or tar at ``path``.
 
-    Raises BadSource if there is none, or it is damaged.
+    A compressed tar is decompressed into a temporary file in the folder ``scratch``, or in the system's if None.
+    Raises BadSource if there is nothing at ``path``, or nothing of these kinds, or it is damaged.
     """
-    try:
-        if path.is_dir():
-            return _folder(path)
-        with open(path, "rb") as file:
-            start = file.read(6)
-        if zipfile.is_zipfile(path):
-            return _zip(path)
-        if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start == b"\xfd7zXZ\x00":
-            return _compressed_tar(path, start, scratch)
-        if tarfile.is_tarfile(path):
-            places, folders = tar_members(path)
-            return Source(path=path, places=places, folders=folders)
-    except FileNotFoundError:
-        raise BadSource(f"no folder or archive at {path}") from None
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
-        raise BadSource(f"{path} is damaged ({error}): fetch or make it again") from None
-    except PermissionError as error:
-        raise BadSource(f"{error.filename or path} may not be read: {error.strerror}") from None
+    source = Source(path=path, scratch=scratch)
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(source.close)
+        try:
+            source.locations, source.folders = _list_files(source)
+        except FileNotFoundError:
+            raise BadSource(f"no folder or archive at {path}") from None
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
+            raise BadSource(f"{path} is damaged ({error}): download or create it again") from None
+        except PermissionError as error:
+            raise BadSource(f"no permission to read {error.filename or path}: {error.strerror}") from None
+        on_error.pop_all()
+    return source
+
+
+def _list_files(source: Source) -> Files:
+    path = source.path
+    if path.is_dir():
+        return _folder_files(path)
+    with open(path, "rb") as file:
+        magic = file.read(6)
+    if zipfile.is_zipfile(path):
+        return _zip_members(path)
+    if magic[:2] == b"\x1f\x8b" or magic[:3] == b"BZh" or magic == b"\xfd7zXZ\x00":
+        return tar_members(_decompress_tar(source, magic))
+    if tarfile.is_tarfile(path):
+        return tar_members(path)
     raise BadSource(f"{path} is neither a folder nor a .zip nor a .tar")
 
 
-def _folder(path: Path) -> Source:
-    places: dict[str, Place] = {}
+def _folder_files(path: Path) -> Files:
+    locations: dict[str, Location] = {}
     folders = []
 
-    def walk(base: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
-        facts = os.stat(base)
-        here = (facts.st_dev, facts.st_ino)
-        if here in above:  # a link to a folder that it lies in
+    def walk(folder: str, prefix: str, parents: frozenset[tuple[int, int]]) -> None:
+        status = os.stat(folder)
+        identity = (status.st_dev, status.st_ino)
+        if identity in parents:  # a symbolic link to a folder that contains it
             return
-        for entry in sorted(os.scandir(base), key=lambda entry: entry.name):
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             name = prefix + entry.name
             if entry.is_dir():
                 folders.append(name)
-                walk(entry.path, name + "/", above | {here})
+                walk(entry.path, name + "/", parents | {identity})
             elif entry.is_file():
-                facts = entry.stat()
-                stamp = f"{facts.st_size} {facts.st_mtime_ns}"
-                places[name] = Place(entry.path, 0, facts.st_size, facts.st_size, stamp)
-            elif entry.is_symlink():  # it leads nowhere: listed, so that it is refused and not passed over
-                places[name] = Place(entry.path, 0, 0, 0, "")
+                status = entry.stat()
+                stamp = f"{status.st_size} {status.st_mtime_ns}"
+                locations[name] = Location(entry.path, 0, status.st_size, status.st_size, stamp)
+            elif entry.is_symlink():  # a broken link: listed, so that it is reported as a bad picture
+                locations[name] = Location(entry.path, 0, 0, 0, "")
 
     walk(str(path), "", frozenset())
-    return Source(path=path, places=places, folders=folders)
+    return locations, folders
 
 
-def _zip(path: Path) -> Source:
+def _zip_members(path: Path) -> Files:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-    places = {
-        member.filename: Place(
+    locations = {
+        member.filename: Location(
             str(path),
             member.header_offset,
             member.compress_size,
@@ -178,87 +212,70 @@ def _zip(path: Path) -> Source:
         for member in members
         if not member.is_dir()
     }
-    return Source(path=path, places=places, folders=[member.filename for member in members if member.is_dir()])
+    return locations, [member.filename for member in members if member.is_dir()]
 
 
-def tar_members(path: Path) -> tuple[dict[str, Place], list[str]]:
-    """Files and folders in an uncompressed tar; a tar in it counts as a folder of its members, as in ILSVRC."""
+def tar_members(path: Path) -> Files:
+    """The files and folders of an uncompressed tar. A tar inside it, as in ILSVRC-2012, counts as a folder."""
     with open(path, "rb") as file:
         return _tar_members(file, str(path), 0)
 
 
-def _tar_members(file: IO[bytes], path: str, start: int) -> tuple[dict[str, Place], list[str]]:
-    places: dict[str, Place] = {}
+def _tar_members(file: IO[bytes], path: str, start: int) -> Files:
+    """The members of the tar ``file``, which starts at the byte ``start`` of the file at ``path``."""
+    locations: dict[str, Location] = {}
     folders = []
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # it would keep all, gigabytes; stream=True is 3.13's
+            # tarfile keeps every member, gigabytes for ImageNet. Python 3.13 has stream=True for this.
+            archive.members = []  # type: ignore[attr-defined]
             offset = start + member.offset_data
             if member.isreg() and member.name.endswith(".tar"):
                 inner = archive.extractfile(member)
                 assert inner is not None  # it is a regular file
                 name = member.name.removesuffix(".tar")
                 folders.append(name)
-                places |= {f"{name}/{key}": place for key, place in _tar_members(inner, path, offset)[0].items()}
+                inner_locations, _ = _tar_members(inner, path, offset)
+                locations |= {f"{name}/{key}": location for key, location in inner_locations.items()}
             elif member.isreg():
-                places[member.name] = Place(path, offset, member.size, member.size, f"{member.size} {member.mtime}")
-            elif member.islnk() and member.linkname in places:
-                places[member.name] = places[member.linkname]
+                stamp = f"{member.size} {member.mtime}"
+                locations[member.name] = Location(path, offset, member.size, member.size, stamp)
+            elif member.islnk() and member.linkname in locations:
+                locations[member.name] = locations[member.linkname]
             elif member.isdir():
                 folders.append(member.name)
-    return places, folders
+    return locations, folders
 
 
-def _compressed_tar(path: Path, start: bytes, scratch: Path | None) -> Source:
-    """Reading it in place would mean to unpack everything before a picture, for every picture: it is unpacked once."""
-    opened: Any = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}[start[:2]]
-    temporary = temporary_file(scratch)
-    with opened(path, "rb") as packed:
-        shutil.copyfileobj(packed, temporary, 2**20)
+def _decompress_tar(source: Source, magic: bytes) -> Path:
+    """Decompress the source's tar into a temporary file: in place, each member would need all bytes before it."""
+    decompress: Any = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}[magic[:2]]
+    temporary = source.temporary_file()
+    with decompress(source.path, "rb") as compressed:
+        shutil.copyfileobj(compressed, temporary, 2**20)
     temporary.flush()
-    unpacked = Path(temporary.name)
-    if not tarfile.is_tarfile(unpacked):
-        raise BadSource(f"{path} is compressed, but no tar is in it")
-    places, folders = tar_members(unpacked)
-    return Source(path=path, places=places, folders=folders, scratch=[temporary])
-
-
-def temporary_file(scratch: Path | None) -> Any:
-    """A file in ``scratch`` that is gone when nobody holds it any more."""
-    if scratch is not None:
-        scratch.mkdir(parents=True, exist_ok=True)
-    return tempfile.NamedTemporaryFile(prefix=f".source-{os.getpid()}-", dir=scratch)
+    if not tarfile.is_tarfile(temporary.name):
+        raise BadSource(f"{source.path} is compressed, but does not contain a tar")
+    return Path(temporary.name)
 
 
 def is_picture(name: str) -> bool:
-    """Whether a name may be a picture's; whether it is one shows when it is decoded."""
-    last = posixpath.basename(name).lower()
-    suffix = posixpath.splitext(last)[1]
-    return not is_hidden(name) and (suffix in SUFFIXES or (not suffix and last not in NO_PICTURES))
+    """Whether a file may be a picture by its name. Only decoding shows whether it is one."""
+    file_name = posixpath.basename(name).lower()
+    suffix = posixpath.splitext(file_name)[1]
+    return not is_hidden(name) and (suffix in SUFFIXES or (not suffix and file_name not in TEXT_FILES))
 
 
 def is_hidden(name: str) -> bool:
-    """Hidden files and folders, and what systems leave in folders and archives."""
-    return any((part.startswith(".") and part not in (".", "..")) or part in SYSTEM for part in name.split("/"))
+    """Whether a file, or a folder on its path, is hidden or belongs to an operating system."""
+    return any((part.startswith(".") and part not in (".", "..")) or part in SYSTEM_FILES for part in name.split("/"))
 
 
 def split_path(name: str) -> tuple[str, ...]:
-    """What `PurePosixPath.parts` gives for a relative name, in a third of the time: there are a million names."""
+    """`PurePosixPath(name).parts` of a relative name in a third of the time, which counts for a million names."""
     return tuple(part for part in name.split("/") if part not in ("", "."))
 
 
 def leads_outside(name: str) -> bool:
-    """Whether a member's name is absolute or climbs out of its archive."""
+    """Whether a member's name is absolute or contains ``..``, and so leads out of its archive."""
     return name.startswith(("/", "\\")) or ".." in name.split("/")
-
-
-def shown(names: Iterable[str], most: int = 3) -> str:
-    """A few names, for a message."""
-    some = sorted(names)
-    return ", ".join(some[:most]) + (f" and {len(some) - most:,} more" if len(some) > most else "")
-
-
-def held_out(names: list[str], fraction: float) -> set[str]:
-    """The share of a class's pictures to validate on: those whose names hash lowest; one stays to train on."""
-    count = min(max(1, round(len(names) * fraction)), len(names) - 1)
-    return set(sorted(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())[:count])

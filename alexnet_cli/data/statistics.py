@@ -1,66 +1,65 @@
-"""Mean image and colour PCA of the training split (§2, §4.1), accumulated exactly in the pass that packs the images."""
+"""Mean image (§2) and colour PCA (§4.1) of the training split, from exact sums made while the images are packed."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from alexnet_cli.artefacts import atomic_write
+from alexnet_cli.artefacts import STATISTICS_FILE, atomic_write
 from alexnet_cli.errors import BadArtefact
-
-FILE = "statistics.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """What training and the network need to know of the training images; all in 0-255 units."""
+    """Statistics of the training images, in units of pixel values (0 to 255)."""
 
     mean_image: np.ndarray  # (S, S, 3) float32, RGB
     mean_colour: np.ndarray  # (3,) float32, RGB
-    eigenvalues: np.ndarray  # (3,) float32, of the RGB covariance over all pixels, largest first
+    eigenvalues: np.ndarray  # (3,) float32, of the covariance of RGB over all pixels, in descending order
     eigenvectors: np.ndarray  # (3, 3) float32; column i belongs to eigenvalue i
 
     def save(self, folder: Path) -> None:
-        """Write `statistics.safetensors` into ``folder``."""
+        """Write the statistics file of the dataset in ``folder``."""
         from safetensors.numpy import save_file
 
-        with atomic_write(folder / FILE) as temporary:
+        with atomic_write(folder / STATISTICS_FILE) as temporary:
             save_file(asdict(self), temporary)
 
     @classmethod
     def load(cls, folder: Path) -> "Statistics":
-        """Raises BadArtefact if the file is missing or damaged."""
+        """Read the statistics file of the dataset in ``folder``. Raises BadArtefact if it is missing or damaged."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
+        path = folder / STATISTICS_FILE
         try:
-            return cls(**load_file(folder / FILE))
+            return cls(**load_file(path))
         except (OSError, SafetensorError, TypeError) as error:
-            raise BadArtefact(f"{folder / FILE} is missing or damaged ({error}): prep the dataset again") from None
+            raise BadArtefact(f"{path} is missing or damaged ({error}): prep the dataset again") from None
 
 
 @dataclass(kw_only=True)
 class Sums:
-    """Sums over images, exact: integers below 2^53 in float64, so that their order does not matter."""
+    """Sums over images. They are exact, integers below 2^53 in float64, so the order of addition does not matter."""
 
     images: int
     pixels: np.ndarray  # (S, S, 3) float64, sum of the images
     products: np.ndarray  # (3, 3) float64, sum over all pixels of the outer products of their colours
 
     @classmethod
-    def none(cls, size: int) -> "Sums":
-        """Of no images yet, of ``size`` pixels."""
+    def zeros(cls, size: int) -> "Sums":
+        """The sums of no images, for images of ``size`` × ``size`` pixels."""
         return cls(images=0, pixels=np.zeros((size, size, 3)), products=np.zeros((3, 3)))
 
     @classmethod
-    def of(cls, images: np.ndarray) -> "Sums":
-        """Of ``images`` (N, S, S, 3) uint8."""
+    def from_images(cls, images: np.ndarray) -> "Sums":
+        """The sums of ``images`` (N, S, S, 3) uint8."""
         size = images.shape[1]
-        sums = cls.none(size)
-        # Sums over a row of up to 258 pixels are integers below 2^24, exact in float32, which is three times faster.
+        sums = cls.zeros(size)
+        # Up to 258 pixels wide, the sum over a row is below 2^24 and so exact in float32, which is three times faster.
         exact = np.float32 if size * 255**2 < 2**24 else np.float64
         for start in range(0, len(images), 256):
-            pixels = np.zeros(images.shape[1:], np.uint16)  # enough for 257 images
+            pixels = np.zeros(images.shape[1:], np.uint16)  # holds the sum of up to 257 images
             for image in images[start : start + 256]:
                 pixels += image
                 planes = image.reshape(-1, 3).T.astype(exact, order="C").reshape(3, size, size)
@@ -72,28 +71,28 @@ class Sums:
         return sums
 
     def add(self, other: "Sums") -> None:
-        """Take in the images of ``other``."""
+        """Add the sums of other images to these."""
         self.images += other.images
         self.pixels += other.pixels
         self.products += other.products
 
-    def flat(self) -> np.ndarray:
-        """(S*S*3 + 9,) float64, to keep on disk."""
+    def to_vector(self) -> np.ndarray:
+        """Pixels and products in one array, (S*S*3 + 9,) float64, for a file."""
         return np.concatenate([self.pixels.ravel(), self.products.ravel()])
 
     @classmethod
-    def from_flat(cls, images: int, flat: np.ndarray) -> "Sums":
-        """What `flat` gave, of ``images`` images."""
-        size = round(((len(flat) - 9) / 3) ** 0.5)
-        return cls(images=images, pixels=flat[:-9].reshape(size, size, 3), products=flat[-9:].reshape(3, 3))
+    def from_vector(cls, images: int, vector: np.ndarray) -> "Sums":
+        """The sums of ``images`` images whose `to_vector` is ``vector``."""
+        size = round(((len(vector) - 9) / 3) ** 0.5)
+        return cls(images=images, pixels=vector[:-9].reshape(size, size, 3), products=vector[-9:].reshape(3, 3))
 
     def statistics(self) -> Statistics:
-        """Of all images taken in."""
+        """The statistics of the images summed up."""
         count = self.images * self.pixels.shape[0] * self.pixels.shape[1]
         mean = self.pixels.sum(axis=(0, 1)) / count
         values, vectors = np.linalg.eigh(self.products / count - np.outer(mean, mean))
-        values, vectors = values[::-1], vectors[:, ::-1]  # largest first
-        vectors = vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)  # a sign is arbitrary: choose one
+        values, vectors = values[::-1], vectors[:, ::-1]  # in descending order
+        vectors = vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)  # their signs are arbitrary
         return Statistics(
             mean_image=(self.pixels / self.images).astype(np.float32),
             mean_colour=mean.astype(np.float32),

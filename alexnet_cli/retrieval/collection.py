@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from alexnet_cli.artefacts import DATASET_FILE
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.sources import Source, is_picture, open_source, split_path
-from alexnet_cli.data.store import FILE as DATASET_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import available_cores
 from alexnet_cli.errors import BadArtefact, BadPicture, BadSource

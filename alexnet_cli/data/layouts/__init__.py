@@ -1,0 +1,41 @@
+"""Layouts: how the files of a source give the split and the class of each picture.
+
+To add a layout, write a function like those in LAYOUTS and add it to that table.
+"""
+
+from collections.abc import Callable
+
+from alexnet_cli.data.layouts.cifar import cifar10
+from alexnet_cli.data.layouts.folders import class_folders
+from alexnet_cli.data.layouts.ilsvrc import ilsvrc2012
+from alexnet_cli.data.layouts.listing import SPLITS, Listing, replace_validation_split
+from alexnet_cli.data.sources import Source
+
+# Lists the pictures of a source, or returns None if the source is in another layout. Raises BadSource if the source is
+# in this layout, but not usable.
+Layout = Callable[[Source], Listing | None]
+
+LAYOUTS: tuple[Layout, ...] = (cifar10, ilsvrc2012, class_folders)  # tried in this order; the last takes every source
+
+DEFAULT_FRACTION = 0.1  # of each class, held out for validation if the source has no validation split
+
+
+def list_pictures(source: Source, val_fraction: float | None = None) -> Listing:
+    """The split, label and location of every picture of ``source``, in the order of SPLITS.
+
+    ``val_fraction`` of each class's training pictures replace the source's validation split. If None, the source's own
+    split stays; a source without one gets DEFAULT_FRACTION, unless its pictures have no classes. Raises BadSource if a
+    class is unknown, or a class or a split is empty.
+    """
+    listing = next(listing for layout in LAYOUTS if (listing := layout(source)) is not None)
+    has_val = any(entry.split == "val" for entry in listing.entries)
+    if val_fraction is not None:
+        if has_val:
+            listing.notes.append("--val-fraction is given: the source's own validation split is left out")
+        replace_validation_split(listing, val_fraction)
+    elif not has_val and listing.layout != "flat":
+        replace_validation_split(listing, DEFAULT_FRACTION)
+    if len(listing.classes) == 1:
+        listing.notes.append(f"all pictures have one class ({listing.classes[0]}): enough to index, but not to train")
+    listing.entries = [entry for split in SPLITS for entry in listing.entries if entry.split == split]
+    return listing

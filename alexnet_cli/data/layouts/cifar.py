@@ -1,0 +1,97 @@
+"""CIFAR-10's archive for Python: batches of pictures in pickles."""
+
+import io
+import pickle
+import posixpath
+import re
+import zlib
+from typing import Any
+
+import numpy as np
+
+from alexnet_cli.data.layouts.listing import Entry, Listing, abbreviate
+from alexnet_cli.data.sources import Location, Source, is_hidden
+from alexnet_cli.errors import BadPicture, BadSource
+
+META = "batches.meta"  # has the names of the classes
+
+
+def cifar10(source: Source) -> Listing | None:
+    """A layout: CIFAR-10. Its test batch is the validation split. None if there are no such batches.
+
+    The pixels are written as PPM pictures into one temporary file, so that they are read like all other pictures.
+    """
+    names = {posixpath.basename(name): name for name in sorted(source.names()) if not is_hidden(name)}
+    batches = sorted(file_name for file_name in names if re.fullmatch(r"data_batch_\d+|test_batch", file_name))
+    if META not in names or not batches:
+        return None
+    classes = [_text(name) for name in _unpickle(source, names[META]).get(b"label_names", [])]
+    file = source.temporary_file()
+    entries: list[Entry] = []
+    offset = 0
+    for batch in batches:
+        split = "val" if batch == "test_batch" else "train"
+        for pixels, label, name in zip(*_read_batch(source, names[batch], len(classes)), strict=True):
+            content = b"P6 32 32 255\n" + pixels.reshape(3, 32, 32).transpose(1, 2, 0).tobytes()
+            file.write(content)
+            location = Location(file.name, offset, len(content), len(content), str(zlib.crc32(content)))
+            entries.append(Entry(split=split, label=label, name=f"{batch}/{name}", location=location))
+            offset += len(content)
+    file.flush()
+    trained = {entry.label for entry in entries if entry.split == "train"}
+    missing = [name for label, name in enumerate(classes) if label not in trained]
+    if missing:
+        raise BadSource(f"{source.path}: classes without training pictures: {abbreviate(missing)}")
+    return Listing(layout="cifar-10", classes=classes, entries=entries)
+
+
+def _read_batch(source: Source, name: str, class_count: int) -> tuple[np.ndarray, list[int], list[str]]:
+    """Pixels (N, 3072) uint8 in planes R, G, B, labels and file names of a batch. Raises BadSource if damaged."""
+    content = _unpickle(source, name)
+    rows, labels = content.get(b"data"), content.get(b"labels")
+    file_names = content.get(b"filenames") or [f"{row:05d}.png" for row in range(len(labels or []))]
+    if (
+        not isinstance(rows, np.ndarray)
+        or rows.dtype != np.uint8
+        or not isinstance(labels, list)
+        or rows.shape != (len(labels), 3072)
+        or len(file_names) != len(labels)
+        or not all(isinstance(label, int) and 0 <= label < class_count for label in labels)
+    ):
+        raise BadSource(f"{source.path}: {name} is damaged: it must hold pictures of 3072 bytes and their labels")
+    if len(set(file_names)) < len(file_names):
+        file_names = [f"{row:05d}.png" for row in range(len(labels))]
+    return rows, labels, [_text(file_name) for file_name in file_names]
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+
+
+def _unpickle(source: Source, name: str) -> dict[bytes, Any]:
+    try:
+        content = _SafeUnpickler(io.BytesIO(source.read(name)), encoding="bytes").load()
+        if not isinstance(content, dict):
+            raise ValueError("not a dictionary")
+    except BadSource as error:
+        raise BadSource(f"{source.path}: {name}: {error}") from None
+    except (BadPicture, Exception) as error:  # unpickling damaged bytes raises all kinds of errors
+        raise BadSource(f"{source.path}: {name} is damaged ({error}): download it again") from None
+    return {key.encode() if isinstance(key, str) else key: value for key, value in content.items()}
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    """Loads NumPy arrays and built-in types only. Any other global that a pickle names could run arbitrary code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return _encode_latin1
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]  # the same function, wherever this version of NumPy has it
+        raise BadSource(f"it asks for {module}.{name}, which CIFAR's archive never does: refused, it may be malicious")
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    return text.encode("latin1")

@@ -1,0 +1,127 @@
+"""ILSVRC-2012 as it is distributed: a tar of class tars to train on, a flat tar to validate on, and a devkit.
+
+Each tar may be replaced by a folder of its contents, named `train` or `val`. Without the devkit, the validation
+pictures have to be in class folders.
+"""
+
+import io
+import posixpath
+import re
+import tarfile
+import zlib
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from alexnet_cli.data.layouts.folders import DEVKIT, Assignment, read_tree
+from alexnet_cli.data.layouts.listing import Listing, abbreviate
+from alexnet_cli.data.sources import Location, Source, tar_members
+from alexnet_cli.errors import BadSource
+
+SPLIT_OF_TAR = {"ILSVRC2012_img_train.tar": "train", "ILSVRC2012_img_val.tar": "val"}
+GROUND_TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"  # the files of the devkit that are used
+
+
+class Synset(NamedTuple):
+    """A class of ILSVRC-2012."""
+
+    wnid: str  # WordNet id: "n01440764"
+    words: str  # "tench, Tinca tinca"
+
+
+class Devkit(NamedTuple):
+    """What the development kit knows of the classes."""
+
+    synsets: dict[int, Synset]  # by ILSVRC2012_ID
+    ground_truth: list[int]  # the ILSVRC2012_ID of each validation picture, in the order of their numbers
+
+
+def ilsvrc2012(source: Source) -> Listing | None:
+    """A layout: the official tars and devkit, or class folders beside the devkit; None if there is neither."""
+    locations = _open_tars(source)
+    devkit = _read_devkit(source)
+    if locations == source.locations and devkit is None:
+        return None
+    tree = read_tree(replace(source, locations=locations))
+    if devkit is not None:
+        _assign_validation_pictures(tree.pictures, devkit)
+    return tree.listing("ilsvrc-2012", dict(devkit.synsets.values()) if devkit else None)
+
+
+def _open_tars(source: Source) -> dict[str, Location]:
+    """The source's locations, where the members of the official tars take the place of the tars."""
+    locations: dict[str, Location] = {}
+    for name, location in source.locations.items():
+        split = SPLIT_OF_TAR.get(posixpath.basename(name))
+        if split is None or location.offset or location.compression is not None:  # not an official tar in a folder
+            locations[name] = location
+            continue
+        try:
+            members, _ = tar_members(Path(location.file))
+        except (tarfile.TarError, OSError) as error:
+            raise BadSource(f"{location.file} is damaged ({error}): download it again") from None
+        folder = PurePosixPath(name).parent / split
+        locations |= {str(folder / member): inside for member, inside in members.items()}
+    return locations
+
+
+def _assign_validation_pictures(pictures: dict[str, Assignment], devkit: Devkit) -> None:
+    """Give the pictures of a flat `val` folder the classes of the ground truth.
+
+    The ground truth has ILSVRC2012_IDs, which are not in the order of the WNIDs.
+    """
+    for name in [name for name, assignment in pictures.items() if assignment == ("val", "")]:
+        number = re.search(r"(\d+)\.\w+$", name)
+        if number is None or not 1 <= int(number[1]) <= len(devkit.ground_truth):
+            raise BadSource(
+                f"the devkit has no class for {name}: it knows {len(devkit.ground_truth):,} validation pictures"
+            )
+        pictures[name] = Assignment("val", devkit.synsets[devkit.ground_truth[int(number[1]) - 1]].wnid)
+
+
+def _read_devkit(source: Source) -> Devkit | None:
+    """The devkit of ``source``, as an archive or unpacked; None if there is none. Raises BadSource if damaged."""
+    files = _devkit_files(source)
+    if not {GROUND_TRUTH, META} <= set(files):
+        return None
+    from scipy.io import loadmat
+
+    try:
+        table = np.atleast_1d(loadmat(io.BytesIO(files[META]), squeeze_me=True)["synsets"])
+        ids, wnids, words = (_column(table, name) for name in ("ILSVRC2012_ID", "WNID", "words"))
+        synsets = {int(i): Synset(wnid.strip(), text.strip()) for i, wnid, text in zip(ids, wnids, words, strict=True)}
+        ground_truth = [int(line) for line in files[GROUND_TRUTH].split()]
+        unknown = set(ground_truth) - set(synsets)
+    except Exception as error:  # loadmat raises all kinds of errors on damaged files
+        raise BadSource(f"the devkit's {META} or {GROUND_TRUTH} is damaged ({error}): download it again") from None
+    if unknown:
+        raise BadSource(
+            f"the devkit is damaged: {GROUND_TRUTH} has classes that are not in {META}: {abbreviate(map(str, unknown))}"
+        )
+    return Devkit(synsets, ground_truth)
+
+
+def _devkit_files(source: Source) -> dict[str, bytes]:
+    """The content of those of GROUND_TRUTH and META that the source has, in the devkit's archive or beside it."""
+    files: dict[str, bytes] = {}
+    for name in source.names():
+        file_name = posixpath.basename(name)
+        if file_name in (GROUND_TRUTH, META):
+            files[file_name] = source.read(name)
+        elif file_name == DEVKIT:
+            try:
+                with tarfile.open(fileobj=io.BytesIO(source.read(name))) as archive:
+                    for member in archive:
+                        member_name, file = posixpath.basename(member.name), archive.extractfile(member)
+                        if file is not None and member_name in (GROUND_TRUTH, META):
+                            files[member_name] = file.read()
+            except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+                raise BadSource(f"{name} is damaged ({error}): download it again") from None
+    return files
+
+
+def _column(table: np.ndarray, name: str) -> list[str]:
+    """A column of a MATLAB struct array, in which loadmat may wrap each value in arrays."""
+    return [str(value) for row in table[name] for value in np.atleast_1d(row)]
