@@ -16,7 +16,7 @@ from PIL import Image
 
 from alexnet_cli.data.augment import INITIAL, seed_of, stream
 from alexnet_cli.data.store import Dataset, Split
-from alexnet_cli.export import export_model
+from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize

@@ -24,7 +24,8 @@ from alexnet_cli.data.loader import Batch, batches
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import SINGLE_PROCESS, World, is_lost_peer
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe, Diverged, Interrupted
-from alexnet_cli.evaluate import Network, count_errors
+from alexnet_cli.inference.evaluation import count_errors
+from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize, is_bias, layer_of
@@ -207,7 +208,7 @@ class Run:
         at, images = self.position, len(self.split)
         row: dict[str, Any] = {"epoch": at.epoch + 1, "loss": at.loss / images, "train_error": at.wrong / images}
         if "val" in self.dataset.counts:
-            network = Network(self.net.eval(), self.eye, self.dataset.classes, precision=self.options.precision)
+            network = NetworkModel(self.net.eval(), self.eye, self.dataset.classes, precision=self.options.precision)
             top1, top5 = count_errors([network], self.dataset.split("val"), views=1, world=self.world)
             total = self.dataset.counts["val"]
             row |= {"validation_error": top1 / total, "validation_top5_error": top5 / total}

@@ -8,13 +8,16 @@ import onnxruntime
 import pytest
 import torch
 
-from alexnet_cli import export as module
 from alexnet_cli import recipe as recipes
 from alexnet_cli.cli import main
 from alexnet_cli.data.augment import Eye
-from alexnet_cli.evaluate import centre_view, ten_views
-from alexnet_cli.export import Difference, export_model, pictures_to_check
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.exporting import export as module
+from alexnet_cli.exporting.export import Difference, export_model
+from alexnet_cli.exporting.graph import build_graph
+from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
 from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.inference.views import centre_view, ten_views
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize
 
@@ -46,7 +49,7 @@ def by_the_network(folder, pictures, rows, columns):
 @pytest.mark.parametrize("batch", [1, 2, 9])
 def test_any_batch_gives_what_the_network_gives(folder, pictures, batch):
     session = onnxruntime.InferenceSession(export_model(folder, pictures=pictures).path)
-    ((rows, columns),) = centre_view(72, 67)
+    rows, columns = centre_view(72, 67)
     got = session.run(["probabilities", "fc7"], {"image": pictures[:batch]})
     for ours, theirs in zip(by_the_network(folder, pictures[:batch], rows, columns), got, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -122,8 +125,36 @@ def test_a_damaged_dataset_is_passed_over(folder, packed, tmp_path):
     assert pictures_to_check([tmp_path / "damaged", packed.path], folder) is not None
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_graph_leaves_the_network_as_it_was(folder, precision):
+    model, untouched = Model.load(folder), Model.load(folder)
+    build_graph(model, precision)
+    assert not any(getattr(module, "by_rows", False) for module in model.net.modules())
+    for (name, weight), expected in zip(model.net.named_parameters(), untouched.net.parameters(), strict=True):
+        assert weight.dtype == expected.dtype, name
+        assert torch.equal(weight, expected), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_model_is_read_once(folder, packed, precision, monkeypatch):
+    loaded, load = [], Model.load
+    monkeypatch.setattr(Model, "load", lambda path: loaded.append(path) or load(path))
+    check, calibration = (choose([packed.path], folder) for choose in (pictures_to_check, pictures_to_calibrate))
+    export_model(folder, precision=precision, pictures=check, calibration=calibration[:20])
+    assert loaded == [folder]
+
+
+def test_pictures_for_a_model_that_is_missing_or_damaged(folder, packed, tmp_path):
+    with pytest.raises(BadArtefact, match=r"^no model at .*none: it has no model.safetensors$"):
+        pictures_to_check([packed.path], tmp_path / "none")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(BadArtefact, match=r"model.safetensors is damaged \(.*\): train or fetch it again$"):
+        pictures_to_check([packed.path], folder)
+
+
 def test_a_graph_that_differs_is_an_error_and_no_file(folder, pictures, monkeypatch):
-    plain = module.graph
+    plain = module.build_graph
 
     def broken(model, precision):
         proto = plain(model, precision)
@@ -131,7 +162,7 @@ def test_a_graph_that_differs_is_an_error_and_no_file(folder, pictures, monkeypa
         weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
         return proto
 
-    monkeypatch.setattr(module, "graph", broken)
+    monkeypatch.setattr(module, "build_graph", broken)
     with pytest.raises(Difference, match=r"differs from the network by .* in probabilities at batch 1: nothing was"):
         export_model(folder, pictures=pictures)
     assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
