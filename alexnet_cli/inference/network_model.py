@@ -55,8 +55,9 @@ class NetworkModel(Predictor):
     @torch.inference_mode()
     def _forward(self, images: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
         device, count = self.eye.device, len(images)
-        rows, columns = (np.broadcast_to(pixels, (count, self.crop)) for pixels in view)
-        crops = self.eye.see(torch.from_numpy(images).to(device), rows, columns)  # (B, 3, crop, crop)
+        rows, columns = (np.broadcast_to(along, (count, self.crop)) for along in view)
+        pixels = torch.from_numpy(images if images.flags.writeable else images.copy())  # torch wants to be able to write
+        crops = self.eye.see(pixels.to(device), rows, columns)  # (B, 3, crop, crop)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits, features = self.net(crops)
         return logits.float().softmax(dim=1).cpu().numpy(), features.float().cpu().numpy()
