@@ -152,22 +152,24 @@ def evaluate(
 
     Example: alexnet eval photos-small-data --views 10
     """
-    from alexnet_cli import evaluate as evaluation
     from alexnet_cli.data.store import Dataset
+    from alexnet_cli.inference import evaluation
+    from alexnet_cli.inference.report import evaluation_json, evaluation_table
+    from alexnet_cli.opening import open_model
 
     space, place = Workspace(workspace), _device(device)
     paths = [space.find_classifier(named) for named in (models or (None,))]
     dataset = Dataset.open(space.find("dataset", data))
     with _together(place) as (world, console):
         console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
-        classifiers = [evaluation.open_classifier(path, place) for path in paths]
-        errors = evaluation.evaluate(classifiers, dataset, split, views=int(views), progress=console, world=world)
+        opened = [open_model(path, device=device, backend="torch", progress=console) for path in paths]
+        errors = evaluation.evaluate(opened, dataset, split, views=int(views), progress=console, world=world)
     if not world.is_main:
         return
     if as_json:
-        show_json(evaluation.as_json(errors, paths, dataset, split, int(views)))
+        show_json(evaluation_json(errors, paths, dataset, split, int(views)))
     else:
-        show_table(*evaluation.as_table(errors, paths, dataset, split, int(views)))
+        show_table(*evaluation_table(errors, paths, dataset, split, int(views)))
         show("Next: alexnet export")
 
 
@@ -183,7 +185,8 @@ def export(
 
     Example: alexnet export photos-small-data --precision fp16 --out photos.onnx
     """
-    from alexnet_cli.export import export_model, pictures_to_calibrate, pictures_to_check
+    from alexnet_cli.exporting.export import export_model
+    from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
 
     console, space = Console(), Workspace(workspace)
     folder = space.find("model", model)
@@ -203,7 +206,7 @@ def export(
         show(f"wrote {done.path}: {done.path.stat().st_size / 1e6:.0f} MB, {precision}")
         show(
             f"largest difference to the network on {done.pictures} pictures: "
-            f"{done.probabilities_difference:.1e} in probabilities, {done.fc7_difference:.1e} in fc7"
+            f"{done.probabilities_difference:.1e} in probabilities, {done.features_difference:.1e} in fc7"
         )
         show("Next: alexnet index")
 
@@ -277,18 +280,21 @@ def predict(
     Example: alexnet predict image.jpg
     """
     from alexnet_cli.artefacts import model_name
-    from alexnet_cli.retrieval.search import predictions
 
     console, space = Console(), Workspace(workspace)
     path = space.find_classifier(model)
-    found = predictions(_runtime(space, path, console, pictures=len(images)), images)
+    found = _runtime(space, path, console, pictures=len(images)).predict(images)
     if as_json:
-        show_json({"model": model_name(path), "predictions": found})
+        predictions = [
+            {"path": str(image), "classes": [{"label": one.label, "probability": one.probability} for one in best]}
+            for image, best in zip(images, found, strict=True)
+        ]
+        show_json({"model": model_name(path), "predictions": predictions})
         return
     rows = [
-        [one["path"] if i == 0 else "", best["label"], f"{100 * best['probability']:.1f} %"]
-        for one in found
-        for i, best in enumerate(one["classes"])
+        [str(image) if i == 0 else "", one.label, f"{100 * one.probability:.1f} %"]
+        for image, best in zip(images, found, strict=True)
+        for i, one in enumerate(best)
     ]
     show_table("", ["picture", "class", "probability"], rows)
 
@@ -425,7 +431,8 @@ def _runtime(space: Workspace, path: Path, console: Progress, pictures: int | No
         runtime = OnnxModel.open(file, pictures=pictures, progress=console)
         if runtime.fingerprint == model_fingerprint(path):
             return runtime
-    from alexnet_cli.export import export_model, pictures_to_check
+    from alexnet_cli.exporting.export import export_model
+    from alexnet_cli.exporting.pictures import pictures_to_check
 
     console.note(f"exporting {path} first")
     export_model(path, pictures=pictures_to_check(space.all("dataset"), path), progress=console)

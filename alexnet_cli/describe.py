@@ -1,4 +1,4 @@
-"""What an artefact is and where it came from, read from the artefact alone."""
+"""Describes a dataset, model, index or ONNX file from what is stored in it."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,10 @@ from alexnet_cli.workspace import HOMES, Workspace
 
 
 def describe(space: Workspace, named: str) -> dict[str, Any]:
-    """Facts about a dataset, model, index or ONNX file. Raises BadArtefact if it is none of these."""
+    """What the artefact ``named`` is and where it came from, as plain values.
+
+    Raises BadArtefact if it is no dataset, model, index or ONNX file, or if it is damaged.
+    """
     if named.endswith(".onnx"):
         return _onnx(space.find_classifier(named))
     for kind in HOMES:
@@ -57,12 +60,12 @@ def _index(path: Path) -> dict[str, Any]:
 def _onnx(path: Path) -> dict[str, Any]:
     from alexnet_cli.inference.onnx_model import OnnxModel
 
-    runtime = OnnxModel.open(path)
+    model = OnnxModel.open(path)
     return {
         "kind": "onnx",
         "path": str(path),
-        "classes": runtime.classes,
-        "image_size": runtime.image_size,
-        "precision": runtime.precision,
-        "fingerprint": runtime.fingerprint,
+        "classes": model.classes,
+        "image_size": model.image_size,
+        "precision": model.precision,
+        "fingerprint": model.fingerprint,
     }

@@ -20,7 +20,7 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.demo import photographs, write_views
-from alexnet_cli.export import export_model
+from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize

@@ -17,8 +17,9 @@ from step import with_torchs_norm
 from torch import nn
 
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.evaluate import Network, evaluate
 from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
+from alexnet_cli.inference.evaluation import evaluate
+from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
@@ -62,12 +63,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     given = parser.parse_args()
     keep_freed_memory()
-    dataset, classifier = Dataset.open(given.dataset), Network.of(Model.load(given.model), CPU)
+    dataset, model = Dataset.open(given.dataset), NetworkModel.of(Model.load(given.model), CPU)
     count, peer = dataset.counts["val"], with_torchs_norm(CPU, len(dataset.classes)).eval()
     jobs = {
-        "alexnet eval": lambda: per_second(count, lambda: evaluate([classifier], dataset)),
+        "alexnet eval": lambda: per_second(count, lambda: evaluate([model], dataset)),
         "torchvision TenCrop, 2-worker loader": lambda: per_second(count, lambda: torchvisions(given.folder, peer)),
-        "limit: the net alone": lambda: per_second(count, lambda: net_alone(classifier.net, 10 * count)),
+        "limit: the net alone": lambda: per_second(count, lambda: net_alone(model.net, 10 * count)),
     }
     compare("evaluate", jobs, ours="alexnet eval", runs=given.runs, facts={"images": count, "views": 10})
 

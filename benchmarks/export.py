@@ -20,7 +20,8 @@ from common import RUNS, compare, per_second
 from step import ours, with_torchs_norm
 from torch import nn
 
-from alexnet_cli.export import export_model, pictures_to_calibrate
+from alexnet_cli.exporting.export import export_model
+from alexnet_cli.exporting.pictures import pictures_to_calibrate
 from alexnet_cli.inference.onnx_model import QUIET, OnnxModel
 
 CPU, PICTURES = torch.device("cpu"), 128
@@ -50,9 +51,9 @@ def of_floats(session: onnxruntime.InferenceSession, batch: int) -> Callable[[],
     return lambda: again(lambda: session.run(None, {"image": images}), batch)
 
 
-def of_bytes(runtime: OnnxModel, batch: int) -> Callable[[], float]:
+def of_bytes(model: OnnxModel, batch: int) -> Callable[[], float]:
     images = np.random.default_rng(0).integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8)
-    return lambda: again(lambda: runtime.session.run(["probabilities", "fc7"], {"image": images}), batch)
+    return lambda: again(lambda: model.session.run(None, {"image": images}), batch)
 
 
 def again(run: Callable[[], object], batch: int) -> float:
@@ -75,17 +76,17 @@ def main() -> None:
             calibration = pictures_to_calibrate([given.calibration], given.model)
             small = export_model(given.model, folder / "int8.onnx", precision="int8", calibration=calibration)
             files["alexnet export --precision int8"] = small.path
-        runtimes = {name: OnnxModel.open(file) for name, file in files.items()}
-        classes = len(runtimes["alexnet export"].classes)
+        models = {name: OnnxModel.open(file) for name, file in files.items()}
+        classes = len(models["alexnet export"].classes)
         without = ours("no-response-norm", CPU, classes)
         peers = {
             "default export": by_default(with_torchs_norm(CPU, classes), folder / "peer.onnx"),
             "limit: default export without response norm": by_default(without, folder / "limit.onnx"),
         }
     for batch in given.batches:
-        jobs = {name: of_bytes(runtime, batch) for name, runtime in runtimes.items()}
+        jobs = {name: of_bytes(model, batch) for name, model in models.items()}
         jobs |= {name: of_floats(session, batch) for name, session in peers.items()}
-        facts = {"batch": batch, "device": runtimes["alexnet export"].device}
+        facts = {"batch": batch, "device": models["alexnet export"].device}
         found = compare(f"export-batch-{batch}", jobs, ours="alexnet export", runs=given.runs, facts=facts)["found"]
         for name in files:
             times = found[name]["median"] / found["default export"]["median"]

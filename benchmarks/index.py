@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from common import RUNS, compare, per_second
 
-from alexnet_cli.export import export_model
+from alexnet_cli.exporting.export import export_model
 from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
-from alexnet_cli.inference.onnx_model import BATCH, OnnxModel
+from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.inference.predictor import BATCH
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.retrieval.build import build
 from alexnet_cli.retrieval.collection import open_collection

@@ -19,9 +19,10 @@ import torch
 from common import RUNS, compare, per_second
 from step import ours
 
-from alexnet_cli import recipe
-from alexnet_cli.data.augment import Draws, Eye, colour_shift, view
+from alexnet_cli import recipe as recipes
+from alexnet_cli.data.augment import EpochPlan, augment
 from alexnet_cli.data.loader import batches
+from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
 from alexnet_cli.memory import keep_freed_memory
@@ -32,20 +33,19 @@ BATCH, STEPS, CPU = 128, 6, torch.device("cpu")
 def packed(path: Path, images: int, epoch: int) -> int:
     """Load ``images`` pictures of the packed dataset."""
     split = Dataset.open(path).split("train")
-    draws = Draws.of_epoch(0, epoch, len(split), recipe.load("paper").image)
-    return sum(len(batch.images) for batch in batches(split, draws.order[:images], BATCH, CPU))
+    paper = recipes.load("paper")
+    plan = EpochPlan.draw(0, epoch, len(split), paper.image, paper.augmentations)
+    return sum(len(batch.images) for batch in batches(split, plan.order[:images], BATCH, CPU))
 
 
-def packed_and_seen(path: Path, images: int, epoch: int) -> int:
+def packed_and_augmented(path: Path, images: int, epoch: int) -> int:
     """Load them, and cut and centre the network's views."""
-    dataset = Dataset.open(path)
-    split, facts, image = dataset.split("train"), dataset.statistics(), recipe.load("paper").image
-    draws = Draws.of_epoch(0, epoch, len(split), image)
-    eye, done = Eye(image, facts.mean_image, CPU), 0
-    for batch in batches(split, draws.order[:images], BATCH, CPU):
-        rows = batch.rows
-        places = view(image.crop, draws.top[rows], draws.left[rows], draws.reflected[rows])
-        done += len(eye.see(batch.images, *places, colour_shift(draws.colour[rows], facts)))
+    dataset, paper = Dataset.open(path), recipes.load("paper")
+    split, statistics = dataset.split("train"), dataset.statistics()
+    plan = EpochPlan.draw(0, epoch, len(split), paper.image, paper.augmentations)
+    preprocessor, done = Preprocessor(paper.image, statistics.mean_image, CPU), 0
+    for batch in batches(split, plan.order[:images], BATCH, CPU):
+        done += len(augment(preprocessor, batch.images, plan.rows(batch.rows), statistics))
     return done
 
 
@@ -98,7 +98,7 @@ def main() -> None:
 
     jobs = {
         "packed, uint8 on the device": timed(packed, given.dataset),
-        "packed, and views cut": timed(packed_and_seen, given.dataset),
+        "packed, and views cut": timed(packed_and_augmented, given.dataset),
         "torchvision loader, 2 workers": timed(torchvision_loader, given.folder),
     }
     share = waiting(given.dataset, STEPS)

@@ -16,17 +16,17 @@ from PIL import Image
 
 from alexnet_cli.data.augment import INITIAL, seed_of, stream
 from alexnet_cli.data.store import Dataset, Split
-from alexnet_cli.export import export_model
+from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.nets.alexnet import initialize
 
 BATCH, K = 64, 10
 
 
 def untrained(model: Model, seed: int) -> Model:
     """The network of ``model`` as its recipe initializes it."""
-    net = AlexNet(model.recipe, len(model.classes))
+    net = model.recipe.build(len(model.classes))
     initialize(net, seed_of(stream(seed, INITIAL)))
     return Model(net=net.eval(), recipe=model.recipe, classes=model.classes, mean_image=model.mean_image, provenance={})
 

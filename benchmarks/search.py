@@ -58,8 +58,8 @@ class MadeUp:
 
     def __init__(self, runtime: OnnxModel, source: Source, count: int) -> None:
         self.runtime, self.vectors, self.count, self.source = runtime, source, count, Path("made-up")
-        self.features, self.fingerprint, self.precision = runtime.features, runtime.fingerprint, runtime.precision
-        self.image_size = 1
+        self.feature_size, self.image_size = runtime.feature_size, 1
+        self.fingerprint, self.precision = runtime.fingerprint, runtime.precision
 
     def all(self) -> list[Picture]:
         return [Picture(name=f"{i:08d}.jpg", label=None, stamp="") for i in range(self.count)]

@@ -14,11 +14,12 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.cli import main
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.evaluate import Network, evaluate, predict
 from alexnet_cli.experiments import tables
 from alexnet_cli.experiments.figure3 import figure3, saturation
 from alexnet_cli.experiments.figure4 import NEAREST, QUERIES, SHOWN, classify, figure4, retrieve, spread
 from alexnet_cli.experiments.tables import table1, table2
+from alexnet_cli.inference.evaluation import average_probabilities, evaluate
+from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
 from alexnet_cli.training.train import train
 
@@ -74,9 +75,9 @@ def test_figure_4_asks_with_other_images_than_it_classifies(count):
 
 def test_figure_4_shows_what_the_network_says_and_what_is_nearest(models, packed, tmp_path):
     report = figure4(models[0], packed, tmp_path, "c")
-    network, test, train_split = Network.of(Model.load(models[0]), CPU), packed.split("val"), packed.split("train")
+    network, test, train_split = NetworkModel.of(Model.load(models[0]), CPU), packed.split("val"), packed.split("train")
     positions = spread(len(test), 8)
-    probabilities = predict([network], test.read(positions), views=10)
+    probabilities = average_probabilities([network], test.read(positions), views=10)
     for row, position, expected in zip(report.rows, positions, probabilities, strict=True):
         best = packed.classes[expected.argmax()]
         assert row[0] == packed.classes[test.labels[position]]
@@ -97,7 +98,7 @@ def test_table_2_has_the_published_rows_and_those_that_were_measured(models, pac
     assert rows["1 CNN (published)"] == ["10", "40.7", "18.2", "–"]
     assert rows["7 CNNs* (published)"] == ["10", "36.7", "15.4", "15.3"]
     assert rows["SIFT + FVs (published)"] == ["", "–", "–", "26.2"]
-    networks = [Network.of(Model.load(model), CPU) for model in models]
+    networks = [NetworkModel.of(Model.load(model), CPU) for model in models]
     assert report.facts["1 CNN"]["top1"] == evaluate(networks[:1], packed, views=10).top1
     assert report.facts["2 CNNs"]["top1"] == evaluate(networks, packed, views=10).top1
     assert rows["2 CNNs (measured here)"][1].startswith(f"{100 * report.facts['2 CNNs']['top1']:.1f} (")
@@ -114,7 +115,7 @@ def test_table_1_has_ten_views_and_one(models, packed, tmp_path):
     rows = {row[0]: row[1:] for row in report.rows}
     assert rows["Sparse coding (published)"][1:3] == ["47.1", "28.2"]
     assert rows["CNN, centre view (published)"] == ["1", "39.0", "18.3", ""]
-    network = Network.of(Model.load(models[0]), CPU)
+    network = NetworkModel.of(Model.load(models[0]), CPU)
     assert report.facts["CNN, centre view"]["top1"] == evaluate([network], packed, views=1).top1
 
 

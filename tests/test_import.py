@@ -20,8 +20,8 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.cli import main
 from alexnet_cli.data.augment import Eye
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.evaluate import centre_view
 from alexnet_cli.importing import CAFFE_MEAN, LAYERS, import_model, mean_image
+from alexnet_cli.inference.views import centre_view
 from alexnet_cli.model import Model
 
 CLASSES = [f"class {i}" for i in range(7)]
@@ -59,7 +59,7 @@ def weights() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def logits(model: Model, pictures: np.ndarray) -> torch.Tensor:
     """Of the central view."""
     image = model.recipe.image
-    ((rows, columns),) = centre_view(image.size, image.crop)
+    rows, columns = centre_view(image.size, image.crop)
     eye = Eye(image, model.mean_image, torch.device("cpu"))
     every = (np.tile(rows, (len(pictures), 1)), np.tile(columns, (len(pictures), 1)))
     with torch.no_grad():

@@ -5,13 +5,12 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import read_json, write_json
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.evaluate import Network, evaluate
 from alexnet_cli.experiments.report import Report
+from alexnet_cli.inference.evaluation import evaluate
+from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import parameter_count
 from alexnet_cli.progress import SILENT, Progress
@@ -94,7 +93,7 @@ def _error(recipe: Recipe, seed: int, dataset: Dataset, folder: Path, options: O
         if {key: found.get(key) for key in wanted} == wanted:
             return float(found["top1_error"])
     train(dataset, recipe, run, seed=seed, options=options, progress=progress)
-    classifier = Network.of(Model.load(run), torch.device(options.devices[0]))
+    classifier = NetworkModel.of(Model.load(run), options.devices[0])
     error = evaluate([classifier], dataset, "val", views=10, progress=progress).top1
     write_json(done, wanted | {"top1_error": error})
     return error

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.data.store import Dataset, Split
-from alexnet_cli.evaluate import Network, check_fit, predict
 from alexnet_cli.experiments.report import Report, model_sentence
+from alexnet_cli.inference.evaluation import average_probabilities, check_fit
+from alexnet_cli.inference.network_model import NetworkModel
+from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 
@@ -47,7 +48,7 @@ def figure4(
     Probabilities are over ten views. Raises BadArtefact if model and dataset do not fit together.
     """
     loaded = Model.load(model)
-    network = Network.of(loaded, torch.device(device))
+    network = NetworkModel.of(loaded, device)
     check_fit(network, dataset)
     test, train = dataset.split("val"), dataset.split("train")
     words = [dataset.words.get(label, label) for label in dataset.classes]
@@ -76,11 +77,11 @@ def figure4(
     return report
 
 
-def classify(network: Network, test: Split, words: list[str]) -> list[Classified]:
+def classify(network: Predictor, test: Split, words: list[str]) -> list[Classified]:
     """What ``network`` says of SHOWN images spread over ``test``."""
     positions = spread(len(test), SHOWN)
     images = test.read(positions)
-    probabilities = predict([network], images, views=10)
+    probabilities = average_probabilities([network], images, views=10)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :BEST]
     return [
         Classified(
@@ -94,7 +95,7 @@ def classify(network: Network, test: Split, words: list[str]) -> list[Classified
 
 
 def retrieve(
-    network: Network, test: Split, train: Split, words: list[str], progress: Progress = SILENT
+    network: Predictor, test: Split, train: Split, words: list[str], progress: Progress = SILENT
 ) -> list[Retrieved]:
     """QUERIES images spread over ``test``, other ones than are classified, and the NEAREST of ``train`` to each."""
     positions = spread(len(test), QUERIES, shift=len(test) // (4 * SHOWN))

@@ -5,16 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from alexnet_cli.artefacts import model_name, read_json, write_json
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.evaluate import Network, evaluate
+from alexnet_cli.experiments.published import TABLE1, TABLE2, Published, are_of_table2
 from alexnet_cli.experiments.report import Report
+from alexnet_cli.inference.evaluation import evaluate
+from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.published import TABLE1, TABLE2, Published, are_of_table2
 
 MEASURED = "measured.json"
 COLUMNS = ["model", "views", "top-1 error, %", "top-5 error, %", "top-5 error of the test images, %"]
@@ -113,7 +112,7 @@ def _measurer(
         key = " ".join([dataset.fingerprint, split, str(row.views), *sorted(model.fingerprint for model in models)])
         if key not in done:
             progress.note(f"measuring {row.name}: {', '.join(map(model_name, row.models))}")
-            networks = [Network.of(model, torch.device(device)) for model in models]
+            networks = [NetworkModel.of(model, device) for model in models]
             found = evaluate(networks, dataset, split, views=row.views, progress=progress)
             done[key] = asdict(found) | {"top1_ci95": list(found.top1_ci95), "top5_ci95": list(found.top5_ci95)}
             write_json(file, done)

@@ -1,1 +1,1 @@
-"""One interface over a network in torch and an ONNX file; views; evaluation."""
+"""One interface over a network in torch and an ONNX file; views of an image; evaluation."""

@@ -87,12 +87,12 @@ def build(
         plan = _plan(old, pictures.all())
         if kind is None and old is not None and old.facts["kind"] != "flat":
             kind = old.facts["kind"]  # it was named, or the index has outgrown a flat one
-        kind = chosen(kind, len(plan.kept) + len(plan.fresh), runtime.features)
+        kind = chosen(kind, len(plan.kept) + len(plan.fresh), runtime.feature_size)
         if old is not None and plan.nothing_to_do and old.facts["kind"] == kind:
             progress.note(f"all {len(old):,} pictures are in {folder} already")
             refused = [(picture.name, reason) for picture, reason in plan.refused]
             return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
-        _announce(plan, runtime.features, folder, progress)
+        _announce(plan, runtime.feature_size, folder, progress)
         work = _Work(pictures=pictures, runtime=runtime, folder=folder, progress=progress, world=world)
         embedded = _embed(plan, work)
         with world.main_first():
@@ -204,8 +204,8 @@ def _write(old: Index | None, plan: _Plan, embedded: _Embedded, work: _Work, mod
     rows = _write_rows(old, plan, embedded, work, files)
     left = plan.everything - rows.count - len(rows.refused)
     facts = _facts(work.pictures, work.runtime, model) | {"kind": kind, "unfinished": left, "generation": generation}
-    facts |= {"count": rows.count, "dimension": work.runtime.features}
-    whole = Vectors.of(files[VECTORS], rows.count, work.runtime.features)
+    facts |= {"count": rows.count, "dimension": work.runtime.feature_size}
+    whole = Vectors.of(files[VECTORS], rows.count, work.runtime.feature_size)
     with contextlib.closing(whole.file):
         if kind == "flat":
             facts |= _measured(whole)
@@ -234,7 +234,7 @@ def _write_rows(old: Index | None, plan: _Plan, embedded: _Embedded, work: _Work
     with (
         atomic_write(files[VECTORS]) as vectors,
         atomic_write(files[TABLE]) as table,
-        contextlib.closing(_Rows(vectors, table, work.runtime.features)) as rows,
+        contextlib.closing(_Rows(vectors, table, work.runtime.feature_size)) as rows,
     ):
         if old is not None:
             _copy(old, plan.kept, rows)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_cli.artefacts import atomic_write
-from alexnet_cli.inference.onnx_model import BATCH, OnnxModel
+from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.inference.predictor import BATCH
 from alexnet_cli.retrieval.collection import Collection, Picture, batches
 
 PICTURES = 1024  # in a part: 16 MB of vectors, and what a run that is killed loses at most
@@ -37,7 +38,8 @@ class Part:
 
         Returns the part and whether KeyboardInterrupt stopped it: then it is the part that was done by then.
         """
-        done = [(np.empty((0, runtime.features), np.float32), list[str | None]())]  # vectors, and why there are none
+        # vectors, and why there are none
+        done = [(np.empty((0, runtime.feature_size), np.float32), list[str | None]())]
         stopped = False
         try:
             for _, loaded in batches(pictures, self.pictures, BATCH, runtime.image_size):

@@ -22,7 +22,8 @@ from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import BadRecipe, Diverged, Interrupted
-from alexnet_cli.evaluate import Network, count_errors
+from alexnet_cli.inference.evaluation import count_errors
+from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize, is_bias, layer_of
 from alexnet_cli.progress import Progress
@@ -194,7 +195,7 @@ class Trainer:
         row: dict[str, Any] = {"epoch": state.epoch + 1, "loss": state.loss / images}
         row["train_error"] = state.wrong / images
         if "val" in self.dataset.counts:
-            network = Network(
+            network = NetworkModel(
                 self.net.eval(), self.preprocessor, self.dataset.classes, precision=self.options.precision
             )
             top1, top5 = count_errors([network], self.dataset.split("val"), views=1, world=self.world)

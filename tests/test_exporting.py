@@ -8,22 +8,23 @@ import onnxruntime
 import pytest
 import torch
 
-from alexnet_cli import export as module
 from alexnet_cli import recipe as recipes
 from alexnet_cli.cli import main
-from alexnet_cli.data.augment import Eye
-from alexnet_cli.evaluate import centre_view, ten_views
-from alexnet_cli.export import Difference, export_model, pictures_to_check
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.exporting import export as module
+from alexnet_cli.exporting.export import Difference, export_model
+from alexnet_cli.exporting.graph import build_graph
+from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
 from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.inference.views import centre_view, ten_views
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.nets.alexnet import initialize
 
 
 @pytest.fixture
 def folder(narrow, packed, tmp_path):
     """A model that was not trained."""
-    net = AlexNet(narrow, 3)
-    initialize(net, 0)
+    net = initialize(narrow.build(3), 0)
     mean_image = packed.statistics().mean_image
     Model(net=net, recipe=narrow, classes=packed.classes, mean_image=mean_image, provenance={}).save(tmp_path / "m")
     return tmp_path / "m"
@@ -36,17 +37,17 @@ def pictures(packed):
 
 def by_the_network(folder, pictures, rows, columns):
     model = Model.load(folder)
-    eye = Eye(model.recipe.image, model.mean_image, torch.device("cpu"))
-    every = (np.tile(rows, (len(pictures), 1)), np.tile(columns, (len(pictures), 1)))
+    centred = (pictures.astype(np.float32) - model.mean_image) / np.float32(model.recipe.image.divide_by)
+    crops = torch.from_numpy(centred[:, rows][:, :, columns]).permute(0, 3, 1, 2)
     with torch.no_grad():
-        logits, fc7 = model.net(eye.see(torch.from_numpy(pictures), *every))
+        logits, fc7 = model.net(crops)
     return logits.softmax(1).numpy(), fc7.numpy()
 
 
 @pytest.mark.parametrize("batch", [1, 2, 9])
 def test_any_batch_gives_what_the_network_gives(folder, pictures, batch):
     session = onnxruntime.InferenceSession(export_model(folder, pictures=pictures).path)
-    ((rows, columns),) = centre_view(72, 67)
+    rows, columns = centre_view(72, 67)
     got = session.run(["probabilities", "fc7"], {"image": pictures[:batch]})
     for ours, theirs in zip(by_the_network(folder, pictures[:batch], rows, columns), got, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -94,8 +95,7 @@ def test_bytes_for_weights_and_activations_but_for_the_last_layer(folder, pictur
     kinds = {one.name: one.data_type for one in onnx.load(small.path).graph.initializer}
     in_bytes = {name.removesuffix(".weight_quantized") for name in kinds if name.endswith(".weight_quantized")}
     hidden = [f"conv{i}" for i in range(1, 6)]
-    expected = {f"net.columns.{i}.{layer}.convolution" for i in (0, 1) for layer in hidden}
-    assert in_bytes == expected | {f"net.columns.{i}.{layer}.linear" for i in (0, 1) for layer in ("fc6", "fc7")}
+    assert in_bytes == {f"net.columns.{i}.{layer}.weighted" for i in (0, 1) for layer in (*hidden, "fc6", "fc7")}
     assert {kinds[f"{name}.weight_quantized"] for name in in_bytes} == {onnx.TensorProto.INT8}
     assert kinds["net.fc8.weight"] == onnx.TensorProto.FLOAT
     a, b = (OnnxModel.open(path).run(pictures) for path in (whole.path, small.path))
@@ -122,8 +122,36 @@ def test_a_damaged_dataset_is_passed_over(folder, packed, tmp_path):
     assert pictures_to_check([tmp_path / "damaged", packed.path], folder) is not None
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_graph_leaves_the_network_as_it_was(folder, precision):
+    model, untouched = Model.load(folder), Model.load(folder)
+    build_graph(model, precision)
+    assert not any(getattr(module, "by_rows", False) for module in model.net.modules())
+    for (name, weight), expected in zip(model.net.named_parameters(), untouched.net.parameters(), strict=True):
+        assert weight.dtype == expected.dtype, name
+        assert torch.equal(weight, expected), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_model_is_read_once(folder, packed, precision, monkeypatch):
+    loaded, load = [], Model.load
+    monkeypatch.setattr(Model, "load", lambda path: loaded.append(path) or load(path))
+    check, calibration = (choose([packed.path], folder) for choose in (pictures_to_check, pictures_to_calibrate))
+    export_model(folder, precision=precision, pictures=check, calibration=calibration[::7])
+    assert loaded == [folder]
+
+
+def test_pictures_for_a_model_that_is_missing_or_damaged(folder, packed, tmp_path):
+    with pytest.raises(BadArtefact, match=r"^no model at .*none: it has no model.safetensors$"):
+        pictures_to_check([packed.path], tmp_path / "none")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(BadArtefact, match=r"model.safetensors is damaged \(.*\): train or fetch it again$"):
+        pictures_to_check([packed.path], folder)
+
+
 def test_a_graph_that_differs_is_an_error_and_no_file(folder, pictures, monkeypatch):
-    plain = module.graph
+    plain = module.build_graph
 
     def broken(model, precision):
         proto = plain(model, precision)
@@ -131,7 +159,7 @@ def test_a_graph_that_differs_is_an_error_and_no_file(folder, pictures, monkeypa
         weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
         return proto
 
-    monkeypatch.setattr(module, "graph", broken)
+    monkeypatch.setattr(module, "build_graph", broken)
     with pytest.raises(Difference, match=r"differs from the network by .* in probabilities at batch 1: nothing was"):
         export_model(folder, pictures=pictures)
     assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]

@@ -9,8 +9,10 @@ import onnx
 import pytest
 from onnx_files import CLASSES, CROP, FEATURES, SIZE, write_onnx
 
-from alexnet_cli.errors import BadArtefact
-from alexnet_cli.inference.onnx_model import BATCH, OnnxModel
+from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.inference.predictor import BATCH
+from alexnet_cli.inference.views import View
 
 
 def pictures(count: int) -> np.ndarray:
@@ -27,10 +29,41 @@ def by_hand(path: Path, images: np.ndarray, rows: np.ndarray, columns: np.ndarra
 
 
 def test_what_a_file_tells(tmp_path: Path) -> None:
-    runtime = OnnxModel.open(write_onnx(tmp_path / "m.onnx"))
-    assert (runtime.classes, runtime.fingerprint, runtime.precision) == (CLASSES, "seed-0", "fp32")
-    assert (runtime.image_size, runtime.crop, runtime.features) == (SIZE, CROP, FEATURES)
-    assert runtime.device in ("cpu", "cuda")
+    model = OnnxModel.open(write_onnx(tmp_path / "m.onnx"))
+    assert (model.name, model.classes, model.fingerprint, model.precision) == ("m", CLASSES, "seed-0", "fp32")
+    assert (model.image_size, model.crop, model.feature_size, model.feature_name) == (SIZE, CROP, FEATURES, "fc7")
+    assert model.device in ("cpu", "cuda")
+    assert OnnxModel.open(write_onnx(tmp_path / "pets" / "model.onnx")).name == "pets"
+
+
+def test_the_features_are_the_other_output_whatever_its_name_and_place(tmp_path: Path) -> None:
+    expected = OnnxModel.open(write_onnx(tmp_path / "m.onnx")).run(pictures(3))
+    proto = onnx.load(tmp_path / "m.onnx")
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["hidden" if name == "fc7" else name for name in names]
+    features = proto.graph.output.pop(1)
+    features.name = "hidden"
+    proto.graph.output.insert(0, features)
+    onnx.save(proto, tmp_path / "other.onnx")
+    model = OnnxModel.open(tmp_path / "other.onnx")
+    assert (model.feature_name, model.feature_size) == ("hidden", FEATURES)
+    for found, wanted in zip(model.run(pictures(3)), expected, strict=True):
+        assert np.array_equal(found, wanted)
+    del proto.graph.output[0]
+    onnx.save(proto, tmp_path / "one.onnx")
+    with pytest.raises(BadArtefact, match=r"one.onnx is not as `alexnet export` writes it \(ValueError\("):
+        OnnxModel.open(tmp_path / "one.onnx")
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "mps"])
+def test_a_device_that_is_not_here(tmp_path: Path, device: str) -> None:
+    path = write_onnx(tmp_path / "m.onnx")
+    assert OnnxModel.open(path, device="cpu").device == "cpu"
+    if device.startswith("cuda") and OnnxModel.open(path).device == "cuda":
+        pytest.skip("there is a GPU")
+    with pytest.raises(AlexNetError, match=rf"^ONNX Runtime has no device '{device}' here: try --device cpu$"):
+        OnnxModel.open(path, device=device)
 
 
 @pytest.mark.parametrize("few", [None, 1])
@@ -46,17 +79,17 @@ def test_outputs_are_those_of_the_graph(tmp_path: Path, few: int | None) -> None
 def test_a_view_is_its_rows_and_columns(tmp_path: Path) -> None:
     path, images = write_onnx(tmp_path / "m.onnx"), pictures(2)
     rows, reflected = np.arange(CROP), np.arange(SIZE - 1, SIZE - 1 - CROP, -1)
-    got = OnnxModel.open(path).run(images, rows, reflected)
+    got = OnnxModel.open(path).run(images, View(rows, reflected))
     for ours, theirs in zip(got, by_hand(path, images, rows, reflected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_more_than_a_batch_is_the_same_as_one_by_one(tmp_path: Path) -> None:
-    runtime, images = OnnxModel.open(write_onnx(tmp_path / "m.onnx")), pictures(2 * BATCH + 1)
-    _, together = runtime.run(images)
-    one_by_one = np.concatenate([runtime.run(images[i : i + 1])[1] for i in range(len(images))])
+    model, images = OnnxModel.open(write_onnx(tmp_path / "m.onnx")), pictures(2 * BATCH + 1)
+    _, together = model.run(images)
+    one_by_one = np.concatenate([model.run(images[i : i + 1])[1] for i in range(len(images))])
     np.testing.assert_allclose(together, one_by_one, rtol=1e-4, atol=1e-5)
-    assert [part.shape for part in runtime.run(images[:0])] == [(0, len(CLASSES)), (0, FEATURES)]
+    assert [part.shape for part in model.run(images[:0])] == [(0, len(CLASSES)), (0, FEATURES)]
 
 
 def test_files_that_are_none_of_ours(tmp_path: Path) -> None:
@@ -83,8 +116,9 @@ def run_python(code: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
 
 def test_nothing_is_printed_and_no_torch_imported(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np; from pathlib import Path; from alexnet_cli.inference.onnx_model import Runtime\n"
-        f"Runtime.open(Path(sys.argv[1])).run(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8))\n"
+        "import sys, alexnet_cli.inference.onnx_model; assert 'torch' not in sys.modules\n"
+        "import numpy as np; from pathlib import Path; from alexnet_cli.inference.onnx_model import OnnxModel\n"
+        f"OnnxModel.open(Path(sys.argv[1])).run(np.zeros((1, {SIZE}, {SIZE}, 3), np.uint8))\n"
         "assert 'torch' not in sys.modules"
     )
     done = run_python(code, write_onnx(tmp_path / "m.onnx"))
@@ -96,10 +130,10 @@ def test_torch_faiss_and_onnxruntime_in_one_process(tmp_path: Path, order: str) 
     """Their OpenMP libraries must not crash each other: each does real work after all are loaded."""
     code = (
         f"import sys, numpy as np, {', '.join(order.split())}\n"
-        "from pathlib import Path; from alexnet_cli.inference.onnx_model import Runtime\n"
+        "from pathlib import Path; from alexnet_cli.inference.onnx_model import OnnxModel\n"
         "x = np.random.default_rng(0).random((200, 64), dtype=np.float32)\n"
         "t = torch.from_numpy(x) @ torch.from_numpy(x).T\n"
-        f"r = Runtime.open(Path(sys.argv[1])).run(np.zeros((70, {SIZE}, {SIZE}, 3), np.uint8))[1]\n"
+        f"r = OnnxModel.open(Path(sys.argv[1])).run(np.zeros((70, {SIZE}, {SIZE}, 3), np.uint8))[1]\n"
         "index = faiss.IndexFlatL2(64); index.add(x); d, i = index.search(x, 5)\n"
         "assert (i[:, 0] == np.arange(200)).all() and t.shape == (200, 200) and len(r) == 70\n"
         "torch.nn.functional.conv2d(torch.rand(2, 3, 16, 16), torch.rand(4, 3, 3, 3)).sum()\n"

@@ -1,4 +1,4 @@
-"""Errors over views: ranks, views, intervals and averages against plain NumPy, and ONNX files against their models."""
+"""Errors over views: ranks, intervals and averages against plain NumPy, and ONNX files against their models."""
 
 import json
 from dataclasses import replace
@@ -9,22 +9,21 @@ import torch
 
 from alexnet_cli.cli import main
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.evaluate import (
-    BATCH,
-    Errors,
-    Network,
-    as_table,
-    centre_view,
+from alexnet_cli.exporting.export import export_model
+from alexnet_cli.inference.evaluation import (
+    Evaluation,
+    average_probabilities,
     count_errors,
     evaluate,
     interval,
     label_ranks,
-    open_classifier,
-    predict,
-    ten_views,
 )
-from alexnet_cli.export import export_model
+from alexnet_cli.inference.network_model import NetworkModel
+from alexnet_cli.inference.predictor import BATCH, Predictor
+from alexnet_cli.inference.report import evaluation_table
+from alexnet_cli.inference.views import ten_views
 from alexnet_cli.model import Model
+from alexnet_cli.opening import open_model, open_network
 from alexnet_cli.training.train import train
 
 
@@ -63,27 +62,17 @@ def test_the_interval_is_wilsons(errors, total, expected):
     assert interval(errors, total) == pytest.approx(expected, abs=1e-4)
 
 
-def test_ten_views_are_corners_and_centre_and_their_reflections():
-    image = np.arange(256 * 256).reshape(256, 256)
-    crops = [image[0:224, 0:224], image[0:224, 32:], image[32:, 0:224], image[32:, 32:], image[16:240, 16:240]]
-    expected = crops + [crop[:, ::-1] for crop in crops]
-    views = [image[np.ix_(rows, columns)] for rows, columns in ten_views(256, 224)]
-    assert all(np.array_equal(view, crop) for view, crop in zip(views, expected, strict=True))
-    ((rows, columns),) = centre_view(256, 224)
-    assert np.array_equal(image[np.ix_(rows, columns)], crops[-1])
-
-
-class Fixed:
-    """A classifier whose answer is written in the picture's first pixel."""
+class FirstPixel(Predictor):
+    """Its prediction is the value of the picture's first pixel."""
 
     classes = ("blue", "green", "red")
     image_size, crop = 72, 67
 
-    def probabilities(self, images, rows, columns):
-        return np.eye(3, dtype=np.float32)[images[:, 0, 0, 0] % 3]
+    def run(self, images, view=None):
+        return np.eye(3, dtype=np.float32)[images[:, 0, 0, 0] % 3], np.empty((len(images), 0), np.float32)
 
 
-class Collection:
+class OneColour:
     """A split of N one-colour pictures."""
 
     def __init__(self, count: int) -> None:
@@ -98,30 +87,32 @@ class Collection:
 
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 7])
 def test_every_image_counts_once(count):
-    top1, top5 = count_errors([Fixed()], Collection(count), views=10)
+    top1, top5 = count_errors([FirstPixel()], OneColour(count), views=10)
     assert top1 == sum(i % 3 != 0 for i in range(count))
     assert top5 == 0  # of three classes
 
 
 def test_several_models_are_averaged(packed, workspace):
-    both = [open_classifier(workspace / "models" / name, "cpu") for name in ("m0", "m1")]
+    both = [open_network(workspace / "models" / name, "cpu") for name in ("m0", "m1")]
     images = packed.split("val").read(np.arange(4))
     views = ten_views(72, 67)
-    mean = sum(one.probabilities(images, *place).astype(np.float64) for one in both for place in views) / 20
-    np.testing.assert_allclose(predict(both, images, views=10), mean, rtol=1e-12)
+    mean = sum(model.run(images, view)[0].astype(np.float64) for model in both for view in views) / 20
+    np.testing.assert_allclose(average_probabilities(both, images, views=10), mean, rtol=1e-12)
     np.testing.assert_allclose(mean.sum(axis=1), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("views", [1, 10])
 def test_an_onnx_file_agrees_with_its_model_on_every_image(packed, workspace, views):
     images = packed.split("val").read(np.arange(21))
-    model, onnx = (open_classifier(workspace / "models" / path, "cpu") for path in ("m0", "m0/model.onnx"))
-    np.testing.assert_allclose(predict([model], images, views=views), predict([onnx], images, views=views), atol=1e-5)
+    model = open_network(workspace / "models" / "m0", "cpu")
+    onnx = open_model(workspace / "models" / "m0" / "model.onnx", device="cpu")
+    found, expected = (average_probabilities([one], images, views=views) for one in (onnx, model))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     assert evaluate([model], packed, views=views) == evaluate([onnx], packed, views=views)
 
 
 def test_other_classes_or_picture_sizes_are_refused(packed, workspace):
-    model = open_classifier(workspace / "models" / "m0", "cpu")
+    model = open_network(workspace / "models" / "m0", "cpu")
     with pytest.raises(
         BadArtefact, match=r"^the model knows 3 classes \(blue, green, red ...\), dataset colours has 2"
     ):
@@ -154,16 +145,16 @@ def test_the_command_prints_fractions_as_json(packed, workspace, capsys):
 
 
 def test_published_rows_stand_beside_ours_on_ilsvrc_only(packed, tmp_path):
-    errors = Errors(images=10, top1=0.4, top5=0.2, top1_ci95=(0.3, 0.5), top5_ci95=(0.1, 0.3))
-    _, _, rows, note = as_table(errors, [tmp_path / "m0"], packed, "val", 10)
+    errors = Evaluation(images=10, top1=0.4, top5=0.2, top1_ci95=(0.3, 0.5), top5_ci95=(0.1, 0.3))
+    _, _, rows, note = evaluation_table(errors, [tmp_path / "m0"], packed, "val", 10)
     assert len(rows) == 1
     assert note == ""
     part = replace(packed, source={"layout": "ilsvrc-2012"})
     ilsvrc = replace(part, counts={"val": 50_000})
     for dataset, views in ((part, 10), (ilsvrc, 1)):
-        _, _, rows, note = as_table(errors, [tmp_path / "m0"], dataset, "val", views)
+        _, _, rows, note = evaluation_table(errors, [tmp_path / "m0"], dataset, "val", views)
         assert (len(rows), note) == (1, "")
-    _, _, rows, note = as_table(errors, [tmp_path / "m0"], ilsvrc, "val", 10)
+    _, _, rows, note = evaluation_table(errors, [tmp_path / "m0"], ilsvrc, "val", 10)
     assert rows[0] == ["1 CNN (published)", "40.7", "18.2"]
     assert rows[-1][0] == "m0 (measured here)"
     assert "published" in note
@@ -171,8 +162,8 @@ def test_published_rows_stand_beside_ours_on_ilsvrc_only(packed, tmp_path):
 
 def test_bf16_is_close_to_fp32(packed, workspace):
     model = Model.load(workspace / "models" / "m0")
-    network = Network.of(model, torch.device("cpu"))
+    network = NetworkModel.of(model, torch.device("cpu"))
     images = packed.split("val").read(np.arange(8))
-    exact = predict([network], images, views=1)
+    exact = average_probabilities([network], images, views=1)
     network.precision = "bf16"
-    np.testing.assert_allclose(predict([network], images, views=1), exact, atol=0.05)
+    np.testing.assert_allclose(average_probabilities([network], images, views=1), exact, atol=0.05)

@@ -1,0 +1,80 @@
+"""The pictures an export needs: a few to check it on, and more to calibrate int8."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from alexnet_cli import recipe as recipes
+from alexnet_cli.artefacts import check_format
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
+from alexnet_cli.model import FILE, FORMAT
+
+CHECKED_BATCHES = (1, 5)  # a graph with a fixed batch size fails at one of them
+CALIBRATED_ON = 128  # training pictures that the ranges of int8 activations are taken from
+
+
+def pictures_to_check(datasets: Iterable[Path], folder: Path) -> np.ndarray | None:
+    """A few real pictures of the size the model in ``folder`` takes, from the first of ``datasets`` that has them."""
+    size, _ = _image_size_and_classes(folder)
+    for dataset in _readable(datasets):
+        if dataset.image_size == size:
+            return _spread(dataset, "val" if "val" in dataset.counts else "train", max(CHECKED_BATCHES))
+    return None
+
+
+def pictures_to_calibrate(datasets: Iterable[Path], folder: Path) -> np.ndarray:
+    """Training pictures for the model in ``folder``, from the first of ``datasets`` that has its classes and size.
+
+    Raises AlexNetError if none has.
+    """
+    wanted = _image_size_and_classes(folder)
+    for dataset in _readable(datasets):
+        if (dataset.image_size, dataset.classes) == wanted:
+            return _spread(dataset, "train", CALIBRATED_ON)
+    raise AlexNetError(
+        f"int8 takes its ranges from training pictures, and no dataset here has the classes of {folder}: "
+        "`alexnet prep` the pictures it was trained on"
+    )
+
+
+def made_up_pictures(size: int) -> np.ndarray:
+    """Smooth coloured noise, the same every time: enough for a check, (5, size, size, 3) uint8."""
+    small = torch.rand(max(CHECKED_BATCHES), 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    large = nn.functional.interpolate(small, size=(size, size), mode="bicubic").clamp(0, 1)
+    return np.ascontiguousarray((255 * large).byte().permute(0, 2, 3, 1).numpy())
+
+
+def _image_size_and_classes(folder: Path) -> tuple[int, list[str]]:
+    """Of the model in ``folder``, from the header of its file: the weights are not read. Raises BadArtefact."""
+    path = folder / FILE
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+        check_format(header.get("alexnet_format"), FORMAT, path)
+        return recipes.loads(header["recipe"]).image.size, json.loads(header["classes"])
+    except FileNotFoundError:
+        raise BadArtefact(f"no model at {folder}: it has no {path.name}") from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise BadArtefact(f"{path} is damaged ({first_line(error)}): train or fetch it again") from None
+
+
+def _readable(datasets: Iterable[Path]) -> Iterator[Dataset]:
+    """Those that can be opened: a damaged one does not keep others from being used."""
+    for path in datasets:
+        try:
+            dataset = Dataset.open(path)
+        except BadArtefact:
+            continue
+        yield dataset
+
+
+def _spread(dataset: Dataset, split: str, count: int) -> np.ndarray:
+    """``count`` pictures (count, S, S, 3) uint8, spread evenly over the split."""
+    images = dataset.split(split)
+    return images.read(np.linspace(0, len(images) - 1, count).astype(np.int64))

@@ -1,0 +1,34 @@
+"""Chooses the torch devices that a command runs on."""
+
+from alexnet_cli.distributed import local_rank
+from alexnet_cli.errors import AlexNetError
+
+
+def pick_device(name: str | None) -> str:
+    """Device ``name``, such as cpu, cuda or cuda:1; if None, this process's GPU, or the CPU if there is no GPU.
+
+    Raises AlexNetError if this machine has no such device.
+    """
+    import torch
+
+    if name is None:
+        return f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):
+        raise AlexNetError(f"no device {name!r} here: try --device cpu") from None
+    return name
+
+
+def pick_devices(device: str | None, devices: str | None, gpus: int | None) -> tuple[str, ...]:
+    """One device for the whole network, or one for each column.
+
+    ``device``: one name, as in `pick_device`. ``devices``: several, separated by commas. ``gpus``: how many GPUs this
+    process takes; process r of a machine takes cuda:(r × gpus) and those that follow.
+    Raises AlexNetError if more than one of the three is given, or if this machine does not have a device.
+    """
+    if sum(given is not None for given in (device, devices, gpus)) > 1:
+        raise AlexNetError("give one of --device, --devices and --gpus")
+    if gpus is not None:
+        return tuple(pick_device(f"cuda:{local_rank() * gpus + i}") for i in range(gpus))
+    return tuple(pick_device(name) for name in devices.split(",")) if devices else (pick_device(device),)

@@ -1,0 +1,63 @@
+"""A network in torch, on its device."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from alexnet_cli.artefacts import model_name
+from alexnet_cli.data.preprocess import Crops, Preprocessor
+from alexnet_cli.inference.predictor import Predictor
+from alexnet_cli.inference.views import View, centre_view
+from alexnet_cli.memory import keep_freed_memory
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import AlexNet
+
+
+class NetworkModel(Predictor):
+    """A network in evaluation mode, with what prepares its input."""
+
+    def __init__(
+        self,
+        net: AlexNet,
+        preprocessor: Preprocessor,
+        classes: list[str],
+        *,
+        name: str = "",
+        fingerprint: str = "",
+        precision: str = "fp32",
+    ) -> None:
+        """``name`` and ``fingerprint`` stay empty for a network that is still in training."""
+        self.net, self.preprocessor, self.classes = net, preprocessor, classes
+        self.name, self.fingerprint, self.precision = name, fingerprint, precision
+        self.image_size, self.crop = preprocessor.image.size, preprocessor.image.crop
+        self.feature_name = net.features_name
+        last = net.get_submodule(net.last)
+        assert isinstance(last, nn.Linear)
+        self.feature_size = last.in_features
+
+    @classmethod
+    def of(cls, model: Model, device: torch.device | str) -> "NetworkModel":
+        """``model`` on ``device``, in fp32. Moves the model's own network there."""
+        keep_freed_memory()
+        device = torch.device(device)
+        return cls(
+            model.net.to(device).eval(),
+            Preprocessor(model.recipe.image, model.mean_image, device),
+            model.classes,
+            name=model.recipe.name if model.path is None else model_name(model.path),
+            fingerprint=model.fingerprint,
+        )
+
+    def run(self, images: np.ndarray, view: View | None = None) -> tuple[np.ndarray, np.ndarray]:
+        shown = centre_view(self.image_size, self.crop) if view is None else view
+        return self._run_in_batches(images, lambda batch: self._forward(batch, shown))
+
+    @torch.inference_mode()
+    def _forward(self, images: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
+        device, count = self.preprocessor.device, len(images)
+        rows, columns = (np.broadcast_to(along, (count, self.crop)) for along in view)
+        pixels = torch.from_numpy(images if images.flags.writeable else images.copy())  # as torch asks
+        inputs = self.preprocessor.crop(pixels.to(device), Crops(rows=rows, columns=columns))  # (B, C, crop, crop)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits, features = self.net(inputs)
+        return logits.float().softmax(dim=1).cpu().numpy(), features.float().cpu().numpy()

@@ -1,0 +1,118 @@
+"""The interface that everything above inference uses: pictures in, class probabilities and features out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.errors import BadPicture
+from alexnet_cli.inference.views import View
+from alexnet_cli.prefetch import prefetch
+
+BATCH = 64  # images per forward pass: bounds memory
+
+Picture = str | Path | bytes | np.ndarray  # a path, the content of a file, or pixels (S, S, 3) uint8 RGB
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class and its probability."""
+
+    label: str
+    name: str  # in words; the label where they are not known
+    probability: float  # 0 to 1
+
+
+class Predictor(ABC):
+    """A trained network that is ready for inference. Its methods may be called from several threads at once."""
+
+    name: str  # of the model
+    classes: list[str]  # labels, in the order of the probabilities
+    image_size: int  # S, in pixels
+    crop: int  # side of a view, in pixels
+    feature_size: int  # D; 4096 for the paper's fc7
+    feature_name: str  # the layer the features come from: the last hidden one
+    fingerprint: str  # of weights, mean image, classes and recipe
+    precision: str  # fp32, fp16, bf16 or int8
+
+    @abstractmethod
+    def run(self, images: np.ndarray, view: View | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (N, classes) and features (N, D), float32, of ``images`` (N, S, S, 3) uint8 RGB.
+
+        ``view``: the crop that the network is shown; the central one if None.
+        """
+
+    def predict(self, pictures: Picture | Iterable[Picture], top: int = 5) -> list[list[Prediction]]:
+        """The ``top`` most probable classes of each picture's centre view, most probable first.
+
+        ``pictures``: one or many. A file of any size and format that `alexnet prep` reads is cut to its central square
+        and resized to S; an array must have that form already. Raises BadPicture, naming the first picture that
+        cannot be read.
+        """
+        return [
+            [self._prediction(int(i), row) for i in np.argsort(-row, kind="stable")[:top]]
+            for images in self._batches(pictures)
+            for row in self.run(images)[0]
+        ]
+
+    def features(self, pictures: Picture | Iterable[Picture]) -> np.ndarray:
+        """Activations of layer ``feature_name`` for each picture's centre view, (N, D) float32.
+
+        ``pictures`` and errors: as in `predict`.
+        """
+        batches = [self.run(images)[1] for images in self._batches(pictures)]
+        return np.concatenate(batches) if batches else np.empty((0, self.feature_size), np.float32)
+
+    def _prediction(self, i: int, probabilities: np.ndarray) -> Prediction:
+        label = self.classes[i]
+        return Prediction(label=label, name=label, probability=float(probabilities[i]))
+
+    def _batches(self, pictures: Picture | Iterable[Picture]) -> Iterator[np.ndarray]:
+        """Pixels (B, S, S, 3) uint8 of all ``pictures``, BATCH at a time; the next batch is read during inference."""
+        numbered = list(enumerate(_as_list(pictures)))
+        parts = [numbered[start : start + BATCH] for start in range(0, len(numbered), BATCH)]
+        return prefetch(self._load, parts)
+
+    def _load(self, numbered: list[tuple[int, Picture]]) -> np.ndarray:
+        images = np.empty((len(numbered), self.image_size, self.image_size, 3), np.uint8)
+        for image, (number, picture) in zip(images, numbered, strict=True):
+            try:
+                image[:] = _pixels(picture, self.image_size)
+            except BadPicture as error:
+                named = picture if isinstance(picture, str | Path) else f"pictures[{number}]"
+                raise BadPicture(f"{named}: {error}") from None
+        return images
+
+    def _run_in_batches(
+        self, images: np.ndarray, run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The outputs of ``run`` for all ``images`` (N, S, S, 3), BATCH of them at a time."""
+        probabilities = np.empty((len(images), len(self.classes)), np.float32)
+        features = np.empty((len(images), self.feature_size), np.float32)
+        for start in range(0, len(images), BATCH):
+            batch = slice(start, start + BATCH)
+            probabilities[batch], features[batch] = run(images[batch])
+        return probabilities, features
+
+
+def _as_list(pictures: Picture | Iterable[Picture]) -> list[Picture]:
+    if isinstance(pictures, str | Path | bytes):
+        return [pictures]
+    if isinstance(pictures, np.ndarray) and pictures.ndim == 3:
+        return [pictures]
+    return list(pictures)
+
+
+def _pixels(picture: Picture, size: int) -> np.ndarray:
+    """(size, size, 3) uint8. Raises BadPicture without naming the picture."""
+    if isinstance(picture, np.ndarray):
+        if picture.shape != (size, size, 3) or picture.dtype != np.uint8:
+            raise BadPicture(
+                f"an array of shape {picture.shape} and type {picture.dtype}: "
+                f"it must be ({size}, {size}, 3) of uint8, or give the file"
+            )
+        return picture
+    return load_picture(Path(picture) if isinstance(picture, str) else picture, size)
