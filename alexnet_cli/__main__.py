@@ -2,6 +2,6 @@
 
 import sys
 
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 
 sys.exit(main())

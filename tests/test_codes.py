@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_index import folder_of_classes, picture, space, update  # noqa: F401
 
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.retrieval import codes as module
 from alexnet_cli.retrieval.codes import KINDS, Codes, Vectors, chosen, exact, load, make, recall

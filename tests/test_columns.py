@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.errors import BadRecipe, Interrupted
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_cli import cli
-from alexnet_cli.cli import app, main
+from alexnet_cli.commands import app, main
 from alexnet_cli.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ def test_every_command_has_help_with_an_example_and_stands_in_the_readme(command
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["train", "--help"]])
 def test_help_imports_nothing_heavy(arguments):
     program = (
-        f"import sys; from alexnet_cli.cli import main; main({arguments!r}); "
+        f"import sys; from alexnet_cli.commands import main; main({arguments!r}); "
         f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -126,7 +126,7 @@ def test_a_wheel_works_without_the_checkout(tmp_path):
     assert (place / "bin" / "alexnet").exists()
     program = (
         f"import sys; sys.path.insert(0, {str(place)!r}); import alexnet_cli; print(alexnet_cli.__file__); "
-        "from alexnet_cli.cli import main; sys.exit(main(['recipes']))"
+        "from alexnet_cli.commands import main; sys.exit(main(['recipes']))"
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert run.stdout.startswith(str(place))

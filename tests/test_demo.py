@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from alexnet_cli import demo
-from alexnet_cli.cli import app, main
+from alexnet_cli.commands import app, main
 from alexnet_cli.errors import AlexNetError
 
 NAMES = ("galaxies", "tissue", "rocket")

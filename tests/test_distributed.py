@@ -15,7 +15,7 @@ from conftest import NARROW
 from onnx_files import write_onnx
 from pictures import encoded
 
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.distributed import World
 from alexnet_cli.errors import AlexNetError

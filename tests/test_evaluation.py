@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from alexnet_cli.inference.report import evaluation_table
 
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.evaluation import (
@@ -20,7 +21,6 @@ from alexnet_cli.inference.evaluation import (
 )
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import BATCH, Predictor
-from alexnet_cli.inference.report import evaluation_table
 from alexnet_cli.inference.views import ten_views
 from alexnet_cli.model import Model
 from alexnet_cli.opening import open_model, open_network

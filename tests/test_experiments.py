@@ -11,7 +11,7 @@ from conftest import NARROW
 from PIL import Image
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.experiments import tables

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.exporting import export as module
 from alexnet_cli.exporting.export import Difference, export_model

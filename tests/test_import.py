@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.data.augment import Eye
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.importing import CAFFE_MEAN, LAYERS, import_model, mean_image

@@ -17,7 +17,7 @@ import pytest
 from onnx_files import SIZE, write_onnx
 from PIL import Image
 
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted
 from alexnet_cli.inference.onnx_model import OnnxModel

@@ -16,7 +16,7 @@ import pytest
 from pictures import cifar, encoded, files, pixels, write_folder, write_ilsvrc, write_tar, write_zip
 
 from alexnet_cli import cli
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.data import layouts, packing, shards
 from alexnet_cli.data import prepare as prepare_module
 from alexnet_cli.data.layouts.listing import Entry, Listing
@@ -344,7 +344,7 @@ def test_interrupted_is_what_a_library_user_gets(source: Path, monkeypatch) -> N
 def test_killed_it_resumes_and_its_workers_are_gone(tmp_path: Path, capsys) -> None:
     """kill -9 of the parent alone, as soon as a shard is there."""
     write_zip(tmp_path / "p.zip", files(("a", "b"), 600, "train/") | files(("a", "b"), 100, "val/"))
-    command = [sys.executable, "-c", "from alexnet_cli.cli import main; main()", "prep", "p.zip", "--workers", "2"]
+    command = [sys.executable, "-c", "from alexnet_cli.commands import main; main()", "prep", "p.zip", "--workers", "2"]
     process = subprocess.Popen([*command, *SIZE], stderr=subprocess.PIPE, text=True, start_new_session=True)
     folder = Path("data/p")
     while process.poll() is None and not list(folder.glob("train-*.json")):

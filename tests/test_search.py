@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from test_index import archive, error_of, folder_of_classes, picture, update
 
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.figures.sheet import GAP, SIDE, TEXT
@@ -251,7 +251,7 @@ def test_predict_with_fewer_than_five_classes(space: Path, capsys: pytest.Captur
 
 def test_no_torch_with_an_onnx_file_and_nothing_heavy_for_help(space: Path) -> None:
     code = (
-        "import sys; from alexnet_cli.cli import main\n"
+        "import sys; from alexnet_cli.commands import main\n"
         "assert main(['--help']) == 0\n"
         "assert not {'torch', 'faiss', 'onnxruntime'} & set(sys.modules)\n"
         "for line in ('index photos', 'search photos/cat/0.png --html p --sheet s.png', 'predict photos/cat/0.png'):\n"

@@ -12,7 +12,7 @@ import torch
 from conftest import NARROW
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.cli import main
+from alexnet_cli.commands import main
 from alexnet_cli.errors import BadArtefact, BadRecipe, Diverged, Interrupted
 from alexnet_cli.model import Model
 from alexnet_cli.progress import Progress
@@ -205,7 +205,7 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(packed, narrow, tmp_pat
 def test_the_command_stops_saves_and_resumes(packed, tmp_path):
     settings = [word for setting in NARROW for word in ("--set", setting)]
     asked = ["train", str(packed.path), "--recipe", "small-data", *settings, "--workspace", str(tmp_path), "--out", "m"]
-    program = "import sys; from alexnet_cli.cli import main; sys.exit(main())"
+    program = "import sys; from alexnet_cli.commands import main; sys.exit(main())"
     run = subprocess.Popen(
         [sys.executable, "-c", program, *asked, "--epochs", "500"], stderr=subprocess.PIPE, text=True
     )

@@ -32,6 +32,7 @@ class Export:
     path: Path
     probabilities_difference: float  # the largest
     features_difference: float  # the largest
+    features: str  # the name of their layer
     pictures: int
     precision: str
 
@@ -82,6 +83,7 @@ def export_model(
         path=out,
         probabilities_difference=probabilities,
         features_difference=features,
+        features=network.feature_name,
         pictures=len(pictures),
         precision=precision,
     )

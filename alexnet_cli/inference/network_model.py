@@ -56,7 +56,8 @@ class NetworkModel(Predictor):
     def _forward(self, images: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
         device, count = self.preprocessor.device, len(images)
         rows, columns = (np.broadcast_to(along, (count, self.crop)) for along in view)
-        pixels = torch.from_numpy(images if images.flags.writeable else images.copy())  # as torch asks
+        # torch warns of a tensor that shares memory with a read-only array.
+        pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
         inputs = self.preprocessor.crop(pixels.to(device), Crops(rows=rows, columns=columns))  # (B, C, crop, crop)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits, features = self.net(inputs)

@@ -1,0 +1,99 @@
+"""The command line: one module per command, and what holds for all of them, such as exit codes."""
+
+import errno
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from alexnet_cli.commands import (
+    demo,
+    evaluate,
+    export,
+    import_,
+    index,
+    info,
+    predict,
+    prep,
+    recipes,
+    reproduce,
+    search,
+    train,
+)
+from alexnet_cli.console import fail
+from alexnet_cli.errors import AlexNetError, Interrupted, first_line
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "prep": prep.prep,
+    "train": train.train,
+    "eval": evaluate.evaluate,
+    "export": export.export,
+    "predict": predict.predict,
+    "index": index.index,
+    "search": search.search,
+    "recipes": recipes.recipes,
+    "info": info.info,
+    "import": import_.import_weights,
+    "reproduce": reproduce.reproduce,
+    "demo": demo.demo,
+}
+
+
+def build_app(commands: dict[str, Callable[..., Any]]) -> typer.Typer:
+    """The application with ``commands``, in this order."""
+    app = typer.Typer(
+        name="alexnet",
+        help="The 2012 ImageNet network: reproduce it, train it on your own pictures, search with it. "
+        "`--debug` after any command shows the traceback of an error.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name, function in commands.items():
+        app.command(name=name)(function)
+    return app
+
+
+app = build_app(COMMANDS)
+
+
+def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
+    """Run one command. Returns the exit code: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = int(app([word for word in given if word != "--debug"], standalone_mode=False) or 0)
+        if code == 130:  # typer returns this after Ctrl-C and prints nothing
+            raise KeyboardInterrupt
+        return code
+    except typer.TyperException as error:
+        fail(f"{error.format_message()} (see `alexnet --help`, or `--help` after a command)")
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
+        fail(str(error) or "interrupted")
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        fail(_one_line(error))
+        return 1
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """SIGTERM does what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, AlexNetError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or 'while writing'}): free some space and run the command again"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return f"unexpected {type(error).__name__}: {first_line(error)} (run again with --debug for the traceback)"

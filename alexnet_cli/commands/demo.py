@@ -1,0 +1,36 @@
+"""`alexnet demo`."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alexnet_cli.commands.common import JsonOption
+from alexnet_cli.console import show, show_json
+
+
+def demo(
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", help="The folder for pictures, dataset, model and index.")
+    ] = Path("demo"),
+    as_json: JsonOption = False,
+) -> None:
+    """The whole chain, prep to search, on photographs that come with scikit-image; it takes a minute or two.
+
+    Each photograph is a class, and random views of it are its pictures. Run again, it keeps what is finished.
+
+    Example: alexnet demo --workspace demo
+    """
+    from alexnet_cli.commands import app
+    from alexnet_cli.demo import demonstrate
+
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        done = demonstrate(workspace, lambda words: app(words, standalone_mode=False))
+    if as_json:
+        show_json(done)
+        return
+    show(f"\ntop-1 error {done['top1_error']:.1%} of {done['images']} views; by chance {done['chance']:.1%}")
+    show("Trained and validated on views of the same photographs: this shows the chain, not generalization.")
+    show(f"Look at {done['sheet']}, {done['page']} and {done['curves']}")

@@ -1,0 +1,100 @@
+"""`alexnet eval`."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alexnet_cli.artefacts import model_name
+from alexnet_cli.commands.common import HERE, DataOption, DeviceOption, JsonOption, WorkspaceOption, processes
+from alexnet_cli.console import show, show_json, show_table
+from alexnet_cli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from alexnet_cli.data.store import Dataset
+    from alexnet_cli.inference.evaluation import Evaluation
+
+
+class Views(StrEnum):
+    one = "1"
+    ten = "10"
+
+
+def evaluate(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models or .onnx files. Default: the newest model.")
+    ] = None,
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(help="The split to evaluate on.")] = "val",
+    views: Annotated[Views, typer.Option(help="How many views of each image to average.")] = Views.ten,
+    device: DeviceOption = None,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Top-1 and top-5 error over one or ten views. The predictions of several models are averaged.
+
+    Example: alexnet eval photos-small-data --views 10
+    """
+    import alexnet_cli as alexnet
+    from alexnet_cli.inference.devices import pick_device
+
+    space, chosen = Workspace(workspace), pick_device(device)
+    paths = [space.find_classifier(named) for named in (models or (None,))]
+    dataset = alexnet.open_dataset(space.find("dataset", data))
+    with processes(chosen) as (world, console):
+        console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
+        evaluation = alexnet.evaluate(
+            paths, dataset, split, views=int(views), device=device, progress=console, world=world
+        )
+    if not world.is_main:
+        return
+    if as_json:
+        show_json(as_json_object(evaluation, paths, dataset, split, int(views)))
+    else:
+        show_table(*as_table(evaluation, paths, dataset, split, int(views)))
+        show("Next: alexnet export")
+
+
+def as_json_object(
+    evaluation: "Evaluation", paths: Sequence[Path], dataset: "Dataset", split: str, views: int
+) -> dict[str, Any]:
+    """What --json prints; errors are fractions."""
+    return {
+        "models": [_name(path) for path in paths],
+        "dataset": dataset.name,
+        "split": split,
+        "views": views,
+        "images": evaluation.images,
+        "top1_error": evaluation.top1,
+        "top5_error": evaluation.top5,
+        "top1_error_ci95": list(evaluation.top1_ci95),
+        "top5_error_ci95": list(evaluation.top5_ci95),
+    }
+
+
+def as_table(
+    evaluation: "Evaluation", paths: Sequence[Path], dataset: "Dataset", split: str, views: int
+) -> tuple[str, list[str], list[list[str]], str]:
+    """Title, columns, rows and note. Ten views of ILSVRC-2012's validation images get the published rows as well."""
+    from alexnet_cli.experiments.published import TABLE2, are_of_table2
+
+    ilsvrc = views == 10 and are_of_table2(dataset, split)
+    errors = (evaluation.top1, evaluation.top1_ci95), (evaluation.top5, evaluation.top5_ci95)
+    measured = [
+        " + ".join(_name(path) for path in paths) + (" (measured here)" if ilsvrc else ""),
+        *(f"{100 * error:.1f}  ({100 * low:.1f}-{100 * high:.1f})" for error, (low, high) in errors),
+    ]
+    published = [[f"{row.name} (published)", row.top1, row.top5] for row in TABLE2 if row.top1 != "–"]
+    return (
+        f"{dataset.name}, {split}: {evaluation.images:,} images, {views} view{'s' if views > 1 else ''}",
+        ["model", "top-1 error, %  (95 % interval)", "top-5 error, %  (95 % interval)"],
+        [*(published if ilsvrc else []), measured],
+        "published: table 2 of the paper, ILSVRC-2012 validation images, ten views" if ilsvrc else "",
+    )
+
+
+def _name(path: Path) -> str:
+    """A model's folder by its name, an ONNX file by its folder's name and its own."""
+    return f"{path.resolve().parent.name}/{path.name}" if path.suffix == ".onnx" else model_name(path)

@@ -1,0 +1,47 @@
+"""`alexnet export`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
+from alexnet_cli.console import Console, show, show_json
+from alexnet_cli.workspace import Workspace
+
+
+class ExportPrecision(StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+def export(
+    model: Annotated[str | None, typer.Argument(help="Name or path of a model. Default: the newest.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write. Default: model.onnx in the model's folder.")
+    ] = None,
+    precision: Annotated[ExportPrecision, typer.Option(help="fp16 is for GPUs, int8 for CPUs.")] = ExportPrecision.fp32,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model as one ONNX file, after checking that it computes what the network computes.
+
+    Example: alexnet export photos-small-data --precision fp16 --out photos.onnx
+    """
+    import alexnet_cli as alexnet
+
+    console, space = Console(), Workspace(workspace)
+    folder = space.find("model", model)
+    console.note(f"exporting {folder}")
+    result = alexnet.export(folder, out, precision=precision.value, datasets=space.all("dataset"), progress=console)
+    if as_json:
+        show_json(result.as_json())
+        return
+    show(f"wrote {result.path}: {result.path.stat().st_size / 1e6:.0f} MB, {precision}")
+    show(
+        f"largest difference to the network on {result.pictures} pictures: "
+        f"{result.probabilities_difference:.1e} in probabilities, {result.features_difference:.1e} in {result.features}"
+    )
+    show("Next: alexnet index")

@@ -1,0 +1,35 @@
+"""`alexnet info`."""
+
+from typing import Annotated
+
+import typer
+
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
+from alexnet_cli.console import show_json, show_table
+from alexnet_cli.workspace import Workspace
+
+
+def info(
+    path: Annotated[str, typer.Argument(help="Name or path of a dataset, model, index or .onnx file.")],
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """What an artefact is and where it came from.
+
+    Example: alexnet info models/photos-small-data
+    """
+    from alexnet_cli.describe import describe
+
+    facts = describe(Workspace(workspace), path)
+    if as_json:
+        show_json(facts)
+    else:
+        show_table("", ["", path], [[key, _shortened(value)] for key, value in facts.items()])
+
+
+def _shortened(value: object) -> str:
+    """A table's cell: of a long list, the first ten."""
+    if isinstance(value, list):
+        first = ", ".join(map(str, value[:10]))
+        return first if len(value) <= 10 else f"{first} ... ({len(value):,})"
+    return str(value)

@@ -1,0 +1,40 @@
+"""`alexnet predict`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption
+from alexnet_cli.console import Console, show_json, show_table
+from alexnet_cli.workspace import Workspace
+
+
+def predict(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE...", help="Pictures in any format that Pillow reads.")
+    ],
+    model: ModelOption = None,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """The five most probable classes of each picture.
+
+    Example: alexnet predict image.jpg
+    """
+    import alexnet_cli as alexnet
+
+    console, space = Console(), Workspace(workspace)
+    path = space.find_classifier(model)
+    predictor = alexnet.open_model(path, pictures=len(pictures), datasets=space.all("dataset"), progress=console)
+    found = list(zip(map(str, pictures), predictor.predict(pictures), strict=True))
+    if as_json:
+        predictions = [{"path": image, "classes": [vars(best) for best in classes]} for image, classes in found]
+        show_json({"model": predictor.name, "predictions": predictions})
+        return
+    rows = [
+        ["" if i else image, best.name, f"{100 * best.probability:.1f} %"]
+        for image, classes in found
+        for i, best in enumerate(classes)
+    ]
+    show_table("", ["picture", "class", "probability"], rows)

@@ -1,0 +1,68 @@
+"""`alexnet prep`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, processes
+from alexnet_cli.console import show, show_json
+from alexnet_cli.workspace import Workspace
+
+
+class OnBad(StrEnum):
+    skip = "skip"
+    stop = "stop"
+
+
+def prep(
+    source: Annotated[Path, typer.Argument(help="A folder, .zip or .tar of pictures in class folders; see README.")],
+    dataset: Annotated[str | None, typer.Argument(help="Name of the dataset. Default: the name of SOURCE.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one per core.")] = None,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="Share of each class's training pictures to hold out for validation, instead of SOURCE's own val/.",
+        ),
+    ] = None,
+    on_bad: Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")] = OnBad.skip,
+    size: Annotated[int, typer.Option(min=8, help="Side of the packed pictures, in pixels.")] = 256,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack pictures into a dataset: 256×256 RGB, mean image and colour PCA.
+
+    If you stop it, the same command resumes. Under torchrun, on one machine or on several that share a disk, each
+    process packs a part.
+
+    Example: alexnet prep photos/
+    """
+    import alexnet_cli as alexnet
+    from alexnet_cli.data.prepare import dataset_name
+
+    folder = Workspace(workspace).home("dataset") / dataset_name(source, dataset)
+    with processes() as (world, console):
+        prepared = alexnet.prepare(
+            source,
+            folder,
+            size=size,
+            workers=workers,
+            val_fraction=val_fraction,
+            on_bad=on_bad.value,
+            progress=console,
+            world=world,
+        )
+    if not world.is_main:
+        return
+    if as_json:
+        show_json(prepared.as_json())
+        return
+    splits = ", ".join(f"{count:,} {split}" for split, count in prepared.dataset.counts.items())
+    classes = len(prepared.dataset.classes)
+    show(f"packed {folder}: {splits} pictures, {classes:,} classes, {prepared.rejected:,} rejected")
+    if prepared.rejected:
+        show(f"what was rejected, and why: {folder / 'rejected.csv'}")
+    show("Next: alexnet train")

@@ -1,0 +1,24 @@
+"""`alexnet recipes`."""
+
+from alexnet_cli.commands.common import JsonOption
+from alexnet_cli.console import show, show_json
+
+
+def recipes(as_json: JsonOption = False) -> None:
+    """The recipes that come with alexnet, and the lines in which each differs from `paper`.
+
+    Example: alexnet recipes
+    """
+    from alexnet_cli import recipe
+
+    summaries = recipe.summaries()
+    if as_json:
+        show_json(summaries)
+        return
+    for summary in summaries:
+        parameters = f"{summary['parameters']:,} parameters for 1000 classes"
+        show(f"{summary['name']}: {summary['description']}  ({parameters})")
+        if summary["published"]:
+            show(f"    published: {recipe.published_line(summary['published'])}")
+        for key, value in summary["differs"].items():
+            show(f"    {key} = {value}")

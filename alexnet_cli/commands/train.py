@@ -1,0 +1,85 @@
+"""`alexnet train`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alexnet_cli.commands.common import HERE, DeviceOption, JsonOption, Precision, WorkspaceOption, processes
+from alexnet_cli.console import show, show_json
+from alexnet_cli.errors import BadRecipe
+from alexnet_cli.workspace import Workspace
+
+
+def train(
+    dataset: Annotated[str | None, typer.Argument(help="Name or path of a dataset. Default: the newest.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or a .toml file. Default: paper.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value: change the recipe. Repeatable.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Name of the model. Default: DATASET-RECIPE.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs. Default: the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers. Default: 0.")] = None,
+    device: DeviceOption = None,
+    devices: Annotated[
+        str | None, typer.Option(help="One device per column, as in 2012: cuda:0,cuda:1 or cpu,cpu.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="2 is short for --devices cuda:0,cuda:1.")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Precision of the network's arithmetic. Default: fp32.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Fine-tune this model: start from all of its layers but the last.")
+    ] = None,
+    checkpoint_minutes: Annotated[float, typer.Option(min=0, help="Time between checkpoints within an epoch.")] = 10,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a network by the paper's rules.
+
+    You can stop training at any time: Ctrl-C writes a checkpoint, and --resume continues from it. Under torchrun the
+    processes share each batch; the recipe's batch size and learning rate stay as they are.
+
+    Example: alexnet train photos --recipe small-data --precision bf16
+    """
+    import alexnet_cli as alexnet
+    from alexnet_cli.inference.devices import pick_devices
+    from alexnet_cli.model import Model
+    from alexnet_cli.training import runs
+
+    if sum(given is not None for given in (device, devices, gpus)) > 1:
+        raise typer.BadParameter("give one of --device, --devices and --gpus")
+    space, home = Workspace(workspace), Workspace(workspace).home("model")
+    placed = pick_devices(device, devices, gpus)
+    with processes(placed[0]) as (world, console):
+        where: dict[str, Any] = {
+            "devices": placed,
+            "world": world,
+            "checkpoint_minutes": checkpoint_minutes,
+            "progress": console,
+        }
+        folder = None if out is None else home / out if Path(out).name == out else Path(out)
+        if resume:
+            for option, given in {"--recipe": recipe, "--set": settings, "--from": start}.items():
+                if given:
+                    raise BadRecipe(f"{option} cannot change a run that is resumed: leave it out, or start another run")
+            folder = folder or runs.newest_unfinished(home)
+            moved = None if dataset is None else space.find("dataset", dataset)
+            model = alexnet.resume(folder, dataset=moved, epochs=epochs, seed=seed, precision=precision, **where)
+        else:
+            data = space.find("dataset", dataset)
+            tuned = None if start is None else Model.load(space.find("model", start))
+            chosen = runs.choose_recipe(recipe, settings or (), epochs=epochs, start=tuned)
+            folder = folder or runs.new_folder(home, f"{data.resolve().name}-{chosen.name}", console)
+            model = alexnet.train(
+                data, folder, recipe=chosen, seed=seed or 0, start=tuned, precision=precision or "fp32", **where
+            )
+        result = runs.run_facts(folder, model)
+    if not world.is_main:
+        return
+    if as_json:
+        show_json(result)
+    else:
+        show(f"trained models/{result['model']}: {result['epochs']} epochs")
+        show(f"Next: alexnet eval {result['model']}")

@@ -1,0 +1,217 @@
+"""The Python interface: what `import alexnet_cli` offers, and what the commands call. See docs/python.md.
+
+Paths are those of artefacts: the folder of a dataset, a model or an index, or an .onnx file.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.distributed import SINGLE_PROCESS, World
+from alexnet_cli.opening import open_model
+from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from alexnet_cli.exporting.export import Export
+    from alexnet_cli.inference.evaluation import Evaluation
+    from alexnet_cli.inference.predictor import Predictor
+    from alexnet_cli.model import Model
+    from alexnet_cli.recipe import Recipe
+    from alexnet_cli.retrieval.build import Built
+    from alexnet_cli.retrieval.searcher import Searcher
+
+__all__ = [
+    "build_index",
+    "evaluate",
+    "export",
+    "open_dataset",
+    "open_index",
+    "open_model",
+    "prepare",
+    "resume",
+    "train",
+]
+
+
+def open_dataset(path: Path | str) -> Dataset:
+    """The packed dataset in folder ``path``. Raises BadArtefact if it is missing, incomplete or damaged."""
+    return Dataset.open(Path(path))
+
+
+def open_index(
+    path: Path | str,
+    *,
+    model: Path | str | None = None,
+    workspace: Path | str | None = None,
+    pictures: int | None = None,
+    progress: Progress = SILENT,
+) -> "Searcher":
+    """The index in folder ``path``, ready to be searched with its own model.
+
+    ``model``: where that model is; if None, where it was when the index was built, or in the ``workspace``, which by
+    default is the one that the index lies in. ``pictures``: how many queries there will be, if that is known: for a
+    few, ONNX Runtime starts sooner. Raises BadArtefact if the index is missing or damaged, WrongModel if its model is
+    not there or ``model`` is another one.
+    """
+    from alexnet_cli.retrieval.index import Index
+    from alexnet_cli.retrieval.searcher import Searcher, model_of
+
+    index = Index.open(Path(path))
+    space = Workspace(index.path.resolve().parent.parent if workspace is None else Path(workspace))
+    chosen = model_of(index, space) if model is None else Path(model)
+    progress.note(f"searching {index.path} ({len(index):,} pictures) with model {chosen}")
+    if index.facts["unfinished"]:
+        progress.note(f"{index.facts['unfinished']:,} pictures are not in the index yet: run `alexnet index` again")
+    predictor = open_model(chosen, pictures=pictures, datasets=space.all("dataset"), progress=progress)
+    return Searcher(index, predictor)
+
+
+def train(
+    dataset: Path | str,
+    folder: Path | str,
+    *,
+    recipe: "Recipe | Path | str | None" = None,
+    settings: Sequence[str] = (),
+    epochs: int | None = None,
+    seed: int = 0,
+    start: "Model | Path | str | None" = None,
+    devices: Sequence[str] = ("cpu",),
+    precision: str = "fp32",
+    checkpoint_minutes: float = 10.0,
+    progress: Progress = SILENT,
+    world: World = SINGLE_PROCESS,
+) -> "Model":
+    """Train a network on ``dataset`` into the new ``folder``, and return the model, which is also saved there.
+
+    ``recipe``: its name or file; `paper` if None, or the recipe of the model ``start`` that is fine-tuned.
+    ``settings``: "section.key=value" on top. ``devices``: one for the whole network, or one per column. ``precision``:
+    fp32 or bf16. Raises BadArtefact if the folder holds a run or a model, BadRecipe, Diverged at a loss that is not
+    finite, Interrupted after Ctrl-C.
+    """
+    from alexnet_cli.model import Model
+    from alexnet_cli.recipe import Recipe
+    from alexnet_cli.training.runs import choose_recipe, start_run
+    from alexnet_cli.training.trainer import Options
+
+    tuned = start if start is None or isinstance(start, Model) else Model.load(Path(start))
+    if not isinstance(recipe, Recipe):
+        recipe = choose_recipe(recipe, settings, epochs=epochs, start=tuned)
+    options = Options(devices=tuple(devices), world=world, precision=precision, checkpoint_minutes=checkpoint_minutes)
+    return start_run(
+        open_dataset(dataset), recipe, Path(folder), seed=seed, start=tuned, options=options, progress=progress
+    )
+
+
+def resume(
+    folder: Path | str,
+    *,
+    dataset: Path | str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    precision: str | None = None,
+    devices: Sequence[str] = ("cpu",),
+    checkpoint_minutes: float = 10.0,
+    progress: Progress = SILENT,
+    world: World = SINGLE_PROCESS,
+) -> "Model":
+    """Resume the training run in ``folder`` with the settings it was started with, to the weights it would have had.
+
+    ``dataset``: where its dataset is, if it has moved. ``epochs``: another number of epochs. Raises BadArtefact if
+    there is nothing to resume, BadRecipe if ``seed`` or ``precision`` are given and differ, and what `train` raises.
+    """
+    from alexnet_cli.training.runs import resume_run
+    from alexnet_cli.training.trainer import Options
+
+    return resume_run(
+        Path(folder),
+        dataset=None if dataset is None else Path(dataset),
+        epochs=epochs,
+        seed=seed,
+        precision=precision,
+        options=Options(devices=tuple(devices), world=world, checkpoint_minutes=checkpoint_minutes),
+        progress=progress,
+    )
+
+
+def evaluate(
+    models: "Sequence[Predictor | Path | str] | Predictor | Path | str",
+    dataset: Dataset | Path | str,
+    split: str = "val",
+    *,
+    views: int = 10,
+    device: str | None = None,
+    progress: Progress = SILENT,
+    world: World = SINGLE_PROCESS,
+) -> "Evaluation":
+    """Top-1 and top-5 error on a split of ``dataset`` over ``views`` (1 or 10) views of each image (§4.1).
+
+    The predictions of several ``models`` are averaged. A folder's network runs in torch on ``device``, an .onnx file in
+    ONNX Runtime. Raises BadArtefact if classes or image sizes differ, or if the split is missing.
+    """
+    from alexnet_cli.inference.evaluation import evaluate as evaluate_models
+
+    several = list(models) if isinstance(models, Sequence) and not isinstance(models, str) else [models]
+    predictors = [
+        open_model(model, device=device, backend="torch") if isinstance(model, str | Path) else model
+        for model in several
+    ]
+    data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
+    return evaluate_models(predictors, data, split, views=views, progress=progress, world=world)
+
+
+def export(
+    model: Path | str,
+    out: Path | str | None = None,
+    *,
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    datasets: Iterable[Path] = (),
+    progress: Progress = SILENT,
+) -> "Export":
+    """Write the model in folder ``model`` as one ONNX file, `model.onnx` in its folder if ``out`` is None.
+
+    ``datasets``: folders of datasets, one of which gives the pictures that the file is checked on, and for int8 the
+    training pictures that the ranges of activations come from. Raises Difference, and writes nothing, if the file does
+    not compute what the network computes; AlexNetError if int8 finds no dataset with the model's classes.
+    """
+    from alexnet_cli.exporting.export import export_model
+    from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
+
+    folder, datasets = Path(model), list(datasets)
+    return export_model(
+        folder,
+        None if out is None else Path(out),
+        precision=precision,
+        pictures=pictures_to_check(datasets, folder),
+        calibration=pictures_to_calibrate(datasets, folder) if precision == "int8" else None,
+        progress=progress,
+    )
+
+
+def build_index(
+    source: Path | str,
+    folder: Path | str,
+    *,
+    model: Path | str,
+    kind: str | None = None,
+    datasets: Iterable[Path] = (),
+    progress: Progress = SILENT,
+    world: World = SINGLE_PROCESS,
+) -> "Built":
+    """Make the index in ``folder`` of all pictures of ``source`` (a folder, an archive or a dataset), or update it.
+
+    ``kind``: flat, sq8, ivfpq, hnsw or binary; by size if None. ``datasets``: as in `export`, if ``model`` has no ONNX
+    file yet. Raises BadSource if no picture can be embedded, WrongModel or BadArtefact if the index in ``folder`` is of
+    another model or source.
+    """
+    from alexnet_cli.retrieval import build
+    from alexnet_cli.retrieval.collection import open_collection
+
+    with world.main_first():  # rank 0 may have to export the model
+        predictor = open_model(model, datasets=datasets, progress=progress)
+    collection = open_collection(Path(source))
+    return build.build_index(
+        collection, predictor, Path(folder), model_path=Path(model), kind=kind, progress=progress, world=world
+    )
