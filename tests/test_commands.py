@@ -2,18 +2,21 @@
 
 import errno
 import re
+import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 
-from alexnet_cli import cli
-from alexnet_cli.commands import app, main
+from alexnet_cli.commands import COMMANDS, build_app, common, main
+from alexnet_cli.console import show, show_json
 from alexnet_cli.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+RECIPES = import_module("alexnet_cli.commands.recipes")
 HEAVY = ("torch", "torchvision", "faiss", "onnxruntime", "onnx", "numpy", "PIL", "matplotlib", "scipy")
 
 
@@ -30,6 +33,33 @@ def test_every_command_has_help_with_an_example_and_stands_in_the_readme(command
     assert f"`alexnet {command}" in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_in_the_help_can_be_parsed(command):
+    (example,) = re.findall(r"Example: alexnet (.*)", COMMANDS[command].__doc__)
+    program = typer.main.get_command(build_app(COMMANDS))
+    name, *words = shlex.split(example)
+    with program.commands[name].make_context(name, words) as context:
+        assert context.params
+
+
+def test_another_command_is_one_function_in_the_table(capsys):
+    def count(things: list[str], as_json: common.JsonOption = False) -> None:
+        """Count things.
+
+        Example: alexnet count 1 2
+        """
+        show_json({"things": len(things)}) if as_json else show(f"{len(things)} things")
+
+    app = build_app({**COMMANDS, "count": count})
+    assert main(["count", "--help"], app) == 0
+    assert "Example: alexnet count 1 2" in capsys.readouterr().out
+    assert main(["count", "a", "b", "--json"], app) == 0
+    assert capsys.readouterr().out == '{"things": 2}\n'
+    assert main(["count", "a"], app) == 0
+    assert capsys.readouterr().out == "1 things\n"
+    assert main(["count"], app) == 2
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["train", "--help"]])
 def test_help_imports_nothing_heavy(arguments):
     program = (
@@ -38,6 +68,12 @@ def test_help_imports_nothing_heavy(arguments):
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.rstrip().endswith("HEAVY []")
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    program = f"import sys, alexnet_cli; print([name for name in {(*HEAVY, 'typer')!r} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["train", "--nonsense"], ["search"], ["eval", "--views", "3"]])
@@ -87,7 +123,7 @@ def test_unforeseen_errors_are_one_line_unless_debugging(monkeypatch, capsys):
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(cli, "show_json", broken)
+    monkeypatch.setattr(RECIPES, "show_json", broken)
     assert main(["recipes", "--json"]) == 1
     assert capsys.readouterr().err == (
         "error: unexpected ZeroDivisionError: by zero (run again with --debug for the traceback)\n"
@@ -100,7 +136,7 @@ def test_a_full_disk_is_said_plainly(monkeypatch, capsys):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "data/x")
 
-    monkeypatch.setattr(cli, "show_json", full)
+    monkeypatch.setattr(RECIPES, "show_json", full)
     assert main(["recipes", "--json"]) == 1
     expected = "error: the disk is full (data/x): free some space and run the command again\n"
     assert capsys.readouterr().err == expected
@@ -110,7 +146,7 @@ def test_ctrl_c_exits_130(monkeypatch, capsys):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "show_json", interrupted)
+    monkeypatch.setattr(RECIPES, "show_json", interrupted)
     assert main(["recipes", "--json"]) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
 

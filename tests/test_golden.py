@@ -28,7 +28,7 @@ UPDATES = ["training.batch=2", "training.epochs=2", "training.learning_rate=0.00
 NARROW = [f"conv{i}.kernels=16" for i in range(1, 6)] + ["fc6.units=32", "fc7.units=32"]
 RUNS = {
     "tiny": [],
-    "paper": ["training.learning_rate=5e-5"],  # the whole network
+    "paper": ["training.learning_rate=1e-5"],  # the whole network
     "original-2012": NARROW,
     "caffenet": NARROW,
     "no-communication": NARROW,

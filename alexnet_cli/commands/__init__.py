@@ -51,6 +51,7 @@ def build_app(commands: dict[str, Callable[..., Any]]) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",  # joins the lines of a paragraph
     )
     for name, function in commands.items():
         app.command(name=name)(function)

@@ -11,9 +11,7 @@ from alexnet_cli.workspace import Workspace
 
 
 def predict(
-    images: Annotated[
-        list[Path], typer.Argument(metavar="PICTURE...", help="Pictures in any format that Pillow reads.")
-    ],
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures in any format that Pillow reads.")],
     model: ModelOption = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 def search(
-    images: Annotated[
-        list[Path], typer.Argument(metavar="PICTURE...", help="Pictures in any format that Pillow reads.")
-    ],
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures in any format that Pillow reads.")],
     index: Annotated[str | None, typer.Option("--index", help="Name or path of an index. Default: the newest.")] = None,
     model: Annotated[str | None, typer.Option(help="A model or an .onnx file. Default: the index's own model.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,

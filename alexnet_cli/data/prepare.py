@@ -68,8 +68,8 @@ class Plan:
 
 
 def prepare(
-    path: Path,
-    folder: Path,
+    path: Path | str,
+    folder: Path | str,
     *,
     size: int = 256,
     workers: int | None = None,
@@ -86,6 +86,7 @@ def prepare(
 
     Raises BadSource, BadPicture (with ``on_bad="stop"``), Interrupted, and BadArtefact if ``folder`` has other content.
     """
+    path, folder = Path(path), Path(folder)
     with contextlib.ExitStack() as stack:
         with world.main_first():
             _check_folder(folder)
