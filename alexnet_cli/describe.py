@@ -52,9 +52,9 @@ def _model(path: Path) -> dict[str, Any]:
 
 
 def _index(path: Path) -> dict[str, Any]:
-    from alexnet_cli.artefacts import read_json
+    from alexnet_cli.artefacts import INDEX_FILE, read_json
 
-    return read_json(path / "index.json", what="index")
+    return read_json(path / INDEX_FILE, what="index")
 
 
 def _onnx(path: Path) -> dict[str, Any]:

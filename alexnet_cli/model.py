@@ -13,13 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import atomic_write, check_format
+from alexnet_cli.artefacts import MODEL_FILE, RECIPE_FILE, atomic_write, check_format
 from alexnet_cli.errors import BadArtefact, first_line
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.recipe import Recipe
 
 FORMAT = 1
-FILE = "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +57,15 @@ class Model:
             "recipe": text,
             "provenance": json.dumps(self.provenance, ensure_ascii=False),
         }
-        with atomic_write(folder / "recipe.toml") as temporary:
+        with atomic_write(folder / RECIPE_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        with atomic_write(folder / FILE) as temporary:
+        with atomic_write(folder / MODEL_FILE) as temporary:
             save_file(tensors, temporary, metadata)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Model":
         """The model in ``folder``. Raises BadArtefact if it is missing, damaged or of a newer format."""
-        path = folder / FILE
+        path = folder / MODEL_FILE
         metadata, tensors = read_tensors(path, what="model")
         check_format(metadata.get("alexnet_format"), FORMAT, path)
         try:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from alexnet_cli.artefacts import model_fingerprint
-from alexnet_cli.inference.onnx_model import FILE, OnnxModel
+from alexnet_cli.artefacts import ONNX_FILE, model_fingerprint
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 
@@ -43,7 +43,7 @@ def open_model(
         return OnnxModel.open(path, device=device, pictures=pictures, progress=progress)
     if backend == "torch":
         return open_network(path, device)
-    file = path / FILE
+    file = path / ONNX_FILE
     if file.exists():
         model = OnnxModel.open(file, device=device, pictures=pictures, progress=progress)
         if model.fingerprint == model_fingerprint(path):

@@ -8,8 +8,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.model import FILE, Model
+from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.training import checkpoint
 
@@ -69,7 +70,7 @@ class Bomb:
 
 
 def test_a_pickle_is_refused_and_does_not_run(tmp_path):
-    for name in ("model.safetensors", str(checkpoint.FILE)):
+    for name in ("model.safetensors", CHECKPOINT_FILE):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(pickle.dumps(Bomb(str(tmp_path / "ran"))))
@@ -83,8 +84,8 @@ def test_a_pickle_is_refused_and_does_not_run(tmp_path):
 def test_a_model_keeps_the_fingerprint_it_was_saved_with(model, tmp_path):
     """Recipes get new keys; the indexes and ONNX files of models that were saved before stay theirs."""
     model.save(tmp_path)
-    with safe_open(tmp_path / FILE, framework="pt") as file:
+    with safe_open(tmp_path / MODEL_FILE, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() | {"fingerprint": "of an older time"}
-    save_file(tensors, tmp_path / FILE, metadata)
+    save_file(tensors, tmp_path / MODEL_FILE, metadata)
     assert Model.load(tmp_path).fingerprint == "of an older time"

@@ -12,6 +12,7 @@ import torch
 from conftest import NARROW
 
 from alexnet_cli import recipe as recipes
+from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.commands import main
 from alexnet_cli.errors import BadArtefact, BadRecipe, Diverged, Interrupted
 from alexnet_cli.model import Model
@@ -102,8 +103,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(packed, n
     assert "the loss is not finite at epoch 1, update" in str(error.value)
     assert "start again with a lower learning rate, for example --set training.learning_rate=1e+11" in str(error.value)
     assert not (tmp_path / "m" / "model.safetensors").exists()
-    if (tmp_path / "m" / checkpoint.FILE).exists():
-        tensors = checkpoint.read_tensors(tmp_path / "m" / checkpoint.FILE, what="checkpoint")[1]
+    if (tmp_path / "m" / CHECKPOINT_FILE).exists():
+        tensors = checkpoint.read_tensors(tmp_path / "m" / CHECKPOINT_FILE, what="checkpoint")[1]
         assert all(tensor.isfinite().all() for name, tensor in tensors.items() if name.startswith("weight/"))
 
 
@@ -128,7 +129,7 @@ def test_a_loss_that_is_not_finite_is_noticed_at_the_next_look(packed, narrow, t
     wild = narrow.with_training(learning_rate=1e12, warmup_epochs=1.0)
     with pytest.raises(Diverged, match=r"the loss is not finite at epoch 1, update 4; nothing was saved yet"):
         train(packed, wild, tmp_path / "m", options=Options(checkpoint_minutes=0))
-    assert not (tmp_path / "m" / checkpoint.FILE).exists()
+    assert not (tmp_path / "m" / CHECKPOINT_FILE).exists()
 
 
 def test_a_stop_waits_for_the_next_look_and_resumes_exactly(packed, narrow, tmp_path, rare_looks):
@@ -189,7 +190,7 @@ def test_fine_tuning_starts_from_all_layers_but_the_last(packed, narrow, tmp_pat
 
 def test_a_crash_while_saving_leaves_the_last_checkpoint(packed, narrow, tmp_path, monkeypatch):
     train(packed, narrow, tmp_path / "m")
-    before = (tmp_path / "m" / checkpoint.FILE).read_bytes()
+    before = (tmp_path / "m" / CHECKPOINT_FILE).read_bytes()
 
     def crash(tensors, path, metadata) -> None:
         path.write_bytes(b"half of it")
@@ -198,7 +199,7 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(packed, narrow, tmp_pat
     monkeypatch.setattr(checkpoint, "save_file", crash)
     with pytest.raises(OSError, match="no space"):
         train(packed, narrow.with_training(epochs=3), tmp_path / "m")
-    assert (tmp_path / "m" / checkpoint.FILE).read_bytes() == before
+    assert (tmp_path / "m" / CHECKPOINT_FILE).read_bytes() == before
     assert [file.name for file in (tmp_path / "m" / "checkpoint").iterdir()] == ["state.safetensors"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import atomic_write
+from alexnet_cli.artefacts import CHECKPOINT_FILE, atomic_write
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import Diverged
 from alexnet_cli.experiments.report import Report
@@ -108,7 +108,7 @@ def _enough(errors: list[float]) -> bool:
 
 
 def _errors(run: Path) -> list[float]:
-    if not (run / checkpoint.FILE).exists():
+    if not (run / CHECKPOINT_FILE).exists():
         return []
     return [row["train_error"] for row in checkpoint.read_state(run).history]
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_cli.artefacts import atomic_write
+from alexnet_cli.artefacts import ONNX_FILE, atomic_write
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.exporting.graph import Precision, build_graph
 from alexnet_cli.exporting.pictures import CHECKED_BATCHES, made_up_pictures
 from alexnet_cli.exporting.quantization import quantize
 from alexnet_cli.inference.network_model import NetworkModel
-from alexnet_cli.inference.onnx_model import FILE, OnnxModel
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.inference.views import centre_view, ten_views
 from alexnet_cli.model import Model
@@ -65,7 +65,7 @@ def export_model(
     those of the network.
     """
     model = Model.load(folder)
-    out = folder / FILE if out is None else out
+    out = folder / ONNX_FILE if out is None else out
     if pictures is None:
         progress.note("no dataset of this picture size here: the export is checked on made-up pictures")
         pictures = made_up_pictures(model.recipe.image.size)

@@ -10,10 +10,10 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import check_format
+from alexnet_cli.artefacts import MODEL_FILE, check_format
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
-from alexnet_cli.model import FILE, FORMAT
+from alexnet_cli.model import FORMAT
 
 CHECKED_BATCHES = (1, 5)  # a graph with a fixed batch size fails at one of them
 CALIBRATED_ON = 128  # training pictures that the ranges of int8 activations are taken from
@@ -52,7 +52,7 @@ def made_up_pictures(size: int) -> np.ndarray:
 
 def _image_size_and_classes(folder: Path) -> tuple[int, list[str]]:
     """Of the model in ``folder``, from the header of its file: the weights are not read. Raises BadArtefact."""
-    path = folder / FILE
+    path = folder / MODEL_FILE
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}

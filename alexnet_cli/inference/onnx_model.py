@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 FORMAT = 1
-FILE = "model.onnx"  # in a model's folder
 FEW = 64  # a CPU is done with up to so many pictures before CUDA has started
 QUIET, WARNINGS = 4, 2  # ONNX Runtime's log levels; its fatal errors are raised as exceptions as well
 

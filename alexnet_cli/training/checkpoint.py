@@ -9,14 +9,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from alexnet_cli.artefacts import atomic_write, check_format
+from alexnet_cli.artefacts import CHECKPOINT_FILE, atomic_write, check_format
 from alexnet_cli.errors import BadArtefact, Diverged
 from alexnet_cli.model import read_tensors
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.training.sgd import SGD
 
 FORMAT = 1
-FILE = Path("checkpoint") / "state.safetensors"
 
 
 @dataclass(kw_only=True)
@@ -42,32 +41,34 @@ def save(folder: Path, net: AlexNet, sgd: SGD, state: TrainingState) -> None:
         raise Diverged("a weight is not finite")
     tensors |= {f"velocity/{name}": v.cpu().contiguous() for name, v in sgd.velocities.items()}
     metadata = {"alexnet_format": str(FORMAT), "state": json.dumps(asdict(state))}
-    with atomic_write(folder / FILE) as temporary:
+    with atomic_write(folder / CHECKPOINT_FILE) as temporary:
         save_file(tensors, temporary, metadata)
 
 
 @torch.no_grad()
 def load(folder: Path, net: AlexNet, sgd: SGD) -> None:
     """Copy the weights and velocities of the checkpoint in ``folder`` into ``net`` and ``sgd``. Raises BadArtefact."""
-    _, tensors = read_tensors(folder / FILE, what="checkpoint")
+    _, tensors = read_tensors(folder / CHECKPOINT_FILE, what="checkpoint")
     try:
         for name, weight in net.state_dict().items():
             weight.copy_(tensors[f"weight/{name}"])
         for name, v in sgd.velocities.items():
             v.copy_(tensors[f"velocity/{name}"])
     except (KeyError, RuntimeError) as error:
-        raise BadArtefact(f"{folder / FILE} does not fit its recipe ({error}): start the training again") from None
+        raise BadArtefact(
+            f"{folder / CHECKPOINT_FILE} does not fit its recipe ({error}): start the training again"
+        ) from None
 
 
 def read_state(folder: Path) -> TrainingState:
     """How far the run in ``folder`` has come. Raises BadArtefact."""
-    path = folder / FILE
+    path = folder / CHECKPOINT_FILE
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         check_format(metadata.get("alexnet_format"), FORMAT, path)
         return TrainingState(**json.loads(metadata["state"]))
     except FileNotFoundError:
-        raise BadArtefact(f"nothing to resume in {folder}: it has no {FILE}") from None
+        raise BadArtefact(f"nothing to resume in {folder}: it has no {CHECKPOINT_FILE}") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise BadArtefact(f"{path} is damaged ({error}): start the training again") from None

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_cli import recipe as recipes
+from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe
-from alexnet_cli.model import FILE as MODEL_FILE
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
@@ -42,7 +42,7 @@ def start_run(
     progress: Progress = SILENT,
 ) -> Model:
     """A new run, into ``folder``. Raises BadArtefact if a run or model is there already, and what `train` raises."""
-    if (folder / checkpoint.FILE).exists() or (folder / MODEL_FILE).exists():
+    if (folder / CHECKPOINT_FILE).exists() or (folder / MODEL_FILE).exists():
         raise BadArtefact(f"{folder} exists: resume it (--resume --out {folder.name}), or choose another --out")
     options.world.barrier()  # every rank has looked before rank 0 writes
     ranks = f" in each of {options.world.size} processes" if options.world.size > 1 else ""
@@ -102,12 +102,12 @@ def new_folder(home: Path, name: str, progress: Progress = SILENT) -> Path:
 
 def newest_unfinished(home: Path) -> Path:
     """The newest run in ``home`` that has a checkpoint and no model yet. Raises AlexNetError if there is none."""
-    runs = [file.parent.parent for file in home.glob(f"*/{checkpoint.FILE}")]
+    runs = [file.parent.parent for file in home.glob(f"*/{CHECKPOINT_FILE}")]
     runs = [folder for folder in runs if _is_unfinished(folder)]
     if not runs:
         raise AlexNetError(f"no unfinished run in {home}: start one with `alexnet train`")
-    return max(runs, key=lambda folder: (folder / checkpoint.FILE).stat().st_mtime_ns)
+    return max(runs, key=lambda folder: (folder / CHECKPOINT_FILE).stat().st_mtime_ns)
 
 
 def _is_unfinished(folder: Path) -> bool:
-    return (folder / checkpoint.FILE).exists() and not (folder / MODEL_FILE).exists()
+    return (folder / CHECKPOINT_FILE).exists() and not (folder / MODEL_FILE).exists()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import is_lost_peer
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe
@@ -14,7 +15,6 @@ from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
-from alexnet_cli.training import checkpoint
 from alexnet_cli.training.trainer import Options, Trainer
 
 
@@ -85,7 +85,7 @@ def _all_processes_alive(trainer: Trainer) -> Iterator[None]:
         if trainer.world.size == 1 or not is_lost_peer(error):
             raise
         raise AlexNetError(
-            f"another process of this run has ended; resume from {trainer.folder / checkpoint.FILE}, with any number "
+            f"another process of this run has ended; resume from {trainer.folder / CHECKPOINT_FILE}, with any number "
             f"of processes, by: {trainer.resume_command}"
         ) from None
 

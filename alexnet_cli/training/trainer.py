@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import alexnet_cli
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import atomic_write
+from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE, atomic_write
 from alexnet_cli.data.augment import DROPOUT, INITIAL, EpochPlan, augment, seed_of, stream
 from alexnet_cli.data.loader import Batch, batches
 from alexnet_cli.data.preprocess import Preprocessor
@@ -80,12 +80,12 @@ class Trainer:
             undecayed=() if recipe.training.bias_decay else list(filter(is_bias, parameters)),
         )
         self.state = TrainingState(settings=self._settings(start))
-        exists = (folder / checkpoint.FILE).exists()
+        exists = (folder / CHECKPOINT_FILE).exists()
         self.world.barrier()  # every rank has looked before rank 0 writes
         if exists:
             self._resume()
         elif self.world.is_main:
-            with atomic_write(self.folder / "recipe.toml") as temporary:
+            with atomic_write(self.folder / RECIPE_FILE) as temporary:
                 temporary.write_text(recipes.dumps(recipe), encoding="utf-8")
         # Loss and wrong answers of the epoch under way, on the device; only this process's, and what a checkpoint had.
         sums = [self.state.loss, self.state.wrong] if self.world.is_main else [0.0, 0.0]
@@ -265,7 +265,7 @@ class Trainer:
         state = self.state
         kept = (
             f"the checkpoint in {self.folder} is the last good one"
-            if (self.folder / checkpoint.FILE).exists()
+            if (self.folder / CHECKPOINT_FILE).exists()
             else "nothing was saved yet"
         )
         lower = self.recipe.training.learning_rate / 10
@@ -279,7 +279,7 @@ class Trainer:
             return
         from alexnet_cli.figures.curves import draw_curves
 
-        with atomic_write(self.folder / "history.jsonl") as temporary:
+        with atomic_write(self.folder / HISTORY_FILE) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.state.history), encoding="utf-8")
         if self.state.history:
             draw_curves(self.state.history, self.folder / "curves.png", title=self.folder.name)
