@@ -24,7 +24,7 @@ from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize
-from alexnet_cli.retrieval.build import build
+from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
 
 LARGE, LONG_SIDE = 48, 2400  # photographs, and their longer side in pixels
@@ -80,7 +80,7 @@ def main() -> None:
         enlarge(jpegs / "train", place / "large")
         index = place / "index"
         runtime = OnnxModel.open(model / "model.onnx")
-        build(open_collection(few), runtime, index, model=model)
+        build_index(open_collection(few), runtime, index, model_path=model)
         script("prep", source, "--images", given.images, "--name", "prep-originals", *runs)
         script("prep", place / "large", "--images", given.images // 5, "--name", "prep-large", *runs)
         script("loader", data, jpegs / "train", "--images", given.images, *runs)

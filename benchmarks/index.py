@@ -20,7 +20,7 @@ from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.predictor import BATCH
 from alexnet_cli.memory import keep_freed_memory
-from alexnet_cli.retrieval.build import build
+from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
 
 WORKERS = 2
@@ -28,7 +28,7 @@ WORKERS = 2
 
 def ours(folder: Path, runtime: OnnxModel) -> None:
     with tempfile.TemporaryDirectory() as place:
-        build(open_collection(folder), runtime, Path(place) / "index", model=Path("model.onnx"))
+        build_index(open_collection(folder), runtime, Path(place) / "index", model_path=Path("model.onnx"))
 
 
 def decode_alone(folder: Path, size: int) -> None:

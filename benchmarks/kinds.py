@@ -22,8 +22,8 @@ from common import RESULTS
 
 from alexnet_cli.artefacts import write_json
 from alexnet_cli.experiments.report import circumstances
-from alexnet_cli.retrieval.build import Flat
-from alexnet_cli.retrieval.codes import Vectors, exact, load, make, recall
+from alexnet_cli.retrieval.kinds import KINDS, build_kind, recall
+from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
 
 QUERIES, COMPONENTS, CHUNK = 100, 256, 4096
 
@@ -64,7 +64,7 @@ class Source:
 def write(real: np.ndarray, count: int, folder: Path) -> dict[str, float]:
     """``count`` vectors to `flat`, and QUERIES others to `queries.npy`; how like the real ones they are."""
     source, began = Source(real, 0), time.monotonic()
-    flat = Flat(folder / "flat", real.shape[1])
+    flat = VectorWriter(folder / "flat", real.shape[1])
     for start in range(0, count, CHUNK):
         flat.add(source.vectors(min(CHUNK, count - start)))
     flat.finish()
@@ -85,22 +85,21 @@ def write(real: np.ndarray, count: int, folder: Path) -> dict[str, float]:
     }
 
 
-def build(kind: str, folder: Path, count: int, dimension: int) -> None:
+def build_and_measure(name: str, folder: Path, count: int, dimension: int) -> None:
     """One kind, in this process; prints what was measured."""
-    vectors, queries = Vectors.of(folder / "flat", count, dimension), np.load(folder / "queries.npy")
-    facts = make(kind, vectors, folder / f"{kind}.faiss")
+    vectors, queries = Vectors.open(folder / "flat", count, dimension), np.load(folder / "queries.npy")
+    file, kind = folder / f"{name}.faiss", KINDS[name]()
+    facts = build_kind(name, vectors, file)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    codes = load(folder / f"{kind}.faiss", facts)
-    nearest = exact(vectors, queries, 10)
+    kind.load(file, facts)
+    nearest = vectors.brute_force(queries, 10)
     times, found = [], []
     for _ in range(2):  # the second time, the vectors are in the system's cache
         times, found = [], []
         for query in queries:
             began = time.perf_counter()
-            rows = codes.rows(query[None], 10)[0]
-            rows = rows[rows >= 0]
-            distances = np.linalg.norm(vectors.take(rows) - query, axis=1)
-            found.append(rows[np.argsort(distances)[:10]])
+            candidates = kind.candidates(vectors, query[None], 10)[0]
+            found.append(vectors.rank(query, candidates[candidates >= 0], 10)[0])
             times.append(1000 * (time.perf_counter() - began))
     print(json.dumps(facts | {"peak_gigabytes": peak, "recall": recall(np.stack(found), nearest), "ms": times}))
 
@@ -115,7 +114,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.build:
         kind, folder, dimension = given.build.split("|")
-        build(kind, Path(folder), given.vectors, int(dimension))
+        build_and_measure(kind, Path(folder), given.vectors, int(dimension))
         return
     real_index = faiss.read_index(str(given.index / "index.faiss"))
     real = real_index.reconstruct_n(0, real_index.ntotal)

@@ -21,8 +21,8 @@ from common import RUNS, compare
 from kinds import Source
 
 from alexnet_cli.inference.onnx_model import OnnxModel
-from alexnet_cli.retrieval.build import build
-from alexnet_cli.retrieval.collection import Loaded, Picture
+from alexnet_cli.retrieval.build import build_index
+from alexnet_cli.retrieval.collection import IndexedPicture, Loaded
 
 PEER = """
 import sys
@@ -61,8 +61,8 @@ class MadeUp:
         self.feature_size, self.image_size = runtime.feature_size, 1
         self.fingerprint, self.precision = runtime.fingerprint, runtime.precision
 
-    def all(self) -> list[Picture]:
-        return [Picture(name=f"{i:08d}.jpg", label=None, stamp="") for i in range(self.count)]
+    def all(self) -> list[IndexedPicture]:
+        return [IndexedPicture(name=f"{i:08d}.jpg", label=None, stamp="") for i in range(self.count)]
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         return [np.zeros((1, 1, 3), np.uint8)] * len(names)
@@ -89,7 +89,7 @@ def made_up_index(place: Path, model: Path, like: Path | None, count: int) -> No
         vectors = faiss.read_index(str(like / "index.faiss"))
         real = vectors.reconstruct_n(0, vectors.ntotal)
     stand_in = MadeUp(OnnxModel.open(model / "model.onnx"), Source(real, 0), count)
-    build(stand_in, stand_in, place / "indexes" / "made-up", model=model)
+    build_index(stand_in, stand_in, place / "indexes" / "made-up", model_path=model)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import drop
 from alexnet_cli.progress import Progress
-from alexnet_cli.retrieval.build import build
+from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.training import checkpoint
 
@@ -163,7 +163,7 @@ def test_an_index_by_two_processes_has_the_bytes_of_one(tmp_path, photos, monkey
     shown = json.loads(out)
     assert (shown["images"], shown["added"], shown["refused"]) == (1098, 1098, 2)
     model = Path("m.onnx")
-    build(open_collection(Path("photos")), OnnxModel.open(model), tmp_path / "indexes" / "one", model=model)
+    build_index(open_collection(Path("photos")), OnnxModel.open(model), tmp_path / "indexes" / "one", model_path=model)
     one, both = (content(tmp_path / "indexes" / name, without="index.json") for name in ("one", "two"))
     assert sorted(one) == ["images.sqlite", "index.faiss"]
     assert one == both
@@ -172,14 +172,16 @@ def test_an_index_by_two_processes_has_the_bytes_of_one(tmp_path, photos, monkey
 def test_an_index_makes_up_for_a_process_that_died(tmp_path, photos):
     runtime, folder = OnnxModel.open(write_onnx(tmp_path / "m.onnx")), tmp_path / "index"
     with pytest.raises(AlexNetError, match="the other process died"):
-        build(open_collection(photos), runtime, folder, model=tmp_path / "m.onnx", world=DeadPeer(rank=0, size=2))
+        build_index(
+            open_collection(photos), runtime, folder, model_path=tmp_path / "m.onnx", world=DeadPeer(rank=0, size=2)
+        )
     (left,) = os.listdir(folder)
     assert left.startswith("part-")
     progress = RecordedProgress()
-    built = build(open_collection(photos), runtime, folder, model=tmp_path / "m.onnx", progress=progress)
-    assert "going on: 1,024 of 1,100 are embedded already" in progress.notes
+    built = build_index(open_collection(photos), runtime, folder, model_path=tmp_path / "m.onnx", progress=progress)
+    assert "resuming: 1,024 of 1,100 pictures are already embedded" in progress.notes
     assert (built.images, built.added, len(built.refused)) == (1098, 1098, 2)
-    build(open_collection(photos), runtime, tmp_path / "whole", model=tmp_path / "m.onnx")
+    build_index(open_collection(photos), runtime, tmp_path / "whole", model_path=tmp_path / "m.onnx")
     assert content(folder, without="index.json") == content(tmp_path / "whole", without="index.json")
 
 
@@ -197,7 +199,7 @@ def test_a_process_that_dies_ends_the_run_which_one_process_can_go_on_with(works
     os.kill(second, signal.SIGKILL)
     _, err = both.communicate(timeout=120)
     assert both.returncode == 1
-    assert "error: another process of this run has ended; go on from" in err
+    assert "error: another process of this run has ended; resume from" in err
     assert "by: alexnet train --resume --out long" in err
     done = len(checkpoint.read_state(workspace / "models" / "long").history)
     resumed = ["train", "--resume", "--out", "long", "--epochs", str(done + 1)]

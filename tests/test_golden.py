@@ -18,7 +18,7 @@ from alexnet_cli.data.prepare import prepare
 from alexnet_cli.experiments.report import processor
 from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.onnx_model import OnnxModel
-from alexnet_cli.retrieval.build import build
+from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.training.train import train
@@ -61,7 +61,7 @@ def distances(folder: Path) -> list[float]:
     losses("tiny", folder)
     export_model(folder / "model")
     runtime = OnnxModel.open(folder / "model" / "model.onnx")
-    build(open_collection(folder / "pictures"), runtime, folder / "index", model=folder / "model")
+    build_index(open_collection(folder / "pictures"), runtime, folder / "index", model_path=folder / "model")
     images = np.random.default_rng(1).integers(0, 256, (5, 256, 256, 3), dtype=np.uint8)
     found = Index.open(folder / "index").neighbours(runtime.run(images)[1], 10)
     return [neighbour.distance for near in found for neighbour in near]

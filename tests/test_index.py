@@ -23,8 +23,8 @@ from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval import build as building
-from alexnet_cli.retrieval import parts as embedding
-from alexnet_cli.retrieval.build import Built, build
+from alexnet_cli.retrieval import embedding
+from alexnet_cli.retrieval.build import Built, build_index
 from alexnet_cli.retrieval.collection import FileCollection, Loaded, labels, open_collection
 from alexnet_cli.retrieval.index import Index
 
@@ -56,7 +56,7 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def update(source: str = "photos", model: str = "m.onnx", name: str = "photos") -> Built:
     path = Path(model)
-    return build(open_collection(Path(source)), OnnxModel.open(path), Path("indexes") / name, model=path)
+    return build_index(open_collection(Path(source)), OnnxModel.open(path), Path("indexes") / name, model_path=path)
 
 
 def counts(built: Built) -> tuple[int, int, int, int, int]:
@@ -161,11 +161,11 @@ def test_an_update_loads_nothing_twice(space: Path) -> None:
     (space / "photos/cat/bad.jpg").write_text("no picture")
     update()
     asked = Asked(Path("photos"))
-    built = build(asked, OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), model=Path("m.onnx"))
+    built = build_index(asked, OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), model_path=Path("m.onnx"))
     assert (counts(built), asked.loaded) == ((12, 0, 12, 0, 1), [])
     picture(space / "photos/cat/bad.jpg", 5)
     asked = Asked(Path("photos"))
-    built = build(asked, OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), model=Path("m.onnx"))
+    built = build_index(asked, OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), model_path=Path("m.onnx"))
     assert (counts(built), asked.loaded) == ((13, 1, 12, 0, 0), ["cat/bad.jpg"])
 
 
@@ -311,8 +311,8 @@ CRASH = """
 import os, sys
 from pathlib import Path
 from alexnet_cli.retrieval import build as b
-from alexnet_cli.retrieval.collection import open_pictures
-from alexnet_cli.inference.onnx_model import Runtime
+from alexnet_cli.retrieval.collection import open_collection
+from alexnet_cli.inference.onnx_model import OnnxModel
 step, calls = sys.argv[1], 0
 def crash(*_):
     global calls
@@ -324,14 +324,15 @@ def stepped(*given, **named):
     crash()
     return original(*given, **named)
 setattr(b if step != "replace" else b.os, step, stepped)
-b.build(open_pictures(Path("photos")), Runtime.open(Path("m.onnx")), Path("indexes/photos"), model=Path("m.onnx"))
+model = OnnxModel.open(Path("m.onnx"))
+b.build_index(open_collection(Path("photos")), model, Path("indexes/photos"), model_path=Path("m.onnx"))
 """
 
 
 @pytest.mark.parametrize(
     ("step", "call", "is_new"),
     [
-        ("_embed", 1, False),
+        ("embed", 1, False),
         ("replace", 2, False),
         ("replace", 4, False),
         ("replace", 5, True),
@@ -372,9 +373,9 @@ def test_interrupted_it_keeps_what_is_embedded(space: Path, monkeypatch: pytest.
     monkeypatch.setattr(embedding, "BATCH", 5)
     runtime, folder, model = OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), Path("m.onnx")
     with pytest.raises(
-        Interrupted, match=r"^stopped; 5 pictures are in the index, 7 are left: the same command goes on$"
+        Interrupted, match=r"^stopped; 5 pictures are in the index, 7 are not yet: run the same command to resume$"
     ):
-        build(open_collection(Path("photos")), runtime, folder, model=model, progress=CtrlC())
+        build_index(open_collection(Path("photos")), runtime, folder, model_path=model, progress=CtrlC())
     index = Index.open(folder)
     assert (len(index), index.facts["unfinished"]) == (5, 7)
     index.close()
@@ -393,7 +394,10 @@ def test_what_an_update_that_was_cut_short_left_is_swept_away(space: Path) -> No
 
 def test_two_at_once(space: Path) -> None:
     folder = Path("indexes/photos")
-    with building._alone(folder), pytest.raises(AlexNetError, match=r"^another process is updating indexes/photos"):
+    with (
+        building._exclusive_lock(folder),
+        pytest.raises(AlexNetError, match=r"^another process is updating indexes/photos"),
+    ):
         update()
     update()
 

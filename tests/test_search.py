@@ -3,8 +3,10 @@
 import html.parser
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,15 @@ from PIL import Image
 from safetensors.numpy import save_file
 from test_index import archive, error_of, folder_of_classes, picture, update
 
+import alexnet_cli as alexnet
 from alexnet_cli.commands import main
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.prepare import prepare
+from alexnet_cli.errors import BadPicture
 from alexnet_cli.figures.sheet import GAP, SIDE, TEXT
 from alexnet_cli.inference.onnx_model import OnnxModel
-from alexnet_cli.retrieval.index import Index
+from alexnet_cli.retrieval.index import Index, Neighbour
+from alexnet_cli.retrieval.vectors import VectorWriter
 
 
 @pytest.fixture
@@ -58,9 +63,93 @@ def test_neighbours_are_those_of_brute_force(space: Path, queries: int) -> None:
     names = {name: row for row, name, _, _ in index.rows()}
     for line, found in zip(exact, index.neighbours(asked, 5), strict=True):
         np.testing.assert_allclose([one.distance for one in found], np.sort(line)[:5], rtol=1e-5)
-        np.testing.assert_allclose([line[names[one.name]] for one in found], np.sort(line)[:5], rtol=1e-5)
+        np.testing.assert_allclose([line[names[one.source_path]] for one in found], np.sort(line)[:5], rtol=1e-5)
         assert [one.rank for one in found] == [1, 2, 3, 4, 5]
     index.close()
+
+
+THREADS, ROWS, WIDE = 8, 4000, 64
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """An index of a few thousand made-up vectors."""
+    return write_made_up_index(tmp_path / "large", seed=0)
+
+
+def write_made_up_index(folder: Path, seed: int) -> Path:
+    """Vectors (ROWS, WIDE) and their table, as an update of an index would put them into ``folder``."""
+    folder.mkdir(exist_ok=True)
+    vectors = np.random.default_rng(seed).standard_normal((ROWS, WIDE)).astype(np.float32)
+    writer = VectorWriter(folder / "new.faiss", WIDE)
+    writer.add(vectors)
+    writer.finish()
+    writer.close()
+    table = sqlite3.connect(folder / "new.sqlite")
+    table.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
+    lines = [(row, f"{seed}/{row}.jpg", str(seed), "") for row in range(ROWS)]
+    table.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", lines)
+    table.commit()
+    table.close()
+    (folder / "new.faiss").replace(folder / "index.faiss")
+    (folder / "new.sqlite").replace(folder / "images.sqlite")
+    facts = {"format": 1, "kind": "flat", "count": ROWS, "dimension": WIDE, "generation": "g", "are_files": False}
+    facts |= {"model_fingerprint": "seed-0", "precision": "fp32", "source": str(folder), "named": str(folder)}
+    facts["bytes"] = {name: (folder / name).stat().st_size for name in ("index.faiss", "images.sqlite")}
+    (folder / "index.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_many_threads_get_right_answers_also_while_the_index_is_replaced(large: Path) -> None:
+    """Some threads start before an update puts other files in the place of the open ones, some after."""
+    index = Index.open(large)
+    random = np.random.default_rng(1)
+    vectors = index.vectors.read(0, ROWS).copy()
+    queries = random.standard_normal((THREADS, 12, WIDE)).astype(np.float32)
+    expected = [np.argsort(brute_force(some, vectors), axis=1)[:, :5] for some in queries]
+
+    def ask(thread: int) -> list[list[Neighbour]]:
+        return [index.neighbours(query[None], 5)[0] for query in queries[thread]]
+
+    def check(thread: int, answers: list[list[Neighbour]]) -> None:
+        for found, rows, query in zip(answers, expected[thread], queries[thread], strict=True):
+            assert [one.row for one in found] == rows.tolist()
+            assert [one.path for one in found] == [f"0/{row}.jpg" for row in rows]
+            exact = np.linalg.norm(vectors[rows].astype(np.float64) - query.astype(np.float64), axis=1)
+            assert [one.distance for one in found] == exact.tolist()
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for thread, answers in enumerate(pool.map(ask, range(THREADS))):
+            check(thread, answers)
+    write_made_up_index(large, seed=9)
+    with ThreadPoolExecutor(THREADS) as pool:  # new threads
+        for thread, answers in enumerate(pool.map(ask, range(THREADS))):
+            check(thread, answers)
+    index.close()
+    renewed = Index.open(large)
+    assert renewed.neighbours(queries[0, :1], 1)[0][0].label == "9"
+    renewed.close()
+
+
+def test_a_searcher_is_asked_by_paths_bytes_and_arrays_from_several_threads(space: Path) -> None:
+    with alexnet.open_index("indexes/photos") as searcher:
+        assert len(searcher) == 12
+        paths = [f"photos/{name}/{i}.png" for name in ("cat", "dog") for i in range(4)]
+        whole = searcher.search_many(paths, k=3)
+        assert [found[0].path for found in whole] == paths
+        assert [found[0].distance for found in whole] == [0.0] * len(paths)
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda path: searcher.search(path, k=3), paths)) == whole
+            content = [Path(path).read_bytes() for path in paths]
+            assert list(pool.map(lambda one: searcher.search(one, k=3), content)) == whole
+        pixels = load_picture(Path(paths[0]), searcher.model.image_size)
+        assert searcher.search(pixels, k=3) == whole[0]
+        row = whole[0][0].row
+        assert [one.path for one in searcher.neighbours_of_row(row, k=3)] == [one.path for one in whole[0]]
+        with pytest.raises(IndexError, match=r"^rows from 0 to 11, not 12$"):
+            searcher.neighbours_of_row(12)
+        with pytest.raises(BadPicture, match=r"^none.jpg: no such file$"):
+            searcher.search("none.jpg")
 
 
 def test_a_query_of_the_index_finds_itself(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +163,7 @@ def test_a_query_of_the_index_finds_itself(space: Path, capsys: pytest.CaptureFi
         first = query["neighbours"][0]
         assert (first["path"], first["label"]) == (path, label)
         assert first["distance"] == pytest.approx(0, abs=1e-3)
-        assert set(first) == {"rank", "path", "label", "distance"}
+        assert set(first) == {"rank", "path", "label", "name", "distance"}
 
 
 def test_more_neighbours_than_pictures_are_all_of_them(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +211,7 @@ def test_the_index_finds_its_model(space: Path, capsys: pytest.CaptureFixture[st
     )
     shutil.rmtree("models/pets")
     assert error_of("search", "photos/dog/2.png", capsys=capsys).startswith(
-        "model pets that indexes/photos was built with is not in models as it was: build the index again"
+        "model pets, which indexes/photos was built with, is not in models as it was: build the index again"
     )
 
 

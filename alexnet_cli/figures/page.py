@@ -11,7 +11,7 @@ from PIL import Image
 
 from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.figures.sheet import Row
-from alexnet_cli.retrieval.search import Answer
+from alexnet_cli.retrieval.searcher import Answer
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -32,7 +32,7 @@ def write_page(answers: Sequence[Answer], rows: list[Row], path: Path, *, index:
         "<section>"
         + _figure(query, Path(answer.path).name, "query", f"query: {answer.path}", "query")
         + "".join(
-            _figure(thumbnail, one.label or Path(one.path).name, f"{one.rank}. at {one.distance:.2f}", one.path)
+            _figure(thumbnail, one.name or Path(one.path).name, f"{one.rank}. at {one.distance:.2f}", one.path)
             for thumbnail, one in zip(near, answer.neighbours, strict=True)
         )
         + "</section>"
@@ -43,7 +43,8 @@ def write_page(answers: Sequence[Answer], rows: list[Row], path: Path, *, index:
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>Neighbours</title>'
             f"<style>{STYLE}</style></head><body><h1>Most similar pictures</h1>"
-            f'<p class="facts">Index {html.escape(index)}, model {html.escape(model)}; Euclidean distance of fc7.</p>'
+            f'<p class="facts">Index {html.escape(index)}, model {html.escape(model)}; '
+            "Euclidean distance between features (fc7).</p>"
             f"\n{sections}\n</body></html>\n",
             encoding="utf-8",
         )

@@ -11,7 +11,7 @@ from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import BadArtefact, BadPicture
 from alexnet_cli.figures.lettering import fit, font
 from alexnet_cli.retrieval.collection import Collection, Loaded
-from alexnet_cli.retrieval.search import Answer
+from alexnet_cli.retrieval.searcher import Answer
 
 SIDE = 128  # of a thumbnail, in pixels
 GAP, TEXT = 12, 34  # between thumbnails; for the two lines below one
@@ -19,23 +19,23 @@ GAP, TEXT = 12, 34  # between thumbnails; for the two lines below one
 Row = tuple[np.ndarray, list[np.ndarray]]  # thumbnails of a query and of its neighbours, (SIDE, SIDE, 3) uint8
 
 
-def thumbnails(answers: Sequence[Answer], pictures: Collection | None, size: int) -> list[Row]:
-    """Thumbnails of every query and neighbour; grey where a picture is gone since the index was built.
+def thumbnails(answers: Sequence[Answer], collection: Collection | None, size: int) -> list[Row]:
+    """Thumbnails of every query and neighbour; grey where a picture is not there any more.
 
     ``size``: of the pictures the index was built from, in pixels.
     """
     return [
         (
             _small(_query(answer.path, size)),
-            [_small(pixels) for pixels in _load(pictures, [near.name for near in answer.neighbours], size)],
+            [_small(pixels) for pixels in _load(collection, [near.source_path for near in answer.neighbours], size)],
         )
         for answer in answers
     ]
 
 
-def _load(pictures: Collection | None, names: Sequence[str], size: int) -> list[Loaded]:
+def _load(collection: Collection | None, names: Sequence[str], size: int) -> list[Loaded]:
     try:
-        return ["gone"] * len(names) if pictures is None else pictures.load(names, size)
+        return ["gone"] * len(names) if collection is None else collection.load(names, size)
     except BadArtefact:  # a dataset packed again at another size
         return ["gone"] * len(names)
 
@@ -68,7 +68,7 @@ def draw_sheet(answers: Sequence[Answer], rows: list[Row], path: Path) -> None:
         for i, (thumbnail, neighbour) in enumerate(zip(near, answer.neighbours, strict=True), 1):
             left = 3 * GAP + i * (SIDE + GAP)
             sheet.paste(Image.fromarray(thumbnail), (left, top))
-            draw.text((left, top + SIDE + 4), fit(neighbour.label or neighbour.path, draw, small, SIDE), "black", small)
+            draw.text((left, top + SIDE + 4), fit(neighbour.name or neighbour.path, draw, small, SIDE), "black", small)
             draw.text((left, top + SIDE + 18), f"{neighbour.distance:.1f}", "dimgray", small)
     with atomic_write(path) as temporary:
         sheet.save(temporary, "PNG")

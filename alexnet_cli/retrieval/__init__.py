@@ -1,1 +1,1 @@
-"""Images to fc7 vectors, vectors to an index, a query to its neighbours. Knows no torch."""
+"""Pictures to features, features to an index, a query to its neighbours. Imports no torch."""

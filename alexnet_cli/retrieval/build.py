@@ -1,4 +1,4 @@
-"""From pictures to an index, made or brought up to date; whatever its size, memory holds a few batches of it."""
+"""From pictures to an index, made or brought up to date. Memory holds a few batches, whatever the size of the index."""
 
 import contextlib
 import datetime
@@ -6,33 +6,30 @@ import os
 import secrets
 import shutil
 import sqlite3
-import struct
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alexnet_cli.artefacts import atomic_write, model_name, write_json
+from alexnet_cli.artefacts import INDEX_FILE, atomic_write, model_name, write_json
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
-from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.retrieval.codes import Vectors, chosen, make
-from alexnet_cli.retrieval.collection import Collection, Picture
-from alexnet_cli.retrieval.index import CODES, FILE, FORMAT, TABLE, VECTORS, Index, of_generation
-from alexnet_cli.retrieval.parts import PICTURES, Part, clear, parts_of
+from alexnet_cli.retrieval.collection import Collection, IndexedPicture
+from alexnet_cli.retrieval.embedding import Embedded, Part, embed, remove_parts
+from alexnet_cli.retrieval.index import CODES, FORMAT, TABLE, VECTORS, Index, of_generation
+from alexnet_cli.retrieval.kinds import KINDS, Flat, build_kind, choose_kind
+from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
 
-MEASURED = 20  # queries that recall and time are measured with
-CHUNK = 1024  # vectors copied at a time
+COPIED = 1024  # vectors copied from the old index at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What `build` did."""
+    """What `build_index` did."""
 
     images: int  # in the index now
     added: int  # new or changed
@@ -55,72 +52,75 @@ class Built:
         }
 
 
-def build(
-    pictures: Collection,
-    runtime: OnnxModel,
+def build_index(
+    collection: Collection,
+    model: Predictor,
     folder: Path,
     *,
-    model: Path,
+    model_path: Path,
     kind: str | None = None,
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
 ) -> Built:
-    """Bring the index in ``folder`` up to date with ``pictures``: embed what is new or changed, drop what is gone.
+    """Bring the index in ``folder`` up to date with ``collection``: embed what is new or changed, drop what is gone.
 
-    ``model``: the folder or ONNX file of ``runtime``; ``kind``: one of `codes.KINDS`, by size if None. Until
-    the new index is whole the old one stays as it was. Stopped by KeyboardInterrupt while it embeds, what is embedded
-    by then becomes the index, marked as unfinished, and Interrupted is raised. The processes of a ``world`` share the
-    embedding, and the first writes the index; what the others return has only the speed. Raises WrongModel or
-    BadArtefact if another model or source is behind the index that is there; BadSource if no picture can be embedded;
-    AlexNetError for an unknown ``kind``, a full disk, or if another process updates it.
+    ``model_path``: the folder or ONNX file of ``model``. ``kind``: one of `kinds.KINDS`; by size if None. The old index
+    stays as it is until the new one is complete. KeyboardInterrupt during the embedding makes an index of what is
+    embedded by then, marked as unfinished, and raises Interrupted. The ranks of ``world`` share the embedding, and
+    rank 0 writes the index; what the others return has only the speed. Raises WrongModel or BadArtefact if the index in
+    ``folder`` is of another model or source; BadSource if no picture can be embedded; AlexNetError for an unknown
+    ``kind``, for a full disk, or if another process updates the index.
     """
-    chosen(kind, 0, 0)  # an unknown kind is refused before the work
+    choose_kind(kind, 0, 0)  # an unknown kind is refused before the work
     with contextlib.ExitStack() as stack:
         if world.is_main:
-            stack.enter_context(_alone(folder))
+            stack.enter_context(_exclusive_lock(folder))
         world.barrier()
-        old = _old(folder, pictures, runtime)
+        old = _open_old(folder, collection, model)
         if old is not None:
             stack.callback(old.close)
         if world.is_main:
-            _sweep(folder, keep=None if old is None else old.facts["generation"])
-        plan = _plan(old, pictures.all())
-        if kind is None and old is not None and old.facts["kind"] != "flat":
-            kind = old.facts["kind"]  # it was named, or the index has outgrown a flat one
-        kind = chosen(kind, len(plan.kept) + len(plan.fresh), runtime.feature_size)
-        if old is not None and plan.nothing_to_do and old.facts["kind"] == kind:
+            _remove_leftovers(folder, keep=None if old is None else old.facts["generation"])
+        changes = _compare(old, collection.all())
+        kind = _kind_of(kind, old, changes, model)
+        if old is not None and changes.none and old.facts["kind"] == kind:
             progress.note(f"all {len(old):,} pictures are in {folder} already")
-            refused = [(picture.name, reason) for picture, reason in plan.refused]
+            refused = [(picture.name, reason) for picture, reason in changes.refused]
             return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
-        _announce(plan, runtime.feature_size, folder, progress)
-        work = _Work(pictures=pictures, runtime=runtime, folder=folder, progress=progress, world=world)
-        embedded = _embed(plan, work)
+        _check_disk_space(changes, model.feature_size, folder, progress)
+        embedded = embed(changes.fresh, collection, model, folder, progress=progress, world=world)
         with world.main_first():
             if world.is_main:
-                return _write(old, plan, embedded, work, model, kind)
+                writer = _Writer(collection, model, folder, model_path, kind, progress)
+                return writer.write(old, changes, embedded)
         return Built(images=0, added=0, kept=0, removed=0, refused=[], images_per_second=embedded.images_per_second)
 
 
+# What has changed
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
-    everything: int
-    kept: list[tuple[int, Picture]]  # row in the old index
-    refused: list[tuple[Picture, str]]  # before, for a reason, and unchanged since
-    fresh: list[Picture]  # new or changed
+class _Changes:
+    """What of a collection is in the old index as it is now, and what is not."""
+
+    total: int  # pictures in the collection
+    kept: list[tuple[int, IndexedPicture]]  # row in the old index
+    refused: list[tuple[IndexedPicture, str]]  # by the old index, for a reason, and unchanged since
+    fresh: list[IndexedPicture]  # new or changed
     removed: int
     same_labels: bool
 
     @property
-    def nothing_to_do(self) -> bool:
+    def none(self) -> bool:
+        """Whether the old index is up to date."""
         return not self.fresh and not self.removed and self.same_labels
 
 
-def _plan(old: Index | None, everything: list[Picture]) -> _Plan:
-    """What of ``everything`` is in ``old`` as it is now, and what is not."""
+def _compare(old: Index | None, pictures: list[IndexedPicture]) -> _Changes:
     known = {} if old is None else {name: (row, label, stamp) for row, name, label, stamp in old.rows()}
     refusals = {} if old is None else {name: (reason, stamp) for name, reason, stamp in old.refused()}
     fresh, refused, kept, same_labels = [], [], [], True
-    for picture in everything:
+    for picture in pictures:
         row, label, stamp = known.get(picture.name, (-1, None, None))
         if stamp == picture.stamp:
             kept.append((row, picture))
@@ -129,222 +129,30 @@ def _plan(old: Index | None, everything: list[Picture]) -> _Plan:
             refused.append((picture, refusals[picture.name][0]))
         else:
             fresh.append(picture)
-    removed = len(known.keys() - {picture.name for picture in everything})
-    # By row, so that the old vectors are read in one go from front to back.
-    kept.sort(key=lambda pair: pair[0])
-    return _Plan(
-        everything=len(everything), kept=kept, refused=refused, fresh=fresh, removed=removed, same_labels=same_labels
+    removed = len(known.keys() - {picture.name for picture in pictures})
+    kept.sort(key=lambda pair: pair[0])  # by row: the old vectors are then read from front to back
+    return _Changes(
+        total=len(pictures), kept=kept, refused=refused, fresh=fresh, removed=removed, same_labels=same_labels
     )
 
 
-def _announce(plan: _Plan, features: int, folder: Path, progress: Progress) -> None:
-    """Say what the index will take, before the work. Raises AlexNetError if the disk has no room for it."""
-    size, free = plan.everything * features * 4, shutil.disk_usage(folder).free
-    parts = len(plan.fresh) * features * 4  # until the index is whole
-    progress.note(
-        f"{plan.everything:,} pictures, {len(plan.fresh):,} to embed: {features:,} features of 4 bytes each "
-        f"make an index of {size / 1e6:,.0f} MB on disk"
-    )
-    if size + parts > free:
-        raise AlexNetError(
-            f"the index takes {(size + parts) / 1e9:,.1f} GB while it is made, beside the old one, "
-            f"{folder} has {free / 1e9:,.1f} GB free: free some, or use --workspace on another disk"
-        )
+def _kind_of(named: str | None, old: Index | None, changes: _Changes, model: Predictor) -> str:
+    """The kind that is named; else the old index's, if it is not flat; else by size."""
+    if named is None and old is not None and old.facts["kind"] != Flat.name:
+        named = old.facts["kind"]
+    return choose_kind(named, len(changes.kept) + len(changes.fresh), model.feature_size)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    pictures: Collection
-    runtime: OnnxModel
-    folder: Path
-    progress: Progress
-    world: World
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Embedded:
-    parts: list[Part]  # that are done
-    stopped: bool  # by KeyboardInterrupt
-    images_per_second: float
-
-
-def _embed(plan: _Plan, work: _Work) -> _Embedded:
-    """Embed what is fresh, but for what an earlier run has done, each process of the team its share."""
-    parts = parts_of(work.folder, plan.fresh, work.runtime)
-    left = [part for part in parts if not part.is_done]
-    if len(left) < len(parts):
-        there = len(plan.fresh) - sum(len(part.pictures) for part in left)
-        work.progress.note(f"going on: {there:,} of {len(plan.fresh):,} are embedded already")
-    work.world.barrier()  # all know what is left before it becomes less
-    mine, began, fresh = left[work.world.rank :: work.world.size], time.monotonic(), 0
-    total = sum(len(part.pictures) for part in mine)
-    for part in mine:
-        tell = partial(_tell, work.progress, fresh, total)
-        done, stopped = part.embed(work.pictures, work.runtime, tell)
-        fresh += len(done.pictures)
-        if stopped and work.world.size == 1:
-            parts[parts.index(part)] = done
-            speed = fresh / (time.monotonic() - began)
-            return _Embedded(parts=[one for one in parts if one.is_done], stopped=True, images_per_second=speed)
-        if stopped:
-            raise Interrupted(f"stopped; every {PICTURES:,} pictures embedded are kept: the same command goes on")
-    (everywhere,) = work.world.all_reduce(fresh)
-    speed = everywhere / (time.monotonic() - began)
-    return _Embedded(parts=parts, stopped=False, images_per_second=speed)
-
-
-def _tell(progress: Progress, before: int, total: int, count: int) -> None:
-    progress.advance("embedding", before + count, total)
-
-
-def _write(old: Index | None, plan: _Plan, embedded: _Embedded, work: _Work, model: Path, kind: str) -> Built:
-    """Write the next generation, and let it take the place of the old one."""
-    folder, generation = work.folder, secrets.token_hex(4)
-    files = {name: of_generation(folder, name, generation) for name in (VECTORS, TABLE)}
-    rows = _write_rows(old, plan, embedded, work, files)
-    left = plan.everything - rows.count - len(rows.refused)
-    facts = _facts(work.pictures, work.runtime, model) | {"kind": kind, "unfinished": left, "generation": generation}
-    facts |= {"count": rows.count, "dimension": work.runtime.feature_size}
-    whole = Vectors.of(files[VECTORS], rows.count, work.runtime.feature_size)
-    with contextlib.closing(whole.file):
-        if kind == "flat":
-            facts |= _measured(whole)
-        else:
-            files[CODES] = of_generation(folder, CODES, generation)
-            facts |= make(kind, whole, files[CODES], work.progress)
-    facts["bytes"] = {name: file.stat().st_size for name, file in files.items()}
-    write_json(folder / FILE, facts)  # from here on the new generation is the index
-    _settle(folder, files)
-    if embedded.stopped:
-        raise Interrupted(
-            f"stopped; {rows.count:,} pictures are in the index, {left:,} are left: the same command goes on"
-        )
-    return Built(
-        images=rows.count,
-        added=rows.count - len(plan.kept),
-        kept=len(plan.kept),
-        removed=plan.removed,
-        refused=rows.refused,
-        images_per_second=embedded.images_per_second,
-    )
-
-
-def _write_rows(old: Index | None, plan: _Plan, embedded: _Embedded, work: _Work, files: dict[str, Path]) -> "_Rows":
-    """Vectors and table of what is kept, refused and embedded. Raises Interrupted or BadSource if that is nothing."""
-    with (
-        atomic_write(files[VECTORS]) as vectors,
-        atomic_write(files[TABLE]) as table,
-        contextlib.closing(_Rows(vectors, table, work.runtime.feature_size)) as rows,
-    ):
-        if old is not None:
-            _copy(old, plan.kept, rows)
-        for picture, reason in plan.refused:
-            rows.refuse(picture, reason)
-        for part in embedded.parts:
-            rows.take(part)
-        if not rows.count:
-            clear(work.folder)
-            raise Interrupted("stopped before the first pictures were embedded") if embedded.stopped else _nothing(rows)
-        rows.finish()
-    return rows
-
-
-class Flat:
-    """A flat index of FAISS, written as vectors come and never held in memory.
-
-    On disk it is a header, with the number of vectors (int64 at byte 8) and of their values (int64 at its end), and
-    then the vectors. A test holds FAISS to that.
-    """
-
-    def __init__(self, path: Path, dimension: int) -> None:
-        import faiss
-
-        self.header = bytes(faiss.serialize_index(faiss.IndexFlatL2(dimension)))
-        self.dimension, self.count = dimension, 0
-        self.file = open(path, "wb")  # noqa: SIM115 - closed by close
-        self.file.write(self.header)
-
-    def add(self, vectors: np.ndarray) -> None:
-        """``vectors`` (n, D) float32."""
-        self.file.write(np.ascontiguousarray(vectors, np.float32).data)
-        self.count += len(vectors)
-
-    def finish(self) -> None:
-        """Make it whole."""
-        values = self.count * self.dimension
-        for place, number in ((8, self.count), (len(self.header) - 8, values)):
-            self.file.seek(place)
-            self.file.write(struct.pack("<q", number))
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class _Rows:
-    """Vectors and the table of their pictures, written side by side."""
-
-    def __init__(self, vectors: Path, table: Path, dimension: int) -> None:
-        self.flat = Flat(vectors, dimension)
-        self.refused: list[tuple[str, str]] = []  # name, reason
-        self.table = sqlite3.connect(table)
-        self.table.execute("PRAGMA journal_mode = OFF")  # it is renamed when whole, or thrown away
-        self.table.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
-        self.table.execute("CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)")
-
-    @property
-    def count(self) -> int:
-        return self.flat.count
-
-    def add(self, pictures: Sequence[Picture], vectors: np.ndarray) -> None:
-        """``vectors`` (n, D) float32 of ``pictures`` (n,)."""
-        lines = [(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)]
-        self.table.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", lines)
-        self.flat.add(vectors)
-
-    def take(self, part: Part) -> None:
-        """What came of a part."""
-        good, vectors, refused = part.read()
-        self.add(good, vectors)
-        for picture, reason in refused:
-            self.refuse(picture, reason)
-
-    def refuse(self, picture: Picture, reason: str) -> None:
-        """Note that ``picture`` cannot be embedded; it is tried again when it has changed."""
-        self.table.execute("INSERT INTO refused VALUES (?, ?, ?)", (picture.name, reason, picture.stamp))
-        self.refused.append((picture.name, reason))
-
-    def finish(self) -> None:
-        """Make both files whole."""
-        self.flat.finish()
-        self.table.commit()
-
-    def close(self) -> None:
-        self.flat.close()
-        self.table.close()
-
-
-def _copy(old: Index, kept: list[tuple[int, Picture]], rows: _Rows) -> None:
-    for start in range(0, len(kept), CHUNK):
-        part = kept[start : start + CHUNK]
-        vectors = old.vectors.take(np.array([row for row, _ in part], np.int64))
-        rows.add([picture for _, picture in part], vectors)
-
-
-def _nothing(rows: _Rows) -> BadSource:
-    name, reason = rows.refused[0]
-    return BadSource(f"none of {len(rows.refused):,} pictures could be embedded ({name}: {reason})")
-
-
-def _old(folder: Path, pictures: Collection, runtime: OnnxModel) -> Index | None:
-    """The index that is there to be brought up to date, if it is one of these pictures by this model."""
-    if not (folder / FILE).exists():
+def _open_old(folder: Path, collection: Collection, model: Predictor) -> Index | None:
+    """The index that is to be updated. Raises WrongModel or BadArtefact if it is of another model or source."""
+    if not (folder / INDEX_FILE).exists():
         return None
     old = Index.open(folder)
     try:
-        old.check_model(runtime)
-        if old.source != pictures.source.resolve():
+        old.check_model(model)
+        if old.source != collection.source.resolve():
             raise BadArtefact(
-                f"{folder} is an index of {old.source}, not of {pictures.source}: choose another name with --out"
+                f"{folder} is an index of {old.source}, not of {collection.source}: choose another name with --out"
             )
     except Exception:
         old.close()
@@ -352,64 +160,174 @@ def _old(folder: Path, pictures: Collection, runtime: OnnxModel) -> Index | None
     return old
 
 
-def _facts(pictures: Collection, runtime: OnnxModel, model: Path) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "metric": "euclidean",
-        "model": model_name(model),
-        "model_path": str(model.resolve()),
-        "model_fingerprint": runtime.fingerprint,
-        "precision": runtime.precision,
-        "image_size": runtime.image_size,
-        "source": str(pictures.source.resolve()),
-        "named": str(pictures.source),
-        "are_files": pictures.are_files,
-        "built": datetime.date.today().isoformat(),
-    }
+def _check_disk_space(changes: _Changes, features: int, folder: Path, progress: Progress) -> None:
+    """Note the size of the index before the work. Raises AlexNetError if the disk has no room for it."""
+    size, free = changes.total * features * 4, shutil.disk_usage(folder).free
+    parts = len(changes.fresh) * features * 4  # until the index is complete
+    progress.note(
+        f"{changes.total:,} pictures, {len(changes.fresh):,} to embed: {features:,} features of 4 bytes each "
+        f"make an index of {size / 1e6:,.0f} MB on disk"
+    )
+    if size + parts > free:
+        raise AlexNetError(
+            f"building the index takes {(size + parts) / 1e9:,.1f} GB in addition to the old one, and "
+            f"{folder} has {free / 1e9:,.1f} GB free: free some, or use --workspace on another disk"
+        )
 
 
-def _measured(vectors: Vectors) -> dict[str, float]:
-    """Recall of the 10 nearest against brute force in float64, and milliseconds a query, for some of the vectors."""
-    queries, k = vectors.spread(MEASURED), min(10, vectors.count)
-    began = time.perf_counter()
-    found = np.concatenate([vectors.nearest(query[None], k) for query in queries])  # (Q, k), one by one as asked
-    milliseconds = 1000 * (time.perf_counter() - began) / len(queries)
-    exact = np.concatenate([_squares(queries, part) for _, part in vectors.chunks()], axis=1)
-    # A neighbour is right if it is no farther than the k-th nearest: of equal distances either may be given.
-    farthest = np.partition(exact, k - 1, axis=1)[:, k - 1 : k]
-    recall = (np.take_along_axis(exact, found, axis=1) <= farthest * (1 + 1e-5) + 1e-6).mean()
-    return {"recall_at_10": float(recall), "milliseconds_per_query": round(milliseconds, 3)}
+# Writing
 
 
-def _squares(queries: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Squared distances of ``queries`` (Q, D) to ``part`` (n, D): (Q, n) float64."""
-    asked, others = queries.astype(np.float64), part.astype(np.float64)
-    squares = (asked**2).sum(axis=1)[:, None] - 2 * asked @ others.T + (others**2).sum(axis=1)
-    return np.asarray(np.maximum(squares, 0))
+class _Writer:
+    """Writes the next generation of an index and puts it in the place of the old one."""
+
+    def __init__(
+        self, collection: Collection, model: Predictor, folder: Path, model_path: Path, kind: str, progress: Progress
+    ) -> None:
+        self.collection, self.model, self.folder, self.model_path = collection, model, folder, model_path
+        self.kind, self.progress, self.generation = kind, progress, secrets.token_hex(4)
+        names = (VECTORS, TABLE, CODES) if KINDS[kind].has_codes else (VECTORS, TABLE)
+        self.files = {name: of_generation(folder, name, self.generation) for name in names}
+
+    def write(self, old: Index | None, changes: _Changes, embedded: Embedded) -> Built:
+        """Raises Interrupted if the embedding was stopped, once what was embedded is in the index."""
+        rows = self._write_rows(old, changes, embedded)
+        unfinished = changes.total - rows.count - len(rows.refused)
+        vectors = Vectors.open(self.files[VECTORS], rows.count, self.model.feature_size)
+        with contextlib.closing(vectors):
+            facts = self._facts() | build_kind(self.kind, vectors, self.files.get(CODES, Path()), self.progress)
+        facts |= {"unfinished": unfinished, "count": rows.count, "dimension": self.model.feature_size}
+        facts["bytes"] = {name: file.stat().st_size for name, file in self.files.items()}
+        write_json(self.folder / INDEX_FILE, facts)  # from here on the new generation is the index
+        self._rename()
+        if embedded.stopped:
+            raise Interrupted(
+                f"stopped; {rows.count:,} pictures are in the index, {unfinished:,} are not yet: "
+                "run the same command to resume"
+            )
+        return Built(
+            images=rows.count,
+            added=rows.count - len(changes.kept),
+            kept=len(changes.kept),
+            removed=changes.removed,
+            refused=rows.refused,
+            images_per_second=embedded.images_per_second,
+        )
+
+    def _write_rows(self, old: Index | None, changes: _Changes, embedded: Embedded) -> "_Rows":
+        """Vectors and table of what is kept, refused and embedded. Raises Interrupted or BadSource if that is empty."""
+        with (
+            atomic_write(self.files[VECTORS]) as vectors,
+            atomic_write(self.files[TABLE]) as table,
+            contextlib.closing(_Rows(vectors, table, self.model.feature_size)) as rows,
+        ):
+            if old is not None:
+                _copy(old, changes.kept, rows)
+            for picture, reason in changes.refused:
+                rows.refuse(picture, reason)
+            for part in embedded.parts:
+                rows.add_part(part)
+            if not rows.count:
+                remove_parts(self.folder)
+                if embedded.stopped:
+                    raise Interrupted("stopped before the first pictures were embedded")
+                name, reason = rows.refused[0]
+                raise BadSource(f"none of {len(rows.refused):,} pictures could be embedded ({name}: {reason})")
+            rows.finish()
+        return rows
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "metric": "euclidean",
+            "model": model_name(self.model_path),
+            "model_path": str(self.model_path.resolve()),
+            "model_fingerprint": self.model.fingerprint,
+            "precision": self.model.precision,
+            "image_size": self.model.image_size,
+            "source": str(self.collection.source.resolve()),
+            "named": str(self.collection.source),
+            "are_files": self.collection.are_files,
+            "built": datetime.date.today().isoformat(),
+            "kind": self.kind,
+            "generation": self.generation,
+        }
+
+    def _rename(self) -> None:
+        """Give the files of the new generation their plain names, and remove the parts."""
+        remove_parts(self.folder)
+        if CODES not in self.files:
+            (self.folder / CODES).unlink(missing_ok=True)  # of an index that was of another kind
+        for name, file in self.files.items():
+            os.replace(file, self.folder / name)
+        _remove_leftovers(self.folder, keep=None)
 
 
-def _settle(folder: Path, files: dict[str, Path]) -> None:
-    """The new generation takes the plain names, and its parts go."""
-    clear(folder)
-    if CODES not in files:
-        (folder / CODES).unlink(missing_ok=True)  # of an index that was of another kind
-    for name, file in files.items():
-        os.replace(file, folder / name)
-    _sweep(folder, keep=None)
+class _Rows:
+    """The vectors and the table of their pictures, row by row."""
+
+    def __init__(self, vectors: Path, table: Path, dimension: int) -> None:
+        self.vectors = VectorWriter(vectors, dimension)
+        self.refused: list[tuple[str, str]] = []  # name, reason
+        self.table = sqlite3.connect(table)
+        self.table.execute("PRAGMA journal_mode = OFF")  # an incomplete table is thrown away
+        self.table.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
+        self.table.execute("CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)")
+
+    @property
+    def count(self) -> int:
+        return self.vectors.count
+
+    def add(self, pictures: Sequence[IndexedPicture], vectors: np.ndarray) -> None:
+        """Append ``vectors`` (n, D) float32 of ``pictures`` (n,)."""
+        lines = [(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)]
+        self.table.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", lines)
+        self.vectors.add(vectors)
+
+    def add_part(self, part: Part) -> None:
+        """Append the pictures of a part."""
+        embedded, features, refused = part.read()
+        self.add(embedded, features)
+        for picture, reason in refused:
+            self.refuse(picture, reason)
+
+    def refuse(self, picture: IndexedPicture, reason: str) -> None:
+        """Note that ``picture`` cannot be embedded; it is tried again once it has changed."""
+        self.table.execute("INSERT INTO refused VALUES (?, ?, ?)", (picture.name, reason, picture.stamp))
+        self.refused.append((picture.name, reason))
+
+    def finish(self) -> None:
+        """Complete both files."""
+        self.vectors.finish()
+        self.table.commit()
+
+    def close(self) -> None:
+        self.vectors.close()
+        self.table.close()
 
 
-def _sweep(folder: Path, keep: str | None) -> None:
+def _copy(old: Index, kept: list[tuple[int, IndexedPicture]], rows: _Rows) -> None:
+    for start in range(0, len(kept), COPIED):
+        some = kept[start : start + COPIED]
+        vectors = old.vectors.take(np.array([row for row, _ in some], np.int64))
+        rows.add([picture for _, picture in some], vectors)
+
+
+# The folder
+
+
+def _remove_leftovers(folder: Path, keep: str | None) -> None:
     """Remove what updates that were cut short left behind: files of every generation but the one to ``keep``."""
     for name in (VECTORS, TABLE, CODES):
         stem, suffix = os.path.splitext(name)
-        for stale in [*folder.glob(f"{stem}.*{suffix}"), *folder.glob(f".{stem}.*.part*")]:
-            if keep is None or stale != of_generation(folder, name, keep):
-                stale.unlink()
+        for file in [*folder.glob(f"{stem}.*{suffix}"), *folder.glob(f".{stem}.*.part*")]:
+            if keep is None or file != of_generation(folder, name, keep):
+                file.unlink()
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time updates an index; SQLite's lock ends with its process. Raises AlexNetError."""
+def _exclusive_lock(folder: Path) -> Iterator[None]:
+    """Only one process updates an index at a time; SQLite's lock ends with its process. Raises AlexNetError."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / ".lock"
     connection = sqlite3.connect(lock, timeout=0, isolation_level=None)
@@ -424,4 +342,4 @@ def _alone(folder: Path) -> Iterator[None]:
         connection.close()
         lock.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            folder.rmdir()  # if it made nothing
+            folder.rmdir()  # if it is empty

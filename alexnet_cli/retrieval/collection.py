@@ -1,4 +1,4 @@
-"""The pictures an index is of: a folder, an archive or a packed dataset, each listed and loaded alike."""
+"""Collections of pictures to index: a folder, an archive or a packed dataset, listed and loaded in the same way."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from alexnet_cli.prefetch import prefetch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class IndexedPicture:
     """One picture of a collection."""
 
     name: str  # its path within the folder, the archive or the dataset's source
@@ -35,7 +35,7 @@ class Collection(Protocol):
     source: Path
     are_files: bool  # so that source / name is a file a user can open
 
-    def all(self) -> list[Picture]:
+    def all(self) -> list[IndexedPicture]:
         """Every picture, sorted by name. Raises BadSource if there is none."""
         ...
 
@@ -52,7 +52,7 @@ def open_collection(path: Path) -> Collection:
 
 
 def index_name(source: Path) -> str:
-    """What an index of ``source`` is called: its name, without an archive's suffixes."""
+    """The default name for an index of ``source``: its own name without an archive's suffixes."""
     name = source.resolve().name
     return name if source.is_dir() else name.split(".")[0]
 
@@ -64,7 +64,7 @@ class FileCollection:
         self.files, self.source, self.are_files = files, path, path.is_dir()
         self._pool = ThreadPoolExecutor(available_cores())  # decoding takes no lock of Python's
 
-    def all(self) -> list[Picture]:
+    def all(self) -> list[IndexedPicture]:
         names = sorted({name for name in self.files.names() if is_picture(name)})
         if not names:
             raise BadSource(f"no pictures in {self.source}: name a folder, a .zip or a .tar that has some")
@@ -72,7 +72,7 @@ class FileCollection:
             if any("\ud800" <= letter <= "\udfff" for letter in name):
                 raise BadSource(f"the name {name!a} in {self.source} is not UTF-8: rename it")
         return [
-            Picture(name=name, label=label, stamp=self.files.stamp(name))
+            IndexedPicture(name=name, label=label, stamp=self.files.stamp(name))
             for name, label in zip(names, labels(names), strict=True)
         ]
 
@@ -96,10 +96,10 @@ class PackedCollection:
         self.split = dataset.split("train")
         self._positions = {name: position for position, name in enumerate(self.split.names)}
 
-    def all(self) -> list[Picture]:
+    def all(self) -> list[IndexedPicture]:
         classes, stamp = self.dataset.classes, self.dataset.fingerprint
         return [
-            Picture(name=name, label=classes[label], stamp=stamp)
+            IndexedPicture(name=name, label=classes[label], stamp=stamp)
             for name, label in zip(self.split.names, self.split.labels, strict=True)
         ]
 
@@ -128,13 +128,13 @@ def labels(names: Sequence[str]) -> list[str | None]:
     return [part[0] if part else None for part in folders]
 
 
-def batches(
-    pictures: Collection, wanted: Sequence[Picture], count: int, size: int
-) -> Iterator[tuple[Sequence[Picture], list[Loaded]]]:
-    """``wanted``, ``count`` at a time, loaded; one batch is read while the one before is in use."""
-    parts = [wanted[start : start + count] for start in range(0, len(wanted), count)]
+def loaded_batches(
+    collection: Collection, pictures: Sequence[IndexedPicture], count: int, size: int
+) -> Iterator[tuple[Sequence[IndexedPicture], list[Loaded]]]:
+    """``pictures``, ``count`` at a time, with their pixels; the next batch is loaded while one is in use."""
+    parts = [pictures[start : start + count] for start in range(0, len(pictures), count)]
 
-    def read(part: Sequence[Picture]) -> list[Loaded]:
-        return pictures.load([picture.name for picture in part], size)
+    def read(part: Sequence[IndexedPicture]) -> list[Loaded]:
+        return collection.load([picture.name for picture in part], size)
 
     yield from zip(parts, prefetch(read, parts), strict=True)

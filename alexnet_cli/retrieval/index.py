@@ -1,28 +1,29 @@
-"""An index on disk: fc7 of every picture, and which picture each row is; asked for the neighbours of a query.
+"""An index on disk: the features of every picture, and which picture each row is.
 
-`index.json` makes an index whole. It names the generation its files belong to: an update writes
-`index.GENERATION.faiss` and `images.GENERATION.sqlite`, then `index.json`, and only then lets them replace
-`index.faiss` and `images.sqlite`. Whenever that is cut short, `index.json` says which belong together. An index that is
-not flat has codes as well, `codes.faiss`.
+`index.json` makes an index complete. It names the generation its files belong to: an update writes
+`index.GENERATION.faiss` and `images.GENERATION.sqlite`, then `index.json`, and only then renames them to `index.faiss`
+and `images.sqlite`. Wherever that is cut short, `index.json` says which files belong together. An index that is not
+flat has codes as well, `codes.faiss`.
 """
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alexnet_cli.artefacts import check_format, read_json
+from alexnet_cli.artefacts import INDEX_FILE, check_format, read_json
 from alexnet_cli.errors import BadArtefact, WrongModel, first_line
-from alexnet_cli.inference.onnx_model import OnnxModel
-from alexnet_cli.retrieval.codes import Codes, Vectors, load
+from alexnet_cli.inference.predictor import Predictor
+from alexnet_cli.retrieval.kinds import KINDS, Kind
+from alexnet_cli.retrieval.vectors import Vectors
 
 FORMAT = 1
-FILE = "index.json"  # written last: it makes an index whole
 VECTORS, TABLE, CODES = "index.faiss", "images.sqlite", "codes.faiss"
 
 
@@ -31,120 +32,131 @@ class Neighbour:
     """A picture of the index near a query."""
 
     rank: int  # from 1
+    row: int  # in the index
     path: str  # a file as the user reaches it, or the name within the archive or the dataset's source
     label: str | None
-    distance: float  # Euclidean, between fc7 vectors
-    name: str  # within the source
+    name: str | None  # of the class, in words; the label where they are not known
+    distance: float  # Euclidean, between features
+    source_path: str  # within the indexed folder, archive or dataset
 
     def as_json(self) -> dict[str, Any]:
         """As `alexnet search --json` prints it."""
-        return {"rank": self.rank, "path": self.path, "label": self.label, "distance": self.distance}
+        keys = ("rank", "path", "label", "name", "distance")
+        return {key: value for key, value in asdict(self).items() if key in keys}
 
 
 class Index:
-    """An index, open to be asked."""
+    """An open index. Its methods may be called from several threads at once.
+
+    It answers from the files it opened, also after an update has put others in their place.
+    """
 
     def __init__(
-        self,
-        path: Path,
-        facts: dict[str, Any],
-        vectors: Vectors,
-        table: sqlite3.Connection,
-        codes: Codes | None = None,
+        self, path: Path, facts: dict[str, Any], vectors: Vectors, table: sqlite3.Connection, kind: Kind
     ) -> None:
-        self.path, self.facts, self.vectors, self.table, self.codes = path, facts, vectors, table, codes
+        self.path, self.facts, self.vectors, self.table, self.kind = path, facts, vectors, table, kind
+        # Threads share the one connection: another one would open what has the file's name by then, perhaps the next
+        # generation's table.
+        self._lock = threading.Lock()
 
     @classmethod
     def open(cls, path: Path) -> "Index":
-        """Raises BadArtefact if it is missing, half written, damaged or of a newer format."""
+        """Raises BadArtefact if it is missing, incomplete, damaged or of a newer format."""
         import faiss
 
-        facts = read_json(path / FILE, what="index")
-        check_format(facts.get("format"), FORMAT, path / FILE)
+        facts = read_json(path / INDEX_FILE, what="index")
+        check_format(facts.get("format"), FORMAT, path / INDEX_FILE)
         try:
             vectors_file, table_file = (file_of(path, facts, name) for name in (VECTORS, TABLE))
-            mapped = faiss.read_index(str(vectors_file), faiss.IO_FLAG_MMAP_IFC)  # not read
-            table = sqlite3.connect(f"{table_file.resolve().as_uri()}?mode=ro", uri=True)
+            mapped = faiss.read_index(str(vectors_file), faiss.IO_FLAG_MMAP_IFC)  # the header; vectors are not read
+            table = sqlite3.connect(f"{table_file.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
             rows = table.execute("SELECT COUNT(*) FROM images").fetchone()[0]
-            codes = None if facts["kind"] == "flat" else load(file_of(path, facts, CODES), facts)
+            kind = KINDS[facts["kind"]]()
+            if kind.has_codes:
+                kind.load(file_of(path, facts, CODES), facts)
             expected = facts["count"], facts["dimension"]
         except (KeyError, TypeError, RuntimeError, sqlite3.Error) as error:
             raise BadArtefact(f"{path} is damaged ({first_line(error)}): remove it and build the index again") from None
         if (mapped.ntotal, mapped.d) != expected or rows != mapped.ntotal:
             raise BadArtefact(
-                f"{path} is damaged: {expected[0]} pictures by {FILE}, {mapped.ntotal} vectors, {rows} in the table; "
-                "remove it and build the index again"
+                f"{path} is damaged: {expected[0]} pictures by {INDEX_FILE}, {mapped.ntotal} vectors, {rows} in the "
+                "table; remove it and build the index again"
             )
-        if codes is not None and codes.index.ntotal != rows:
+        if kind.count not in (None, rows):
             raise BadArtefact(f"{path} is damaged: its codes are not of its vectors; remove it and build it again")
-        return cls(path, facts, Vectors.of(vectors_file, *expected), table, codes)
+        return cls(path, facts, Vectors.open(vectors_file, *expected), table, kind)
 
     def __len__(self) -> int:
         return self.vectors.count
 
     @property
     def source(self) -> Path:
-        """Where its pictures are."""
+        """The folder, archive or dataset with its pictures."""
         return Path(self.facts["source"])
 
-    def check_model(self, runtime: OnnxModel) -> None:
-        """Raises WrongModel if ``runtime`` is not the model the index was built with, or not of its precision."""
-        if runtime.fingerprint != self.facts["model_fingerprint"]:
+    def check_model(self, model: Predictor) -> None:
+        """Raises WrongModel if ``model`` is not the one the index was built with, or not of its precision."""
+        if model.fingerprint != self.facts["model_fingerprint"]:
             raise WrongModel(
                 f"{self.path} was built with model {self.facts['model']} ({self.facts['model_fingerprint']}), not with "
-                f"{runtime.fingerprint}: take that one with --model, or build another index with --out"
+                f"{model.fingerprint}: take that one with --model, or build another index with --out"
             )
-        if runtime.precision != self.facts["precision"]:
+        if model.precision != self.facts["precision"]:
             raise WrongModel(
-                f"{self.path} was built with an {self.facts['precision']} file of its model, not {runtime.precision}: "
+                f"{self.path} was built with an {self.facts['precision']} file of its model, not {model.precision}: "
                 "take such a file with --model, or build another index with --out"
             )
 
     def neighbours(self, queries: np.ndarray, k: int) -> list[list[Neighbour]]:
-        """The ``k`` nearest pictures, nearest first, or all there are, of each of ``queries`` (Q, D) float32."""
-        search = self.vectors.nearest if self.codes is None else self.codes.rows
-        found = search(queries, min(k, len(self)))  # (Q, n) rows
-        return [self._ranked(query, rows[rows >= 0], k) for query, rows in zip(queries, found, strict=True)]
+        """The ``k`` nearest pictures of each of ``queries`` (Q, D) float32, nearest first; all, if there are fewer."""
+        candidates = self.kind.candidates(self.vectors, queries, min(k, len(self)))  # (Q, n) rows; -1 is none
+        return [self._ranked(query, rows[rows >= 0], k) for query, rows in zip(queries, candidates, strict=True)]
 
-    def _ranked(self, query: np.ndarray, rows: np.ndarray, k: int) -> list[Neighbour]:
-        # What codes found is measured here; and for many queries FAISS takes |q|² - 2qx + |x|², which cancels for near
-        # ones.
-        vectors = self.vectors.take(rows).astype(np.float64)  # (k, D)
-        distances = np.linalg.norm(vectors - query.astype(np.float64), axis=1)  # (k,)
-        return [
-            self._neighbour(rank, int(rows[i]), float(distances[i]))
-            for rank, i in enumerate(np.argsort(distances, kind="stable")[:k], 1)
-        ]
+    def neighbours_of_row(self, row: int, k: int) -> list[Neighbour]:
+        """The ``k`` pictures nearest to the picture in ``row``, itself first. Raises IndexError if there is no row."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"rows from 0 to {len(self) - 1}, not {row}")
+        (found,) = self.neighbours(self.vectors.take(np.array([row])), k)
+        return found
+
+    def _ranked(self, query: np.ndarray, candidates: np.ndarray, k: int) -> list[Neighbour]:
+        rows, distances = self.vectors.rank(query, candidates, k)
+        pairs = zip(rows.tolist(), distances.tolist(), strict=True)
+        return [self._neighbour(rank, row, distance) for rank, (row, distance) in enumerate(pairs, 1)]
 
     def _neighbour(self, rank: int, row: int, distance: float) -> Neighbour:
-        name, label = self.table.execute("SELECT path, label FROM images WHERE row = ?", (row,)).fetchone()
-        path = str(self._reached / name) if self.facts["are_files"] else name
-        return Neighbour(rank=rank, path=path, label=label, distance=distance, name=name)
+        with self._lock:
+            found = self.table.execute("SELECT path, label FROM images WHERE row = ?", (row,)).fetchone()
+        source_path, label = found
+        path = str(self._reachable_source / source_path) if self.facts["are_files"] else source_path
+        return Neighbour(
+            rank=rank, row=row, path=path, label=label, name=label, distance=distance, source_path=source_path
+        )
 
     @cached_property
-    def _reached(self) -> Path:
-        """The folder as the user named it, where that still leads there; else in full."""
+    def _reachable_source(self) -> Path:
+        """The source as the user named it, where that still leads there; else its absolute path."""
         named = Path(self.facts["named"])
         return named if named.resolve() == self.source else self.source
 
     def rows(self) -> Iterator[tuple[int, str, str | None, str]]:
-        """Row, name, label and stamp of every picture."""
+        """Row, path within the source, label and stamp of every picture."""
         yield from self.table.execute("SELECT row, path, label, stamp FROM images ORDER BY row")
 
     def refused(self) -> Iterator[tuple[str, str, str]]:
-        """Name, reason and stamp of every picture of the source that could not be embedded."""
+        """Path, reason and stamp of every picture of the source that could not be embedded."""
         yield from self.table.execute("SELECT path, reason, stamp FROM refused")
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self.table.close()
-        self.vectors.file.close()
+        self.vectors.close()
 
 
 def file_of(folder: Path, facts: dict[str, Any], name: str) -> Path:
     """VECTORS, TABLE or CODES of the generation in ``facts``. Raises BadArtefact if it is missing or cut short."""
-    temporary = of_generation(folder, name, facts["generation"])
-    file = temporary if temporary.exists() else folder / name
+    not_renamed = of_generation(folder, name, facts["generation"])
+    file = not_renamed if not_renamed.exists() else folder / name
     if not file.is_file():
         raise BadArtefact(f"{folder} is damaged: {name} is missing; remove it and build the index again")
     if file.stat().st_size != facts["bytes"][name]:
@@ -156,6 +168,6 @@ def file_of(folder: Path, facts: dict[str, Any], name: str) -> Path:
 
 
 def of_generation(folder: Path, name: str, generation: str) -> Path:
-    """Where an update writes ``name`` before it takes the place of the old one."""
+    """Where an update writes ``name`` before it is renamed to that."""
     stem, suffix = os.path.splitext(name)
     return folder / f"{stem}.{generation}{suffix}"

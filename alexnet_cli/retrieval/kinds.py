@@ -1,0 +1,269 @@
+"""Index kinds: how an index finds the few vectors that are worth measuring exactly.
+
+The vectors stay on disk in every kind. A flat index compares them all. The other kinds keep a small code of each vector
+in memory: a query is compared with the codes, the vectors of the best candidates are read and measured, so distances
+are exact, and only a neighbour that is not among the candidates is missed. How many are missed is measured when the
+index is built, against brute force.
+
+To add a kind, write a class and register it in KINDS.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from alexnet_cli.artefacts import atomic_write
+from alexnet_cli.errors import AlexNetError
+from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.retrieval.vectors import Vectors
+
+FLAT_UP_TO = 1 << 31  # bytes of vectors: up to here an index is flat unless a kind is named
+WANTED_RECALL = 0.95  # of the candidates, for choosing how many there are
+QUERIES = 64  # for choosing, and as many for measuring
+TIMED = 20  # queries that a flat index is timed with, at most
+TIMED_SECONDS = 2.0
+TRAINED_ON = 50_000  # vectors, evenly spread over all
+COMPONENTS = 256  # of PCA, before product quantization and in the graph
+CANDIDATES = (50, 100, 200, 400)
+EFFORTS = (4, 8, 16, 32, 64, 128, 256, 512)  # values tried for nprobe and ef_search
+
+
+class Kind(ABC):
+    """Finds candidates among the vectors of an index. Safe to use from several threads once it is built or loaded."""
+
+    name: ClassVar[str]
+    has_codes: ClassVar[bool] = True  # a file of its own, which `save` writes and `load` reads
+
+    @abstractmethod
+    def train(self, sample: np.ndarray, count: int) -> None:
+        """Learn from ``sample`` (n, D) float32 of the ``count`` vectors that will be added."""
+
+    @abstractmethod
+    def add(self, vectors: np.ndarray) -> None:
+        """Append ``vectors`` (n, D) float32."""
+
+    @abstractmethod
+    def candidates(self, vectors: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
+        """Rows (Q, n) int64 to measure for ``queries`` (Q, D) float32: at least ``k``, or all; -1 is none."""
+
+    @abstractmethod
+    def tune(self, vectors: Vectors) -> dict[str, Any]:
+        """Choose the search parameters; returns them with `recall_at_10` and `milliseconds_per_query` as measured."""
+
+    @abstractmethod
+    def save(self, file: Path) -> None:
+        """Write the codes to ``file``."""
+
+    @abstractmethod
+    def load(self, file: Path, facts: dict[str, Any]) -> None:
+        """Read the codes from ``file``; ``facts`` are those of `tune`. Raises RuntimeError or KeyError if damaged."""
+
+    @property
+    @abstractmethod
+    def count(self) -> int | None:
+        """How many vectors have codes; None for a kind without codes."""
+
+
+class Flat(Kind):
+    """Every vector is compared: exact."""
+
+    name = "flat"
+    has_codes = False
+    count = None
+
+    def train(self, sample: np.ndarray, count: int) -> None:
+        pass
+
+    def add(self, vectors: np.ndarray) -> None:
+        pass
+
+    def candidates(self, vectors: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
+        return vectors.brute_force(queries, k)
+
+    def tune(self, vectors: Vectors) -> dict[str, Any]:
+        """Its recall is 1 by construction. A query is timed until TIMED_SECONDS are over."""
+        times: list[float] = []
+        for query in vectors.sample(TIMED):
+            began = time.perf_counter()
+            vectors.brute_force(query[None], min(10, vectors.count))
+            times.append(time.perf_counter() - began)
+            if sum(times) > TIMED_SECONDS:
+                break
+        return {"recall_at_10": 1.0, "milliseconds_per_query": round(1000 * float(np.median(times)), 3)}
+
+    def save(self, file: Path) -> None:
+        raise AssertionError("a flat index has no codes")
+
+    def load(self, file: Path, facts: dict[str, Any]) -> None:
+        raise AssertionError("a flat index has no codes")
+
+
+class Coded(Kind):
+    """A kind whose codes are an index of FAISS."""
+
+    parameter: ClassVar[str | None] = None  # the search parameter that trades recall for time, if there is one
+
+    def __init__(self) -> None:
+        self.index: Any = None  # of FAISS; its type stubs lack what its Python layer adds
+        self.most = CANDIDATES[-1]
+        self.effort = EFFORTS[-1]
+
+    @abstractmethod
+    def create(self, faiss: Any, dimension: int, count: int) -> Any:
+        """An untrained index of FAISS for ``count`` vectors."""
+
+    def search_parameters(self, faiss: Any) -> Any:
+        """FAISS's search parameters for `self.effort`."""
+        return None
+
+    def train(self, sample: np.ndarray, count: int) -> None:
+        self.index = self.create(import_module("faiss"), sample.shape[1], count)
+        self.index.train(sample)
+
+    def add(self, vectors: np.ndarray) -> None:
+        self.index.add(vectors)
+
+    def candidates(self, vectors: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
+        wanted = min(max(self.most, k), self.index.ntotal)
+        _, rows = self.index.search(queries, wanted, params=self.search_parameters(import_module("faiss")))
+        return np.asarray(rows)
+
+    def tune(self, vectors: Vectors) -> dict[str, Any]:
+        """The fewest candidates and the least effort with which WANTED_RECALL is reached, or the most there is.
+
+        Half of the queries choose, the others measure: nothing is measured on what it was chosen by.
+        """
+        queries, k = vectors.sample(2 * QUERIES), min(10, vectors.count - 1)
+        nearest = vectors.brute_force(queries, k + 1)[:, 1:]  # the first is the query itself, which nothing misses
+        efforts = EFFORTS if self.parameter else (0,)
+        for self.most, self.effort in ((most, effort) for most in CANDIDATES for effort in efforts):
+            if recall(self.candidates(vectors, queries[::2], k), nearest[::2]) >= WANTED_RECALL:
+                break
+        began, found = time.perf_counter(), []
+        for query in queries[1::2]:  # one at a time, as users ask
+            rows = self.candidates(vectors, query[None], k)[0]
+            vectors.rank(query, rows[rows >= 0], k)
+            found.append(rows)
+        milliseconds = 1000 * (time.perf_counter() - began) / max(1, len(found))
+        facts: dict[str, Any] = {"candidates": self.most}
+        if self.parameter:
+            facts[self.parameter] = self.effort
+        return facts | {
+            "recall_at_10": recall(np.stack(found), nearest[1::2]) if k else 1.0,
+            "milliseconds_per_query": round(milliseconds, 3),
+        }
+
+    def save(self, file: Path) -> None:
+        import_module("faiss").write_index(self.index, str(file))
+
+    def load(self, file: Path, facts: dict[str, Any]) -> None:
+        self.index = import_module("faiss").read_index(str(file))
+        self.most = facts["candidates"]
+        self.effort = facts[self.parameter] if self.parameter else 0
+
+    @property
+    def count(self) -> int | None:
+        return int(self.index.ntotal)
+
+
+class ScalarQuantizer(Coded):
+    """A byte a feature; every code is compared."""
+
+    name = "sq8"
+
+    def create(self, faiss: Any, dimension: int, count: int) -> Any:
+        return faiss.index_factory(dimension, "SQ8")
+
+
+class InvertedFilePQ(Coded):
+    """64 bytes a vector; the codes in the nearest inverted lists are compared."""
+
+    name, parameter = "ivfpq", "nprobe"
+
+    def create(self, faiss: Any, dimension: int, count: int) -> Any:
+        components = _components(dimension, count)
+        parts = next(parts for parts in (64, 32, 16, 8, 4, 2, 1) if components % parts == 0)
+        bits = min(8, max(1, int(np.log2(max(2, count / 40)))))  # k-means wants some 40 vectors for each centre
+        lists = max(1, min(round(2 * count**0.5), count // 40))
+        index = faiss.index_factory(dimension, f"PCAR{components},IVF{lists},PQ{parts}x{bits}")
+        inner = faiss.downcast_index(index.index)
+        inner.cp.min_points_per_centroid = inner.pq.cp.min_points_per_centroid = 1  # a handful: no warnings
+        return index
+
+    def search_parameters(self, faiss: Any) -> Any:
+        nprobe = min(self.effort, faiss.downcast_index(self.index.index).nlist)
+        return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=nprobe))
+
+
+class Graph(Coded):
+    """A byte for each of 256 components, in a graph of neighbours (HNSW)."""
+
+    name, parameter = "hnsw", "ef_search"
+
+    def create(self, faiss: Any, dimension: int, count: int) -> Any:
+        return faiss.index_factory(dimension, f"PCA{_components(dimension, count)},HNSW32_SQ8")
+
+    def search_parameters(self, faiss: Any) -> Any:
+        parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, self.most))
+        return faiss.SearchParametersPreTransform(index_params=parameters)
+
+
+class Binary(Coded):
+    """A bit a feature, as §6.1 suggests; every code is compared.
+
+    A bit says whether a feature is above its mean. Its median, which FAISS would take, is 0 after a ReLU.
+    """
+
+    name = "binary"
+
+    def create(self, faiss: Any, dimension: int, count: int) -> Any:
+        bits = faiss.IndexLSH(dimension, dimension, False, False)
+        return faiss.IndexPreTransform(faiss.CenteringTransform(dimension), bits)
+
+
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Flat, ScalarQuantizer, InvertedFilePQ, Graph, Binary)}
+
+
+def choose_kind(named: str | None, count: int, dimension: int) -> str:
+    """``named``, or the kind for ``count`` vectors if it is None. Raises AlexNetError for an unknown kind."""
+    if named is None:
+        return Flat.name if 4 * count * dimension <= FLAT_UP_TO else InvertedFilePQ.name
+    if named not in KINDS:
+        raise AlexNetError(f"no kind {named!r} of index: there are {', '.join(KINDS)}")
+    return named
+
+
+def build_kind(name: str, vectors: Vectors, file: Path, progress: Progress = SILENT) -> dict[str, Any]:
+    """Build the kind called ``name`` over ``vectors``; its codes, if it has any, are written to ``file``.
+
+    Returns what `load` needs to know, and what was measured. Memory holds the codes, a sample of the vectors to learn
+    them from, and a chunk.
+    """
+    kind, began = KINDS[name](), time.monotonic()
+    if not kind.has_codes:
+        return kind.tune(vectors)
+    progress.note(f"learning {name} codes from {min(TRAINED_ON, vectors.count):,} vectors")
+    kind.train(vectors.sample(TRAINED_ON), vectors.count)
+    for first, chunk in vectors.chunks():
+        kind.add(chunk)
+        progress.advance("coding", first + len(chunk), vectors.count)
+    with atomic_write(file) as temporary:
+        kind.save(temporary)
+    progress.note("measuring recall against brute force")
+    facts = kind.tune(vectors)
+    facts["code_bytes_per_vector"] = round(file.stat().st_size / vectors.count, 1)
+    return facts | {"build_seconds": round(time.monotonic() - began, 1)}
+
+
+def recall(found: np.ndarray, nearest: np.ndarray) -> float:
+    """The share of the ``nearest`` (Q, k) rows that are among those ``found`` (Q, n)."""
+    hits = [len(set(got.tolist()) & set(right.tolist())) for got, right in zip(found, nearest, strict=True)]
+    return float(sum(hits) / max(1, nearest.size))
+
+
+def _components(dimension: int, count: int) -> int:
+    return min(COMPONENTS, dimension, max(1, count // 2))

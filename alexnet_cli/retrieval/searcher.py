@@ -1,0 +1,86 @@
+"""Pictures to their neighbours: an index and its model, opened once and asked often, from several threads at once."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from alexnet_cli.artefacts import MODEL_FILE, ONNX_FILE, model_fingerprint
+from alexnet_cli.errors import WrongModel
+from alexnet_cli.inference.predictor import Picture, Predictor
+from alexnet_cli.retrieval.index import Index, Neighbour
+from alexnet_cli.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A query and its neighbours."""
+
+    path: str  # of the query
+    neighbours: list[Neighbour]  # nearest first
+
+    def as_json(self) -> dict[str, Any]:
+        """As `alexnet search --json` prints it."""
+        return {"path": self.path, "neighbours": [neighbour.as_json() for neighbour in self.neighbours]}
+
+
+class Searcher:
+    """An open index with the model it was built with. A context manager, which closes the index."""
+
+    def __init__(self, index: Index, model: Predictor) -> None:
+        """Raises WrongModel if ``model`` is not the one the index was built with."""
+        index.check_model(model)
+        self.index, self.model = index, model
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def search(self, picture: Picture, k: int = 10) -> list[Neighbour]:
+        """The ``k`` pictures of the index nearest to ``picture``, nearest first; all of them if there are fewer.
+
+        ``picture``: a path, the bytes of a file, or pixels (S, S, 3) uint8. Raises BadPicture if it cannot be read.
+        """
+        (neighbours,) = self.search_many([picture], k)
+        return neighbours
+
+    def search_many(self, pictures: Iterable[Picture], k: int = 10) -> list[list[Neighbour]]:
+        """`search` for each of ``pictures``, in batches. Raises BadPicture, naming the first that cannot be read."""
+        return self.index.neighbours(self.model.features(pictures), k)
+
+    def answer(self, paths: Sequence[Path], k: int) -> list[Answer]:
+        """`search_many` of picture files, each with its path."""
+        pairs = zip(paths, self.search_many(paths, k), strict=True)
+        return [Answer(path=str(path), neighbours=neighbours) for path, neighbours in pairs]
+
+    def neighbours_of_row(self, row: int, k: int = 10) -> list[Neighbour]:
+        """The ``k`` pictures nearest to the one in ``row`` of the index, itself first. Raises IndexError."""
+        return self.index.neighbours_of_row(row, k)
+
+    def close(self) -> None:
+        """Close the index."""
+        self.index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def model_of(index: Index, space: Workspace) -> Path:
+    """The folder or ONNX file of the model that ``index`` was built with, wherever it is now. Raises WrongModel."""
+    name, built_with = str(index.facts["model"]), Path(index.facts["model_path"])
+    if built_with.is_file() and built_with.name != ONNX_FILE:
+        return built_with  # an ONNX file of its own, perhaps of another precision than the model's
+    for path in (space.home("model") / name, built_with, *space.all("model")):
+        if (path / MODEL_FILE).is_file() and model_fingerprint(path) == index.facts["model_fingerprint"]:
+            return path
+    if built_with.is_file():
+        return built_with
+    raise WrongModel(
+        f"model {name}, which {index.path} was built with, is not in {space.home('model')} as it was: "
+        "build the index again under another name with --out, or name the model with --model"
+    )
