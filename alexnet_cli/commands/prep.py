@@ -75,5 +75,5 @@ def prep(
     classes = len(prepared.dataset.classes)
     show(f"packed {folder}: {splits} pictures, {classes:,} classes, {prepared.rejected:,} rejected")
     if prepared.rejected:
-        show(f"Rejected files and the reasons: {folder / 'rejected.csv'}")
+        show(f"what was rejected, and why: {folder / 'rejected.csv'}")
     show(f"Next: {command_line('train', workspace=workspace)}")
