@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from pictures import files, write_folder
 
 from alexnet_cli.commands import COMMANDS, build_app, common, main
 from alexnet_cli.console import show, show_json
@@ -17,7 +18,7 @@ from alexnet_cli.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 RECIPES = import_module("alexnet_cli.commands.recipes")
-HEAVY = ("torch", "torchvision", "faiss", "onnxruntime", "onnx", "numpy", "PIL", "matplotlib", "scipy")
+HEAVY = ("torch", "torchvision", "faiss", "onnxruntime", "onnx", "numpy", "PIL", "matplotlib", "scipy", "rich")
 
 
 def test_the_commands_are_those_of_the_design():
@@ -30,7 +31,21 @@ def test_every_command_has_help_with_an_example_and_stands_in_the_readme(command
     said = capsys.readouterr().out
     assert re.search(rf"Example: alexnet {command}\b", said)
     assert "--json" in said
-    assert f"`alexnet {command}" in (ROOT / "README.md").read_text()
+    (arguments,) = re.findall(rf"Usage: .* {command} \[OPTIONS\](.*)", said)
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `alexnet ")]
+    assert any(f"`alexnet {command}{arguments}`" in row for row in rows)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_60_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main([*command.split(), "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert not any(line.endswith("...") for line in lines[1:])  # no description is cut off
+    if command:
+        (example,) = re.findall(r"Example: (.*)", COMMANDS[command].__doc__)
+        assert f"  Example: {example}" in lines
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -60,6 +75,23 @@ def test_another_command_is_one_function_in_the_table(capsys):
     assert main(["count"], app) == 2
 
 
+def test_a_command_for_the_user_is_quoted_and_names_the_workspace():
+    assert common.command_line("eval", "photos-tiny") == "alexnet eval photos-tiny"
+    printed = common.command_line("eval", "a model", workspace=Path("my photos"))
+    assert printed == "alexnet eval 'a model' --workspace 'my photos'"
+
+
+def test_the_next_command_can_be_pasted(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(Path("p"), files())
+    space = ["--workspace", "my work"]
+    assert main(["prep", "p", "--size", "8", "--workers", "1", *space]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "Next: alexnet train --workspace 'my work'"
+    assert main([*shlex.split(last)[2:], "--set", "a.b=1"]) == 1  # the dataset is found: only the setting is wrong
+    assert "dataset" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["train", "--help"]])
 def test_help_imports_nothing_heavy(arguments):
     program = (
@@ -76,7 +108,9 @@ def test_importing_the_package_imports_nothing_heavy():
     assert run.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["train", "--nonsense"], ["search"], ["eval", "--views", "3"]])
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["train", "--nonsense"], ["search"], ["reproduce"], ["eval", "--views", "3"]]
+)
 def test_wrong_usage_exits_2_with_one_line(arguments, capsys):
     assert main(arguments) == 2
     said = capsys.readouterr().err

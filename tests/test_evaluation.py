@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from alexnet_cli.inference.report import evaluation_table
 
 from alexnet_cli.commands import main
+from alexnet_cli.commands.evaluate import as_table
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.evaluation import (
@@ -146,15 +146,15 @@ def test_the_command_prints_fractions_as_json(packed, workspace, capsys):
 
 def test_published_rows_stand_beside_ours_on_ilsvrc_only(packed, tmp_path):
     errors = Evaluation(images=10, top1=0.4, top5=0.2, top1_ci95=(0.3, 0.5), top5_ci95=(0.1, 0.3))
-    _, _, rows, note = evaluation_table(errors, [tmp_path / "m0"], packed, "val", 10)
+    _, _, rows, note = as_table(errors, [tmp_path / "m0"], packed, "val", 10)
     assert len(rows) == 1
     assert note == ""
     part = replace(packed, source={"layout": "ilsvrc-2012"})
     ilsvrc = replace(part, counts={"val": 50_000})
     for dataset, views in ((part, 10), (ilsvrc, 1)):
-        _, _, rows, note = evaluation_table(errors, [tmp_path / "m0"], dataset, "val", views)
+        _, _, rows, note = as_table(errors, [tmp_path / "m0"], dataset, "val", views)
         assert (len(rows), note) == (1, "")
-    _, _, rows, note = evaluation_table(errors, [tmp_path / "m0"], ilsvrc, "val", 10)
+    _, _, rows, note = as_table(errors, [tmp_path / "m0"], ilsvrc, "val", 10)
     assert rows[0] == ["1 CNN (published)", "40.7", "18.2"]
     assert rows[-1][0] == "m0 (measured here)"
     assert "published" in note

@@ -76,7 +76,7 @@ def test_a_folder(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", "photos", "--model", "m.onnx"]) == 0
     out, err = capsys.readouterr()
     assert out == (
-        "index indexes/photos: 12 pictures (12 added, 0 kept, 0 removed, 1 refused)\nNext: alexnet search IMAGE\n"
+        "index indexes/photos: 12 pictures (12 added, 0 kept, 0 removed, 1 refused)\nNext: alexnet search PICTURE\n"
     )
     assert err.count("refused cat/bad.jpg: not a picture") == 1
     assert "13 pictures, 13 to embed: 24 features of 4 bytes each make an index of 0 MB on disk" in err

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pictures import cifar, encoded, files, pixels, write_folder, write_ilsvrc, write_tar, write_zip
 
-from alexnet_cli import cli
+from alexnet_cli import commands
 from alexnet_cli.commands import main
 from alexnet_cli.data import layouts, packing, shards
 from alexnet_cli.data import prepare as prepare_module
@@ -329,7 +329,7 @@ def test_interrupted_is_130_and_the_same_command_resumes(
     assert capsys.readouterr().err.endswith(
         "error: stopped; finished shards are kept: run the same command again to resume\n"
     )
-    assert signal.getsignal(signal.SIGTERM) is cli._interrupt  # as the command line had it before prep
+    assert signal.getsignal(signal.SIGTERM) is commands._interrupt  # as the command line had it before prep
     monkeypatch.setattr(packing, "pack_shard", pack)
     assert main(["prep", str(source), "--workers", "1", *SIZE]) == 0
     assert "resuming data/photos: 2 of 7 shards are already packed" in capsys.readouterr().err

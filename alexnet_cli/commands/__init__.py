@@ -23,6 +23,7 @@ from alexnet_cli.commands import (
     search,
     train,
 )
+from alexnet_cli.commands.usage import Command
 from alexnet_cli.console import fail
 from alexnet_cli.errors import AlexNetError, Interrupted, first_line
 
@@ -46,15 +47,15 @@ def build_app(commands: dict[str, Callable[..., Any]]) -> typer.Typer:
     """The application with ``commands``, in this order."""
     app = typer.Typer(
         name="alexnet",
-        help="The 2012 ImageNet network: reproduce it, train it on your own pictures, search with it. "
-        "`--debug` after any command shows the traceback of an error.",
+        help="The 2012 ImageNet network: reproduce it, train it on your own pictures, search with it.\n\n"
+        "After any command, --help shows its options and --debug the traceback of an error.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",  # joins the lines of a paragraph
+        rich_markup_mode=None,  # plain text, which fits 60 columns
     )
     for name, function in commands.items():
-        app.command(name=name)(function)
+        app.command(name=name, cls=Command)(function)
     return app
 
 
@@ -73,7 +74,8 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
             raise KeyboardInterrupt
         return code
     except typer.TyperException as error:
-        fail(f"{error.format_message()} (see `alexnet --help`, or `--help` after a command)")
+        message = " ".join(error.format_message().split())  # the choices of an argument come one a line
+        fail(f"{message} (see `alexnet --help`, or `--help` after a command)")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         fail(str(error) or "interrupted")

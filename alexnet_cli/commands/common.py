@@ -1,5 +1,6 @@
-"""What several commands share: their options, and the processes and the console they run with."""
+"""What several commands share: options, the processes of torchrun, and commands that are printed for the user."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from enum import StrEnum
@@ -18,16 +19,31 @@ HERE = Path(".")
 
 WorkspaceOption = Annotated[
     Path,
-    typer.Option("--workspace", "-w", help="The folder with data/, models/ and indexes/.", show_default="here"),
+    typer.Option(
+        "--workspace",
+        "-w",
+        metavar="FOLDER",
+        help="The folder with data/, models/ and indexes/. Default: the current folder.",
+        show_default=False,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-DataOption = Annotated[str | None, typer.Option("--data", help="Name or path of a dataset. Default: the newest.")]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... Default: a GPU if there is one.")]
-ModelOption = Annotated[str | None, typer.Option(help="A model or an .onnx file. Default: the newest model.")]
+DataOption = Annotated[
+    str | None, typer.Option("--data", metavar="DATASET", help="Name or path of a dataset. Default: the newest.")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 ... Default: a GPU if there is one.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Name or path of a model, or an .onnx file. Default: the newest.")
+]
+PicturesArgument = Annotated[
+    list[Path], typer.Argument(metavar="PICTURE", help="Pictures in any format that Pillow reads.")
+]
 
 
 class Precision(StrEnum):
-    """Of the network's arithmetic in training."""
+    """The precision of the network's arithmetic in training."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -35,8 +51,14 @@ class Precision(StrEnum):
 
 @contextmanager
 def processes(device: str = "cpu") -> Iterator[tuple["World", Progress]]:
-    """The processes that torchrun started, this one running on ``device``; and the console, which only rank 0 has."""
+    """Joins the processes that torchrun started, this one on ``device``. Gives the console to rank 0 alone."""
     from alexnet_cli.distributed import process_group
 
     with process_group(device) as world, closing(Console() if world.is_main else SILENT) as console:
         yield world, console
+
+
+def command_line(*words: object, workspace: Path = HERE) -> str:
+    """An `alexnet` command for the user to paste: quoted for the shell, with the ``workspace`` if it is another."""
+    option = [] if workspace == HERE else ["--workspace", workspace]
+    return shlex.join(map(str, ["alexnet", *words, *option]))

@@ -13,13 +13,15 @@ from alexnet_cli.console import show, show_json
 
 def demo(
     workspace: Annotated[
-        Path, typer.Option("--workspace", "-w", help="The folder for pictures, dataset, model and index.")
+        Path,
+        typer.Option("--workspace", "-w", metavar="FOLDER", help="The folder for pictures, dataset, model and index."),
     ] = Path("demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """The whole chain, prep to search, on photographs that come with scikit-image; it takes a minute or two.
+    """Run the whole chain on bundled photographs.
 
-    Each photograph is a class, and random views of it are its pictures. Run again, it keeps what is finished.
+    From prep to search it takes a minute or two. The photographs come with scikit-image. Each is a class, and random
+    views of it are its pictures. Run again, the command keeps what is finished.
 
     Example: alexnet demo --workspace demo
     """

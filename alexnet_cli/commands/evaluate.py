@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alexnet_cli.artefacts import model_name
-from alexnet_cli.commands.common import HERE, DataOption, DeviceOption, JsonOption, WorkspaceOption, processes
+from alexnet_cli.commands.common import (
+    HERE,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    WorkspaceOption,
+    command_line,
+    processes,
+)
 from alexnet_cli.console import show, show_json, show_table
 from alexnet_cli.workspace import Workspace
 
@@ -24,16 +32,18 @@ class Views(StrEnum):
 
 def evaluate(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Models or .onnx files. Default: the newest model.")
+        list[str] | None, typer.Argument(metavar="MODEL", help="Models or .onnx files. Default: the newest model.")
     ] = None,
     data: DataOption = None,
-    split: Annotated[str, typer.Option(help="The split to evaluate on.")] = "val",
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="The split to evaluate on.")] = "val",
     views: Annotated[Views, typer.Option(help="How many views of each image to average.")] = Views.ten,
     device: DeviceOption = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Top-1 and top-5 error over one or ten views. The predictions of several models are averaged.
+    """Measure top-1 and top-5 error.
+
+    Averages the predictions for ten views of each image, and those of several models.
 
     Example: alexnet eval photos-small-data --views 10
     """
@@ -54,7 +64,7 @@ def evaluate(
         show_json(as_json_object(evaluation, paths, dataset, split, int(views)))
     else:
         show_table(*as_table(evaluation, paths, dataset, split, int(views)))
-        show("Next: alexnet export")
+        show(f"Next: {command_line('export', workspace=workspace)}")
 
 
 def as_json_object(

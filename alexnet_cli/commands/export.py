@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.workspace import Workspace
 
@@ -18,17 +18,21 @@ class ExportPrecision(StrEnum):
 
 
 def export(
-    model: Annotated[str | None, typer.Argument(help="Name or path of a model. Default: the newest.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Name or path of a model. Default: the newest.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file to write. Default: model.onnx in the model's folder.")
+        Path | None, typer.Option(metavar="FILE", help="The file to write. Default: model.onnx in the model's folder.")
     ] = None,
     precision: Annotated[ExportPrecision, typer.Option(help="fp16 is for GPUs, int8 for CPUs.")] = ExportPrecision.fp32,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model as one ONNX file, after checking that it computes what the network computes.
+    """Write a model as one ONNX file.
 
-    Example: alexnet export photos-small-data --precision fp16 --out photos.onnx
+    The file is checked in ONNX Runtime first: it has to compute what the network computes.
+
+    Example: alexnet export --precision fp16
     """
     import alexnet_cli as alexnet
 
@@ -44,4 +48,4 @@ def export(
         f"largest difference to the network on {result.pictures} pictures: "
         f"{result.probabilities_difference:.1e} in probabilities, {result.features_difference:.1e} in {result.features}"
     )
-    show("Next: alexnet index")
+    show(f"Next: {command_line('index', workspace=workspace)}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.workspace import Workspace
@@ -13,21 +13,36 @@ from alexnet_cli.workspace import Workspace
 
 def import_weights(
     source: Annotated[
-        str, typer.Argument(help="A .pth, .safetensors, .caffemodel or .onnx file, or the word torchvision.")
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="A .pth, .safetensors, .caffemodel or .onnx file; `torchvision` downloads torchvision's weights.",
+        ),
     ],
-    out: Annotated[str | None, typer.Option(help="Name of the model. Default: the name of SOURCE.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the model. Default: the name of WEIGHTS.")
+    ] = None,
     classes: Annotated[
         str | None,
-        typer.Option(help="A dataset, or a text file with one class per line. Default for 1000 classes: ImageNet's."),
+        typer.Option(
+            metavar="CLASSES",
+            help="A dataset, or a text file with one class per line. Default for 1000 classes: ImageNet's.",
+        ),
     ] = None,
-    mean: Annotated[Path | None, typer.Option(help="A .binaryproto mean image. Default: Caffe's mean colour.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="caffenet or caffe-alexnet, if the file does not tell.")] = None,
+    mean: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .binaryproto mean image. Default: Caffe's mean colour.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="caffenet or caffe-alexnet, if the file does not tell.")
+    ] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a model from weights trained elsewhere: torchvision's AlexNet, Caffe's AlexNet and CaffeNet, the ONNX zoo's.
+    """Import weights that were trained elsewhere.
 
-    Example: alexnet import bvlc_alexnet.caffemodel --classes ilsvrc
+    Makes a model from the weights of torchvision's AlexNet, Caffe's AlexNet or CaffeNet, or the ONNX zoo's AlexNet.
+
+    Example: alexnet import bvlc_alexnet.caffemodel
     """
     from alexnet_cli.data.store import Dataset
     from alexnet_cli.importing.model import import_model, read_classes
@@ -50,4 +65,4 @@ def import_weights(
         show_json(facts | {"classes": len(model.classes), "fingerprint": model.fingerprint})
         return
     show(f"imported {folder}: recipe {model.recipe.name}, {parameters:,} parameters, {len(model.classes):,} classes")
-    show(f"Next: alexnet export {folder.name}")
+    show(f"Next: {command_line('export', folder.name, workspace=workspace)}")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption, processes
+from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption, command_line, processes
 from alexnet_cli.console import show, show_json
 from alexnet_cli.workspace import Workspace
 
@@ -12,19 +12,24 @@ from alexnet_cli.workspace import Workspace
 def index(
     images: Annotated[
         str | None,
-        typer.Argument(help="A folder, an archive or a dataset. Default: the newest dataset's training pictures."),
+        typer.Argument(
+            metavar="IMAGES", help="A folder, an archive or a dataset. Default: the newest dataset's training pictures."
+        ),
     ] = None,
     model: ModelOption = None,
-    out: Annotated[str | None, typer.Option(help="Name of the index. Default: the name of IMAGES.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the index. Default: the name of IMAGES.")
+    ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="flat (exact), sq8, ivfpq, hnsw or binary. Default: by size.")
+        str | None, typer.Option(metavar="KIND", help="flat (exact), sq8, ivfpq, hnsw or binary. Default: by size.")
     ] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Make or update an index of pictures by their features (fc7).
+    """Make or update an index of pictures.
 
-    Run again, it embeds only pictures that are new or changed, and removes those that are gone. Under torchrun, on one
+    An index holds the features (fc7) of each picture. Run again, the command embeds only pictures that are new or
+    changed, and removes those that are gone. Under torchrun, on one
     machine or on several that share a disk, each process embeds a part.
 
     Example: alexnet index photos/
@@ -52,4 +57,4 @@ def index(
         f"index {folder}: {built.images:,} pictures "
         f"({built.added:,} added, {built.kept:,} kept, {built.removed:,} removed, {len(built.refused):,} refused)"
     )
-    show("Next: alexnet search IMAGE")
+    show(f"Next: {command_line('search', 'PICTURE', workspace=workspace)}")

@@ -10,11 +10,13 @@ from alexnet_cli.workspace import Workspace
 
 
 def info(
-    path: Annotated[str, typer.Argument(help="Name or path of a dataset, model, index or .onnx file.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Name or path of a dataset, model, index or .onnx file.")],
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """What an artefact is and where it came from.
+    """Describe a dataset, a model or an index.
+
+    Shows what it holds and where it came from. PATH may also be an .onnx file.
 
     Example: alexnet info models/photos-small-data
     """

@@ -1,22 +1,19 @@
 """`alexnet predict`."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption
+from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, PicturesArgument, WorkspaceOption
 from alexnet_cli.console import Console, show_json, show_table
 from alexnet_cli.workspace import Workspace
 
 
 def predict(
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures in any format that Pillow reads.")],
+    pictures: PicturesArgument,
     model: ModelOption = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """The five most probable classes of each picture.
+    """Predict the classes of pictures.
+
+    Prints the five most probable classes of each picture.
 
     Example: alexnet predict image.jpg
     """

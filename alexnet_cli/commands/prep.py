@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, processes
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, processes
 from alexnet_cli.console import show, show_json
 from alexnet_cli.workspace import Workspace
 
@@ -17,26 +17,37 @@ class OnBad(StrEnum):
 
 
 def prep(
-    source: Annotated[Path, typer.Argument(help="A folder, .zip or .tar of pictures in class folders; see README.")],
-    dataset: Annotated[str | None, typer.Argument(help="Name of the dataset. Default: the name of SOURCE.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one per core.")] = None,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder, .zip or .tar of pictures in class folders, or one of the archives in the README.",
+        ),
+    ],
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="DATASET", help="Name of the dataset. Default: the name of SOURCE.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of worker processes. Default: one per core.")
+    ] = None,
     val_fraction: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=0.9,
-            help="Share of each class's training pictures to hold out for validation, instead of SOURCE's own val/.",
+            metavar="FRACTION",
+            help="Hold out this fraction of each class's training pictures for validation, instead of SOURCE's val/.",
         ),
     ] = None,
     on_bad: Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")] = OnBad.skip,
-    size: Annotated[int, typer.Option(min=8, help="Side of the packed pictures, in pixels.")] = 256,
+    size: Annotated[int, typer.Option(min=8, metavar="PIXELS", help="Side of the packed pictures.")] = 256,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Pack pictures into a dataset: 256×256 RGB, mean image and colour PCA.
+    """Pack pictures into a dataset.
 
-    If you stop it, the same command resumes. Under torchrun, on one machine or on several that share a disk, each
-    process packs a part.
+    A dataset holds 256×256 RGB pictures, their mean image and their colour PCA. If you stop the command, run it again
+    to resume. Under torchrun, on one machine or on several that share a disk, each process packs a part.
 
     Example: alexnet prep photos/
     """
@@ -65,4 +76,4 @@ def prep(
     show(f"packed {folder}: {splits} pictures, {classes:,} classes, {prepared.rejected:,} rejected")
     if prepared.rejected:
         show(f"what was rejected, and why: {folder / 'rejected.csv'}")
-    show("Next: alexnet train")
+    show(f"Next: {command_line('train', workspace=workspace)}")

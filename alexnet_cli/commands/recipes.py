@@ -5,7 +5,9 @@ from alexnet_cli.console import show, show_json
 
 
 def recipes(as_json: JsonOption = False) -> None:
-    """The recipes that come with alexnet, and the lines in which each differs from `paper`.
+    """List the recipes and how they differ.
+
+    Shows the lines in which each recipe differs from `paper`, its number of parameters and its published error.
 
     Example: alexnet recipes
     """

@@ -1,7 +1,6 @@
 """`alexnet reproduce`."""
 
 import contextlib
-import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, DataOption, DeviceOption, JsonOption, Precision, WorkspaceOption
+from alexnet_cli.commands.common import (
+    HERE,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    Precision,
+    WorkspaceOption,
+    command_line,
+)
 from alexnet_cli.console import Console, show, show_json, show_table
 from alexnet_cli.workspace import Workspace
 
@@ -25,34 +32,55 @@ class Name(StrEnum):
 
 def reproduce(
     context: typer.Context,
-    name: Annotated[Name, typer.Argument(help="The experiment.")],
+    name: Annotated[Name, typer.Argument(metavar="NAME", help=f"{', '.join(list(Name)[:-1])} or {list(Name)[-1]}.")],
     data: DataOption = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for the result. Default: reproduced/NAME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The folder to write the result to. Default: reproduced/NAME.")
+    ] = None,
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Figures 3 and 4, tables: trained models. Default: the newest."),
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="Figures 3 and 4, tables: a trained model. Repeatable for tables. Default: the newest.",
+        ),
     ] = None,
     pretrained: Annotated[
-        list[str] | None, typer.Option(help="table-2: models that were pre-trained on more classes.")
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="table-2: a model that was pre-trained on more classes. Repeatable."),
     ] = None,
-    recipes: Annotated[list[str] | None, typer.Option("--recipe", help="ablations: which. Default: all.")] = None,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Option("--recipe", metavar="RECIPE", help="ablations: an ablation to run. Repeatable. Default: all."),
+    ] = None,
     base: Annotated[
-        str, typer.Option(help="ablations: what this recipe changes of `paper`, every net changes too.")
+        str, typer.Option(metavar="RECIPE", help="ablations: the recipe that each ablation is applied to.")
     ] = "paper",
-    width: Annotated[float, typer.Option(min=0.01, max=1, help="ablations: scale of every layer's width.")] = 1.0,
+    width: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, metavar="FRACTION", help="ablations: multiply the width of every layer by this."),
+    ] = 1.0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value: change every recipe. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change one value of every recipe: section.key=value. Repeatable."
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs. Default: the recipes'.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each net.")] = 3,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of epochs. Default: the recipes'.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of runs of each network, with different seeds.")
+    ] = 3,
     device: DeviceOption = None,
     precision: Annotated[Precision, typer.Option(help="Precision of the network's arithmetic.")] = Precision.fp32,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one of the paper's experiments, from data to table and figure. If you stop it, the same command resumes.
+    """Run one of the paper's experiments.
 
-    figure-1 and ablations train networks; figures 3 and 4 and the tables use models that are already trained.
+    Writes the table and the figure. figure-1 and ablations train networks; figures 3 and 4 and the tables use models
+    that are already trained. If you stop the command, run it again to resume.
 
     Example: alexnet reproduce figure-1 --data cifar10
     """
@@ -72,7 +100,7 @@ def reproduce(
         epochs=epochs,
         seeds=seeds,
         options=Options(devices=(pick_device(device),), precision=precision.value),
-        command=shlex.join(["alexnet", *sys.argv[1:]]),
+        command=command_line(*sys.argv[1:]),
     )
     experiment = reproduction.EXPERIMENTS[name.value]
     experiment.check(name.value, _options_given(context) - {"--out", "--workspace", "--json"}, request)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
+from alexnet_cli.commands.common import HERE, JsonOption, PicturesArgument, WorkspaceOption
 from alexnet_cli.console import Console, show_json, show_table
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.workspace import Workspace
@@ -15,16 +15,29 @@ if TYPE_CHECKING:
 
 
 def search(
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures in any format that Pillow reads.")],
-    index: Annotated[str | None, typer.Option("--index", help="Name or path of an index. Default: the newest.")] = None,
-    model: Annotated[str | None, typer.Option(help="A model or an .onnx file. Default: the index's own model.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet, a PNG file.")] = None,
-    page: Annotated[Path | None, typer.Option("--html", help="Write a page with thumbnails, an HTML file.")] = None,
+    pictures: PicturesArgument,
+    index: Annotated[
+        str | None, typer.Option("--index", metavar="INDEX", help="Name or path of an index. Default: the newest.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Name or path of a model, or an .onnx file. Default: the index's own model."
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="Number of neighbours per picture.")] = 10,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a contact sheet of the neighbours, a PNG file.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page of the neighbours, an HTML file.")
+    ] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """The pictures of an index that are most similar to each picture, by the distance between their features (fc7).
+    """Find the most similar pictures of an index.
+
+    Similarity is the Euclidean distance between the features (fc7) of two pictures.
 
     Example: alexnet search image.jpg
     """

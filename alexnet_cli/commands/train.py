@@ -5,34 +5,60 @@ from typing import Annotated, Any
 
 import typer
 
-from alexnet_cli.commands.common import HERE, DeviceOption, JsonOption, Precision, WorkspaceOption, processes
+from alexnet_cli.commands.common import (
+    HERE,
+    DeviceOption,
+    JsonOption,
+    Precision,
+    WorkspaceOption,
+    command_line,
+    processes,
+)
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadRecipe
 from alexnet_cli.workspace import Workspace
 
 
 def train(
-    dataset: Annotated[str | None, typer.Argument(help="Name or path of a dataset. Default: the newest.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or a .toml file. Default: paper.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value: change the recipe. Repeatable.")
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="DATASET", help="Name or path of a dataset. Default: the newest.")
     ] = None,
-    out: Annotated[str | None, typer.Option(help="Name of the model. Default: DATASET-RECIPE.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs. Default: the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers. Default: 0.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Name of a recipe, or a .toml file. Default: paper.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change one value of the recipe: section.key=value. Repeatable."
+        ),
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model. Default: DATASET-RECIPE.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of epochs. Default: the recipe's.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Seed of all random numbers. Default: 0.")
+    ] = None,
     device: DeviceOption = None,
     devices: Annotated[
-        str | None, typer.Option(help="One device per column, as in 2012: cuda:0,cuda:1 or cpu,cpu.")
+        str | None, typer.Option(metavar="LIST", help="One device per column, as in 2012: cuda:0,cuda:1 or cpu,cpu.")
     ] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="2 is short for --devices cuda:0,cuda:1.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of GPUs: 2 means --devices cuda:0,cuda:1.")
+    ] = None,
     precision: Annotated[
         Precision | None, typer.Option(help="Precision of the network's arithmetic. Default: fp32.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
     start: Annotated[
-        str | None, typer.Option("--from", help="Fine-tune this model: start from all of its layers but the last.")
+        str | None,
+        typer.Option(
+            "--from", metavar="MODEL", help="Fine-tune this model: start from all of its layers but the last."
+        ),
     ] = None,
-    checkpoint_minutes: Annotated[float, typer.Option(min=0, help="Time between checkpoints within an epoch.")] = 10,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0, metavar="N", help="Minutes between checkpoints within an epoch.")
+    ] = 10,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,7 +67,7 @@ def train(
     You can stop training at any time: Ctrl-C writes a checkpoint, and --resume continues from it. Under torchrun the
     processes share each batch; the recipe's batch size and learning rate stay as they are.
 
-    Example: alexnet train photos --recipe small-data --precision bf16
+    Example: alexnet train photos --recipe small-data
     """
     import alexnet_cli as alexnet
     from alexnet_cli.inference.devices import pick_devices
@@ -81,5 +107,6 @@ def train(
     if as_json:
         show_json(result)
     else:
-        show(f"trained models/{result['model']}: {result['epochs']} epochs")
-        show(f"Next: alexnet eval {result['model']}")
+        named = folder.name if folder.parent == home else folder
+        show(f"trained {folder}: {result['epochs']} epochs")
+        show(f"Next: {command_line('eval', named, workspace=workspace)}")
