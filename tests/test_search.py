@@ -24,7 +24,7 @@ from alexnet_cli.errors import BadPicture
 from alexnet_cli.figures.sheet import GAP, SIDE, TEXT
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.retrieval.index import Index, Neighbour
-from alexnet_cli.retrieval.vectors import VectorWriter
+from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
 
 
 @pytest.fixture
@@ -129,6 +129,31 @@ def test_many_threads_get_right_answers_also_while_the_index_is_replaced(large: 
     renewed = Index.open(large)
     assert renewed.neighbours(queries[0, :1], 1)[0][0].label == "9"
     renewed.close()
+
+
+@pytest.mark.parametrize("moment", ["table", "vectors"])
+def test_an_index_that_is_updated_while_it_is_opened(
+    space: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The update comes between the table and the vectors, or before both; all files keep their sizes."""
+    owner, name = (sqlite3, "connect") if moment == "table" else (Vectors, "open")
+    original, updated = getattr(owner, name), []
+
+    def update_first(*given: object, **named: object) -> object:
+        if not updated:
+            updated.append(True)
+            Path("photos/cat/0.png").rename("photos/dog/6.png")
+            update(model="models/pets/model.onnx")
+        return original(*given, **named)
+
+    monkeypatch.setattr(owner, name, update_first)
+    index = Index.open(Path("indexes/photos"))
+    paths = {row: f"photos/{path}" for row, path, _, _ in index.rows()}
+    assert "photos/dog/6.png" in paths.values()
+    assert index.facts == json.loads(Path("indexes/photos/index.json").read_text())
+    features = OnnxModel.open(Path("models/pets/model.onnx")).features(paths.values())
+    np.testing.assert_allclose(index.vectors.read(0, len(index)), features, rtol=1e-4, atol=1e-5)
+    index.close()
 
 
 def test_a_searcher_is_asked_by_paths_bytes_and_arrays_from_several_threads(space: Path) -> None:
