@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import faiss
@@ -67,6 +68,9 @@ def test_codes_find_what_is_near_and_measure_how_often(name, tmp_path):
     assert found >= 0.85
     assert facts["code_bytes_per_vector"] < 4 * 64 * 1.5
     assert kind.count == 1600
+    with ThreadPoolExecutor(8) as pool:  # each thread one query
+        answers = list(pool.map(lambda query: kind.candidates(stored, query[None], 10)[0], values))
+    assert np.array_equal(answers, [kind.candidates(stored, query[None], 10)[0] for query in values])
     assert kind.candidates(stored, queries, 1000).shape == (10, 1000)  # never fewer than are asked for
 
 
@@ -83,19 +87,19 @@ def test_an_exact_index_is_timed_and_its_recall_is_1(tmp_path, monkeypatch):
     assert not (tmp_path / "codes").exists()
 
 
-def test_the_least_that_is_good_enough_is_chosen(tmp_path, monkeypatch):
+def test_the_smallest_search_parameters_that_reach_the_wanted_recall_are_chosen(tmp_path, monkeypatch):
     stored, _ = written(tmp_path, 500)
     tried = []
 
     def pretend(self: Coded, _: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
-        tried.append((self.most, self.effort))
-        good = (self.most, self.effort) >= (100, 8)
+        tried.append((self.candidate_count, self.value))
+        good = (self.candidate_count, self.value) >= (100, 8)
         return stored.brute_force(queries, k + 1)[:, 1:] if good else np.full((len(queries), k), -1)
 
     monkeypatch.setattr(Coded, "candidates", pretend)
     facts = build_kind("ivfpq", stored, tmp_path / "codes")
     assert (facts["candidates"], facts["nprobe"], facts["recall_at_10"]) == (100, 8, 1.0)
-    assert tried[: len(kinds.EFFORTS)] == [(50, effort) for effort in kinds.EFFORTS]
+    assert tried[: len(kinds.PARAMETER_VALUES)] == [(50, value) for value in kinds.PARAMETER_VALUES]
 
 
 def test_a_kind_is_chosen_by_size_unless_it_is_named():

@@ -23,8 +23,9 @@ from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import BadPicture
 from alexnet_cli.figures.sheet import GAP, SIDE, TEXT
 from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.retrieval import vectors as vectors_module
 from alexnet_cli.retrieval.index import Index, Neighbour
-from alexnet_cli.retrieval.vectors import VectorWriter
+from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
 
 
 @pytest.fixture
@@ -100,12 +101,15 @@ def write_made_up_index(folder: Path, seed: int) -> Path:
     return folder
 
 
-def test_many_threads_get_right_answers_also_while_the_index_is_replaced(large: Path) -> None:
+def test_many_threads_get_right_answers_also_while_the_index_is_replaced(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some threads start before an update puts other files in the place of the open ones, some after."""
+    monkeypatch.setattr(vectors_module, "CHUNK", 64)  # many reads, for threads to get in each other's way
     index = Index.open(large)
     random = np.random.default_rng(1)
     vectors = index.vectors.read(0, ROWS).copy()
-    queries = random.standard_normal((THREADS, 12, WIDE)).astype(np.float32)
+    queries = random.standard_normal((THREADS, 24, WIDE)).astype(np.float32)
     expected = [np.argsort(brute_force(some, vectors), axis=1)[:, :5] for some in queries]
 
     def ask(thread: int) -> list[list[Neighbour]]:
@@ -129,6 +133,29 @@ def test_many_threads_get_right_answers_also_while_the_index_is_replaced(large: 
     renewed = Index.open(large)
     assert renewed.neighbours(queries[0, :1], 1)[0][0].label == "9"
     renewed.close()
+
+
+@pytest.mark.parametrize("moment", ["table", "vectors"])
+def test_an_index_that_is_updated_while_it_is_opened(space: Path, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The update comes between the table and the vectors, or before both; all files keep their sizes."""
+    owner, name = (sqlite3, "connect") if moment == "table" else (Vectors, "open")
+    original, updated = getattr(owner, name), []
+
+    def update_first(*given: object, **named: object) -> object:
+        if not updated:
+            updated.append(True)
+            Path("photos/cat/0.png").rename("photos/dog/6.png")
+            update(model="models/pets/model.onnx")
+        return original(*given, **named)
+
+    monkeypatch.setattr(owner, name, update_first)
+    index = Index.open(Path("indexes/photos"))
+    paths = {row: f"photos/{path}" for row, path, _, _ in index.rows()}
+    assert "photos/dog/6.png" in paths.values()
+    assert index.facts == json.loads(Path("indexes/photos/index.json").read_text())
+    features = OnnxModel.open(Path("models/pets/model.onnx")).features(paths.values())
+    np.testing.assert_allclose(index.vectors.read(0, len(index)), features, rtol=1e-4, atol=1e-5)
+    index.close()
 
 
 def test_a_searcher_is_asked_by_paths_bytes_and_arrays_from_several_threads(space: Path) -> None:

@@ -6,6 +6,7 @@ and `images.sqlite`. Wherever that is cut short, `index.json` says which files b
 flat has codes as well, `codes.faiss`.
 """
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -25,6 +26,7 @@ from alexnet_cli.retrieval.vectors import Vectors
 
 FORMAT = 1
 VECTORS, TABLE, CODES = "index.faiss", "images.sqlite", "codes.faiss"
+ATTEMPTS = 3  # at opening: an update may rename the files between one look and the next
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,30 +63,45 @@ class Index:
 
     @classmethod
     def open(cls, path: Path) -> "Index":
-        """Raises BadArtefact if it is missing, incomplete, damaged or of a newer format."""
+        """Open the files of one generation. Raises BadArtefact if it is missing, incomplete, damaged or too new."""
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(BadArtefact):
+                return cls._open(path)
+        return cls._open(path)
+
+    @classmethod
+    def _open(cls, path: Path) -> "Index":
         import faiss
 
         facts = read_json(path / INDEX_FILE, what="index")
         check_format(facts.get("format"), FORMAT, path / INDEX_FILE)
-        try:
-            vectors_file, table_file = (file_of(path, facts, name) for name in (VECTORS, TABLE))
-            mapped = faiss.read_index(str(vectors_file), faiss.IO_FLAG_MMAP_IFC)  # the header; vectors are not read
-            table = sqlite3.connect(f"{table_file.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
-            rows = table.execute("SELECT COUNT(*) FROM images").fetchone()[0]
-            kind = KINDS[facts["kind"]]()
-            if kind.has_codes:
-                kind.load(file_of(path, facts, CODES), facts)
-            expected = facts["count"], facts["dimension"]
-        except (KeyError, TypeError, RuntimeError, sqlite3.Error) as error:
-            raise BadArtefact(f"{path} is damaged ({first_line(error)}): remove it and build the index again") from None
-        if (mapped.ntotal, mapped.d) != expected or rows != mapped.ntotal:
-            raise BadArtefact(
-                f"{path} is damaged: {expected[0]} pictures by {INDEX_FILE}, {mapped.ntotal} vectors, {rows} in the "
-                "table; remove it and build the index again"
-            )
-        if kind.count not in (None, rows):
-            raise BadArtefact(f"{path} is damaged: its codes are not of its vectors; remove it and build it again")
-        return cls(path, facts, Vectors.open(vectors_file, *expected), table, kind)
+        with contextlib.ExitStack() as opened:
+            try:
+                vectors_file, table_file = (file_of(path, facts, name) for name in (VECTORS, TABLE))
+                mapped = faiss.read_index(str(vectors_file), faiss.IO_FLAG_MMAP_IFC)  # the header; vectors are not read
+                table = sqlite3.connect(f"{table_file.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+                opened.callback(table.close)
+                rows = table.execute("SELECT COUNT(*) FROM images").fetchone()[0]
+                kind = KINDS[facts["kind"]]()
+                if kind.has_codes:
+                    kind.load(file_of(path, facts, CODES), facts)
+                vectors = Vectors.open(vectors_file, facts["count"], facts["dimension"])
+                opened.callback(vectors.close)
+            except (KeyError, TypeError, RuntimeError, OSError, sqlite3.Error) as error:
+                raise BadArtefact(
+                    f"{path} is damaged ({first_line(error)}): remove it and build the index again"
+                ) from None
+            if (mapped.ntotal, mapped.d) != (vectors.count, vectors.dimension) or rows != mapped.ntotal:
+                raise BadArtefact(
+                    f"{path} is damaged: {vectors.count} pictures by {INDEX_FILE}, {mapped.ntotal} vectors, {rows} in "
+                    "the table; remove it and build the index again"
+                )
+            if kind.count not in (None, rows):
+                raise BadArtefact(f"{path} is damaged: its codes are not of its vectors; remove it and build it again")
+            if read_json(path / INDEX_FILE, what="index") != facts:
+                raise BadArtefact(f"{path} was updated while it was being opened: open it again")
+            opened.pop_all()
+            return cls(path, facts, vectors, table, kind)
 
     def __len__(self) -> int:
         return self.vectors.count
@@ -113,7 +130,10 @@ class Index:
         return [self._ranked(query, rows[rows >= 0], k) for query, rows in zip(queries, candidates, strict=True)]
 
     def neighbours_of_row(self, row: int, k: int) -> list[Neighbour]:
-        """The ``k`` pictures nearest to the picture in ``row``, itself first. Raises IndexError if there is no row."""
+        """The ``k`` pictures nearest to the picture in ``row``, at distance 0 itself and any that equal it.
+
+        Raises IndexError if there is no such row.
+        """
         if not 0 <= row < len(self):
             raise IndexError(f"rows from 0 to {len(self) - 1}, not {row}")
         (found,) = self.neighbours(self.vectors.take(np.array([row])), k)
@@ -148,7 +168,7 @@ class Index:
         yield from self.table.execute("SELECT path, reason, stamp FROM refused")
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files. No thread may be searching them."""
         self.table.close()
         self.vectors.close()
 

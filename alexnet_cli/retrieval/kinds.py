@@ -1,13 +1,14 @@
-"""Index kinds: how an index finds the few vectors that are worth measuring exactly.
+"""Index kinds: how an index finds candidates, the few vectors whose distances to a query are measured exactly.
 
-The vectors stay on disk in every kind. A flat index compares them all. The other kinds keep a small code of each vector
-in memory: a query is compared with the codes, the vectors of the best candidates are read and measured, so distances
-are exact, and only a neighbour that is not among the candidates is missed. How many are missed is measured when the
-index is built, against brute force.
+Every kind leaves the vectors on disk. A flat index compares a query with all of them. The other kinds keep a small code
+of each vector in memory and compare a query with the codes; then the vectors of the best candidates are read and
+measured. So distances are always exact, but a neighbour that is not among the candidates is missed. How many are missed
+is measured against brute force when the index is built.
 
 To add a kind, write a class and register it in KINDS.
 """
 
+import itertools
 import time
 from abc import ABC, abstractmethod
 from importlib import import_module
@@ -24,12 +25,11 @@ from alexnet_cli.retrieval.vectors import Vectors
 FLAT_UP_TO = 1 << 31  # bytes of vectors: up to here an index is flat unless a kind is named
 WANTED_RECALL = 0.95  # of the candidates, for choosing how many there are
 QUERIES = 64  # for choosing, and as many for measuring
-TIMED = 20  # queries that a flat index is timed with, at most
-TIMED_SECONDS = 2.0
+TIMED, TIMED_SECONDS = 20, 2.0  # a flat index is timed with at most so many queries, for about so long
 TRAINED_ON = 50_000  # vectors, evenly spread over all
 COMPONENTS = 256  # of PCA, before product quantization and in the graph
-CANDIDATES = (50, 100, 200, 400)
-EFFORTS = (4, 8, 16, 32, 64, 128, 256, 512)  # values tried for nprobe and ef_search
+CANDIDATE_COUNTS = (50, 100, 200, 400)  # tried
+PARAMETER_VALUES = (4, 8, 16, 32, 64, 128, 256, 512)  # tried for nprobe and ef_search
 
 
 class Kind(ABC):
@@ -85,7 +85,7 @@ class Flat(Kind):
         return vectors.brute_force(queries, k)
 
     def tune(self, vectors: Vectors) -> dict[str, Any]:
-        """Its recall is 1 by construction. A query is timed until TIMED_SECONDS are over."""
+        """Recall is 1.0 by construction, so only the time per query is measured."""
         times: list[float] = []
         for query in vectors.sample(TIMED):
             began = time.perf_counter()
@@ -109,15 +109,15 @@ class Coded(Kind):
 
     def __init__(self) -> None:
         self.index: Any = None  # of FAISS; its type stubs lack what its Python layer adds
-        self.most = CANDIDATES[-1]
-        self.effort = EFFORTS[-1]
+        self.candidate_count = CANDIDATE_COUNTS[-1]  # vectors that are measured for each query
+        self.value = PARAMETER_VALUES[-1]  # of the search parameter
 
     @abstractmethod
     def create(self, faiss: Any, dimension: int, count: int) -> Any:
         """An untrained index of FAISS for ``count`` vectors."""
 
     def search_parameters(self, faiss: Any) -> Any:
-        """FAISS's search parameters for `self.effort`."""
+        """FAISS's search parameters with the search parameter at `self.value`."""
         return None
 
     def train(self, sample: np.ndarray, count: int) -> None:
@@ -128,19 +128,19 @@ class Coded(Kind):
         self.index.add(vectors)
 
     def candidates(self, vectors: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
-        wanted = min(max(self.most, k), self.index.ntotal)
+        wanted = min(max(self.candidate_count, k), self.index.ntotal)
         _, rows = self.index.search(queries, wanted, params=self.search_parameters(import_module("faiss")))
         return np.asarray(rows)
 
     def tune(self, vectors: Vectors) -> dict[str, Any]:
-        """The fewest candidates and the least effort with which WANTED_RECALL is reached, or the most there is.
+        """Take the fewest candidates and the smallest search parameter that reach WANTED_RECALL, or else the largest.
 
-        Half of the queries choose, the others measure: nothing is measured on what it was chosen by.
+        Half of the queries choose, and the other half measure, so that the measured recall is not biased by the choice.
         """
         queries, k = vectors.sample(2 * QUERIES), min(10, vectors.count - 1)
         nearest = vectors.brute_force(queries, k + 1)[:, 1:]  # the first is the query itself, which nothing misses
-        efforts = EFFORTS if self.parameter else (0,)
-        for self.most, self.effort in ((most, effort) for most in CANDIDATES for effort in efforts):
+        values = PARAMETER_VALUES if self.parameter else (0,)
+        for self.candidate_count, self.value in itertools.product(CANDIDATE_COUNTS, values):
             if recall(self.candidates(vectors, queries[::2], k), nearest[::2]) >= WANTED_RECALL:
                 break
         began, found = time.perf_counter(), []
@@ -149,9 +149,9 @@ class Coded(Kind):
             vectors.rank(query, rows[rows >= 0], k)
             found.append(rows)
         milliseconds = 1000 * (time.perf_counter() - began) / max(1, len(found))
-        facts: dict[str, Any] = {"candidates": self.most}
+        facts: dict[str, Any] = {"candidates": self.candidate_count}
         if self.parameter:
-            facts[self.parameter] = self.effort
+            facts[self.parameter] = self.value
         return facts | {
             "recall_at_10": recall(np.stack(found), nearest[1::2]) if k else 1.0,
             "milliseconds_per_query": round(milliseconds, 3),
@@ -162,8 +162,8 @@ class Coded(Kind):
 
     def load(self, file: Path, facts: dict[str, Any]) -> None:
         self.index = import_module("faiss").read_index(str(file))
-        self.most = facts["candidates"]
-        self.effort = facts[self.parameter] if self.parameter else 0
+        self.candidate_count = facts["candidates"]
+        self.value = facts[self.parameter] if self.parameter else 0
 
     @property
     def count(self) -> int | None:
@@ -171,7 +171,7 @@ class Coded(Kind):
 
 
 class ScalarQuantizer(Coded):
-    """A byte a feature; every code is compared."""
+    """One byte per feature; every code is compared."""
 
     name = "sq8"
 
@@ -180,7 +180,7 @@ class ScalarQuantizer(Coded):
 
 
 class InvertedFilePQ(Coded):
-    """64 bytes a vector; the codes in the nearest inverted lists are compared."""
+    """64 bytes per vector; the codes in the nearest inverted lists are compared."""
 
     name, parameter = "ivfpq", "nprobe"
 
@@ -191,16 +191,16 @@ class InvertedFilePQ(Coded):
         lists = max(1, min(round(2 * count**0.5), count // 40))
         index = faiss.index_factory(dimension, f"PCAR{components},IVF{lists},PQ{parts}x{bits}")
         inner = faiss.downcast_index(index.index)
-        inner.cp.min_points_per_centroid = inner.pq.cp.min_points_per_centroid = 1  # a handful: no warnings
+        inner.cp.min_points_per_centroid = inner.pq.cp.min_points_per_centroid = 1  # no warnings about few vectors
         return index
 
     def search_parameters(self, faiss: Any) -> Any:
-        nprobe = min(self.effort, faiss.downcast_index(self.index.index).nlist)
+        nprobe = min(self.value, faiss.downcast_index(self.index.index).nlist)
         return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=nprobe))
 
 
 class Graph(Coded):
-    """A byte for each of 256 components, in a graph of neighbours (HNSW)."""
+    """One byte for each of 256 principal components, in a graph of neighbours (HNSW)."""
 
     name, parameter = "hnsw", "ef_search"
 
@@ -208,12 +208,12 @@ class Graph(Coded):
         return faiss.index_factory(dimension, f"PCA{_components(dimension, count)},HNSW32_SQ8")
 
     def search_parameters(self, faiss: Any) -> Any:
-        parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, self.most))
+        parameters = faiss.SearchParametersHNSW(efSearch=max(self.value, self.candidate_count))
         return faiss.SearchParametersPreTransform(index_params=parameters)
 
 
 class Binary(Coded):
-    """A bit a feature, as §6.1 suggests; every code is compared.
+    """One bit per feature, as §6.1 suggests; every code is compared.
 
     A bit says whether a feature is above its mean. Its median, which FAISS would take, is 0 after a ReLU.
     """

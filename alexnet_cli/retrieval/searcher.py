@@ -54,11 +54,14 @@ class Searcher:
         return [Answer(path=str(path), neighbours=neighbours) for path, neighbours in pairs]
 
     def neighbours_of_row(self, row: int, k: int = 10) -> list[Neighbour]:
-        """The ``k`` pictures nearest to the one in ``row`` of the index, itself first. Raises IndexError."""
+        """The ``k`` pictures nearest to the one in ``row``, at distance 0 itself and any that equal it.
+
+        Raises IndexError if there is no such row.
+        """
         return self.index.neighbours_of_row(row, k)
 
     def close(self) -> None:
-        """Close the index."""
+        """Close the index. No thread may be searching it."""
         self.index.close()
 
     def __enter__(self) -> Self:
