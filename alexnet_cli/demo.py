@@ -79,7 +79,7 @@ def demonstrate(
 
 
 def commands(queries: Sequence[str], epochs: int) -> list[str]:
-    """What the demonstration types in its folder; a training run that is there already is gone on with."""
+    """The commands that the demonstration runs in its folder; a training run that an earlier one began is resumed."""
     begun = Path("models", MODEL, "checkpoint").exists()
     # A few hundred pictures give few updates an epoch: smaller batches, and a learning rate that is smaller with them.
     # Batch, learning rate and epochs were chosen on a held-out part of the training views.

@@ -260,7 +260,7 @@ def _parse(name: str, tables: Tables) -> Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class _NetworkSection(Settings):
-    """[network] as it stands in the file."""
+    """The section [network] of the file."""
 
     columns: int
     layers: list[str]

@@ -56,13 +56,13 @@ def waiting(path: Path, steps: int) -> float:
     order = np.tile(np.arange(len(split)), BATCH * (steps + 1) // len(split) + 1)[: BATCH * (steps + 1)]
     ready = batches(split, order, BATCH, CPU)
     crops = torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-    next(ready)  # for the first, there was no step to be read beside
+    next(ready)  # no step has run while the first batch was read
     began = time.perf_counter()
     for i in range(steps):
         net(crops, i)[0].logsumexp(1).sum().backward()
-        asked = time.perf_counter()
+        began_waiting = time.perf_counter()
         next(ready)
-        spent += time.perf_counter() - asked
+        spent += time.perf_counter() - began_waiting
     return spent / (time.perf_counter() - began)
 
 

@@ -3,8 +3,8 @@
     python benchmarks/search.py PICTURE models/NAME [--vectors 100000]
 
 The index is of as many made-up vectors, with the covariance and sparsity of those of an index given by --like, or of
-noise. The peer asks the same index in the usual way: torch runs the network, FAISS reads the index and is asked. Both
-processes start anew for each run; one run that is not counted brings the files into the system's cache. The limit: a
+noise. The peer searches the same index in the usual way: torch runs the network, and FAISS reads and searches the
+index. Both processes start anew for each run; one run that is not counted brings the files into the system's cache. The limit: a
 process that imports torch and does nothing.
 """
 

@@ -76,7 +76,7 @@ class Trainee:
 
 
 def settle(device: torch.device) -> None:
-    """Wait until what was asked of the device is done."""
+    """Wait until the device has done its work."""
     if device.type == "cuda":
         for number in range(torch.cuda.device_count()):
             torch.cuda.synchronize(number)

@@ -128,7 +128,7 @@ def _report(runs: Sequence[Trial], dataset: Dataset, command: str) -> Report:
         rate = _fastest(runs, net)
         for one in sorted({run.rate for run in runs if run.net == net}):
             same = [run for run in runs if run.net == net and run.rate == one]
-            rows.append([net, f"{one:g}" + (" (chosen)" if one == rate else ""), str(len(same)), _told(same)])
+            rows.append([net, f"{one:g}" + (" (chosen)" if one == rate else ""), str(len(same)), _summary(same)])
         chosen[net] = [run.epochs for run in runs if run.net == net and run.rate == rate]
     known = {net: [epochs for epochs in found if epochs is not None] for net, found in chosen.items()}
     facts: dict[str, Any] = {"epochs_to_25_percent": chosen, "ratio": None, "published_ratio": PUBLISHED_RATIO}
@@ -158,8 +158,8 @@ def _report(runs: Sequence[Trial], dataset: Dataset, command: str) -> Report:
     )
 
 
-def _told(runs: Sequence[Trial]) -> str:
-    """What became of the runs of one net at one rate."""
+def _summary(runs: Sequence[Trial]) -> str:
+    """Epochs to TARGET of the runs of one net at one rate, or why there are none."""
     reached = [run.epochs for run in runs if run.epochs is not None]
     if reached:
         spread = f" ± {statistics.stdev(reached):.1f}" if len(reached) > 1 else ""

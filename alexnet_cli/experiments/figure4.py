@@ -1,4 +1,4 @@
-"""Figure 4: what the network says of eight test images, and the training images nearest to five in fc7."""
+"""Figure 4: predictions for eight test images, and the training images nearest to five others in fc7."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ def figure4(
 
 
 def classify(network: Predictor, test: Split, words: list[str]) -> list[Classified]:
-    """What ``network`` says of SHOWN images spread over ``test``."""
+    """The predictions of ``network`` for SHOWN images spread over ``test``."""
     positions = spread(len(test), SHOWN)
     images = test.read(positions)
     probabilities = average_probabilities([network], images, views=10)
@@ -120,7 +120,7 @@ def retrieve(
 
 
 def spread(count: int, wanted: int, shift: int = 0) -> np.ndarray:
-    """At most ``wanted`` of ``count`` positions, evenly apart, from the middle of the first part on."""
+    """The middles of ``wanted`` equal parts of ``count`` positions (all, if there are fewer), shifted cyclically."""
     wanted = min(wanted, count)
     return ((np.arange(wanted) + 0.5) * count / wanted + shift).astype(np.int64) % count
 

@@ -1,4 +1,4 @@
-"""What the paper reports, to stand beside what is measured here."""
+"""The paper's results, for comparison with what is measured here."""
 
 from dataclasses import dataclass
 

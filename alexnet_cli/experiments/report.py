@@ -70,7 +70,7 @@ def model_sentence(model: "Model", path: Path) -> str:
 
 
 def circumstances() -> dict[str, str]:
-    """Date, machine and version, to stand beside every number."""
+    """Date, machine and version, which every result is published with."""
     machine = f"{os.cpu_count()} cores of {processor()}, {platform.system()}"
     return {"date": datetime.date.today().isoformat(), "machine": machine, "version": alexnet_cli.__version__}
 

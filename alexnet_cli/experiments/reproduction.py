@@ -19,7 +19,7 @@ from alexnet_cli.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user said an experiment should be."""
+    """The options of `alexnet reproduce`."""
 
     data: str | None
     models: list[str]

@@ -20,8 +20,8 @@ COLUMNS = ["model", "views", "top-1 error, %", "top-5 error, %", "top-5 error of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A row to be measured: which models, averaged, over how many views."""
+class Row:
+    """A row to measure: the models whose predictions are averaged, and over how many views."""
 
     name: str
     models: Sequence[Path]
@@ -39,8 +39,8 @@ def table1(
 ) -> Report:
     """ILSVRC-2010: the first of ``models``, over ten views and over one, next to the published rows."""
     rows = [
-        Wanted(name="CNN", models=models[:1]),
-        Wanted(name="CNN, centre view", models=models[:1], views=1),
+        Row(name="CNN", models=models[:1]),
+        Row(name="CNN, centre view", models=models[:1], views=1),
     ]
     return _table("table-1", "Table 1: ILSVRC-2010", TABLE1, rows, dataset, folder, command, device, progress)
 
@@ -59,10 +59,10 @@ def table2(
     next to the published rows."""
     several = [*pretrained, *models]
     rows = [
-        Wanted(name="1 CNN", models=models[:1]),
-        Wanted(name=f"{max(len(models), 2)} CNNs", models=models if len(models) > 1 else []),
-        Wanted(name="1 CNN*", models=pretrained[:1]),
-        Wanted(name=f"{max(len(several), 2)} CNNs*", models=several if pretrained and models else []),
+        Row(name="1 CNN", models=models[:1]),
+        Row(name=f"{max(len(models), 2)} CNNs", models=models if len(models) > 1 else []),
+        Row(name="1 CNN*", models=pretrained[:1]),
+        Row(name=f"{max(len(several), 2)} CNNs*", models=several if pretrained and models else []),
     ]
     return _table("table-2", "Table 2: ILSVRC-2012", TABLE2, rows, dataset, folder, command, device, progress)
 
@@ -71,21 +71,21 @@ def _table(
     name: str,
     title: str,
     published: Sequence[Published],
-    wanted: Sequence[Wanted],
+    measured_rows: Sequence[Row],
     dataset: Dataset,
     folder: Path,
     command: str,
     device: str,
     progress: Progress,
 ) -> Report:
-    loaded = {path: Model.load(path) for row in wanted for path in row.models}
+    loaded = {path: Model.load(path) for row in measured_rows for path in row.models}
     split = "test" if "test" in dataset.counts and "val" not in dataset.counts else "val"
     if split not in dataset.counts:
         raise AlexNetError(f"dataset {dataset.name} has no validation images to measure on: prep one that has")
     measure = _measurer(dataset, split, folder, device, progress)
-    facts = {row.name: measure(row, [loaded[path] for path in row.models]) for row in wanted if row.models}
+    facts = {row.name: measure(row, [loaded[path] for path in row.models]) for row in measured_rows if row.models}
     rows = [[f"{one.name} (published)", one.views, one.top1, one.top5, one.test] for one in published]
-    for row in wanted:
+    for row in measured_rows:
         found = facts.get(row.name)
         rows.append([f"{row.name} (measured here)", str(row.views), *_cells(found, "top1"), *_cells(found, "top5"), ""])
     # Only these are the paper's images; of ILSVRC-2010, table 1's, prep knows no layout.
@@ -103,12 +103,12 @@ def _table(
 
 def _measurer(
     dataset: Dataset, split: str, folder: Path, device: str, progress: Progress
-) -> Callable[[Wanted, Sequence[Model]], dict[str, Any]]:
+) -> Callable[[Row, Sequence[Model]], dict[str, Any]]:
     """Measures a row, or gives what was measured of the same models and images before."""
     file = folder / MEASURED
     done = read_json(file, what="measured table") if file.exists() else {}
 
-    def measure(row: Wanted, models: Sequence[Model]) -> dict[str, Any]:
+    def measure(row: Row, models: Sequence[Model]) -> dict[str, Any]:
         key = " ".join([dataset.fingerprint, split, str(row.views), *sorted(model.fingerprint for model in models)])
         if key not in done:
             progress.note(f"measuring {row.name}: {', '.join(map(model_name, row.models))}")

@@ -103,7 +103,7 @@ def _session(
             raise
         session = onnxruntime.InferenceSession(path, options, providers=providers[-1:])
     if session.get_providers()[0] != providers[0][0]:
-        progress.note("there is a GPU, but ONNX Runtime could not start CUDA: going on with the CPU")
+        progress.note("there is a GPU, but ONNX Runtime could not start CUDA: using the CPU")
     return session
 
 

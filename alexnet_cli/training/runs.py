@@ -41,7 +41,7 @@ def start_run(
     options: Options = Options(),
     progress: Progress = SILENT,
 ) -> Model:
-    """A new run, into ``folder``. Raises BadArtefact if a run or model is there already, and what `train` raises."""
+    """Start a run in ``folder``. Raises BadArtefact if the folder has a run or a model, and what `train` raises."""
     if (folder / CHECKPOINT_FILE).exists() or (folder / MODEL_FILE).exists():
         raise BadArtefact(f"{folder} exists: resume it (--resume --out {folder.name}), or choose another --out")
     options.world.barrier()  # every rank has looked before rank 0 writes
