@@ -51,12 +51,13 @@ def demonstrate(
 ) -> dict[str, Any]:
     """Write the pictures, run every command in ``folder``, and return the errors and what was drawn.
 
-    What is there already is kept and gone on with. Raises AlexNetError if scikit-image is missing, Interrupted if
+    What an earlier run has finished is kept. Raises AlexNetError if scikit-image is missing, Interrupted if
     stopped, and what the commands raise.
     """
     photos = {name: path for name, path in photographs().items() if name in names}
     write_views(photos, folder / "photos", views)
-    show(f"{len(photos)} photographs, {sum(views.values())} random views of each: {folder / 'photos'}\n$ cd {folder}")
+    show(f"{len(photos)} photographs, {sum(views.values())} random views of each: {folder / 'photos'}")
+    show(f"$ {shlex.join(['cd', str(folder)])}")
     with contextlib.chdir(folder):
         try:
             for command in commands(queries, epochs):
@@ -64,7 +65,7 @@ def demonstrate(
                 run(shlex.split(command)[1:])
             errors = _json(run, f"alexnet eval {MODEL}/model.onnx --data photos --json")
         except Interrupted:
-            raise Interrupted("the demonstration was stopped; the same command goes on with it") from None
+            raise Interrupted("the demonstration was stopped: run the same command to resume") from None
     return {
         "top1_error": errors["top1_error"],
         "top1_error_ci95": errors["top1_error_ci95"],

@@ -17,7 +17,7 @@ from step import with_torchs_norm
 from torch import nn
 
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
+from alexnet_cli.importing.torchvision import DEVIATION, MEAN
 from alexnet_cli.inference.evaluation import evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.memory import keep_freed_memory
@@ -32,7 +32,7 @@ def torchvisions(folder: Path, net: nn.Module) -> float:
     """The top-1 error by the usual loop."""
     from torchvision import datasets, transforms
 
-    whole = transforms.Compose([transforms.ToTensor(), transforms.Normalize(TORCHVISION_MEAN, TORCHVISION_DEVIATION)])
+    whole = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)])
     steps = [
         transforms.Resize(256),
         transforms.CenterCrop(256),

@@ -16,7 +16,7 @@ import torch
 from common import RUNS, compare, per_second
 
 from alexnet_cli.exporting.export import export_model
-from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
+from alexnet_cli.importing.torchvision import DEVIATION, MEAN
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.predictor import BATCH
 from alexnet_cli.memory import keep_freed_memory
@@ -46,7 +46,7 @@ def torchvisions(folder: Path, net: torch.nn.Module) -> np.ndarray:
         transforms.Resize(256),
         transforms.CenterCrop(224),
         transforms.ToTensor(),
-        transforms.Normalize(TORCHVISION_MEAN, TORCHVISION_DEVIATION),
+        transforms.Normalize(MEAN, DEVIATION),
     ]
     pictures = datasets.ImageFolder(folder, transforms.Compose(steps))
     loader = torch.utils.data.DataLoader(pictures, BATCH, num_workers=WORKERS)

@@ -24,7 +24,7 @@ from alexnet_cli.data.augment import EpochPlan, augment
 from alexnet_cli.data.loader import batches
 from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.importing import TORCHVISION_DEVIATION, TORCHVISION_MEAN
+from alexnet_cli.importing.torchvision import DEVIATION, MEAN
 from alexnet_cli.memory import keep_freed_memory
 
 BATCH, STEPS, CPU = 128, 6, torch.device("cpu")
@@ -75,7 +75,7 @@ def torchvision_loader(folder: Path, images: int, epoch: int) -> int:
         transforms.RandomCrop(224),
         transforms.RandomHorizontalFlip(),
         transforms.ToTensor(),
-        transforms.Normalize(TORCHVISION_MEAN, TORCHVISION_DEVIATION),
+        transforms.Normalize(MEAN, DEVIATION),
     ]
     whole = datasets.ImageFolder(folder, transforms.Compose(steps))
     chosen = torch.randperm(len(whole), generator=torch.Generator().manual_seed(epoch))[:images].tolist()

@@ -18,10 +18,11 @@ from torch.nn import functional as F
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
-from alexnet_cli.data.augment import Eye
+from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.importing import CAFFE_MEAN, LAYERS, import_model, mean_image
-from alexnet_cli.inference.views import centre_view
+from alexnet_cli.importing.caffe import mean_image
+from alexnet_cli.importing.model import import_model
+from alexnet_cli.importing.weights import CAFFE_MEAN, LAYERS
 from alexnet_cli.model import Model
 
 CLASSES = [f"class {i}" for i in range(7)]
@@ -58,12 +59,11 @@ def weights() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def logits(model: Model, pictures: np.ndarray) -> torch.Tensor:
     """Of the central view."""
-    image = model.recipe.image
-    rows, columns = centre_view(image.size, image.crop)
-    eye = Eye(image, model.mean_image, torch.device("cpu"))
-    every = (np.tile(rows, (len(pictures), 1)), np.tile(columns, (len(pictures), 1)))
+    image, centre = model.recipe.image, (model.recipe.image.size - model.recipe.image.crop) // 2
+    view = torch.arange(centre, centre + image.crop)
+    inputs = Preprocessor(image, model.mean_image, "cpu")(torch.from_numpy(pictures), view, view)
     with torch.no_grad():
-        return model.net.eval()(eye.see(torch.from_numpy(pictures), *every))[0]
+        return model.net.eval()(inputs)[0]
 
 
 def caffes(pictures: np.ndarray, crop: int, mean: np.ndarray) -> np.ndarray:
@@ -120,7 +120,7 @@ def test_torchvisions_own_size_has_its_parameters_and_imagenets_classes(tmp_path
     torch.save(alexnet(weights=None).state_dict(), tmp_path / "a.pth")
     model = import_model(str(tmp_path / "a.pth"))
     assert sum(parameter.numel() for parameter in model.net.parameters()) == 61_100_840
-    assert model.recipe.layers == recipes.load("torchvision").layers
+    assert model.recipe.network == recipes.load("torchvision").network
     assert (model.classes[0], model.classes[999], len(set(model.classes))) == ("tench", "toilet tissue", 1000)
 
 
@@ -207,8 +207,9 @@ def test_caffes_own_constants_of_response_norm_are_carried_over(weights, tmp_pat
     given = varint(1 << 3) + varint(3) + varint(2 << 3 | 5) + struct.pack("<f", 2e-4) + varint(5 << 3 | 5)
     layer = message(1, b"norm1") + message(2, b"LRN") + message(118, given + struct.pack("<f", 2.5))
     (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights) + message(100, layer))
-    norm = import_model(str(tmp_path / "net.caffemodel"), classes=CLASSES).recipe.response_norm
-    assert (norm.n, norm.k, norm.beta, norm.sees) == (3, 2.5, 0.75, "both")
+    norm = import_model(str(tmp_path / "net.caffemodel"), classes=CLASSES).recipe.network
+    norm = norm.operations["response_norm"]
+    assert (norm.n, norm.k, norm.beta, norm.input) == (3, 2.5, 0.75, "all")
     assert norm.alpha == pytest.approx(2e-4 / 3)
 
 
@@ -217,7 +218,7 @@ def test_a_last_layer_that_was_fine_tuned_in_caffe_goes_by_another_name(weights,
     tuned["fc8_mine"] = tuned.pop("fc8")
     file.write_bytes(caffemodel(tuned))
     net = import_model(str(file), classes=CLASSES).net
-    assert np.array_equal(net.parts("fc8")[0].weight.detach().numpy(), weights["fc8"][0])
+    assert np.array_equal(net.weighted("fc8")[0].weight.detach().numpy(), weights["fc8"][0])
 
 
 def test_double_data_and_a_mean_image(weights, pictures, tmp_path):
@@ -294,9 +295,27 @@ def test_the_zoos_graph_in_onnx_runtime(k, weights, pictures, tmp_path):
     onnx.save(proto, file)
     model = import_model(str(file), classes=CLASSES)
     assert model.recipe.image.crop == 224
-    assert model.recipe.response_norm.k == k
-    assert model.recipe.response_norm.alpha == pytest.approx(2e-5)
+    operations = model.recipe.network.operations
+    assert set(operations) == {"relu", "response_norm", "pooling", "dropout"}
+    assert operations["response_norm"].k == k
+    assert operations["response_norm"].alpha == pytest.approx(2e-5)
     session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    images = caffes(pictures, 224, np.array(CAFFE_MEAN, np.float32))
+    wanted = np.concatenate([session.run(None, {"data_0": image[None]})[0] for image in images])
+    np.testing.assert_allclose(logits(model, pictures).softmax(1).numpy(), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_pooling_of_its_own_in_one_layer_of_the_zoos_graph(weights, pictures, tmp_path):
+    proto = zoo(weights)
+    pool = next(node for node in proto.graph.node if node.name == "conv5_p")
+    del pool.attribute[:]
+    attributes = {"kernel_shape": [2, 2], "strides": [2, 2]}  # 12 -> 6, as 3 with a stride of 2 and padding
+    pool.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+    onnx.save(proto, tmp_path / "net.onnx")
+    model = import_model(str(tmp_path / "net.onnx"), classes=CLASSES)
+    assert model.recipe.network.layers["conv5"].then == ["relu", "pooling2"]
+    assert model.recipe.network.operations["pooling2"].size == 2
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     images = caffes(pictures, 224, np.array(CAFFE_MEAN, np.float32))
     wanted = np.concatenate([session.run(None, {"data_0": image[None]})[0] for image in images])
     np.testing.assert_allclose(logits(model, pictures).softmax(1).numpy(), wanted, rtol=1e-3, atol=1e-4)

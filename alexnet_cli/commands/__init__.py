@@ -5,10 +5,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import alexnet_cli
 from alexnet_cli.commands import (
     demo,
     evaluate,
@@ -24,7 +25,7 @@ from alexnet_cli.commands import (
     train,
 )
 from alexnet_cli.commands.usage import Command
-from alexnet_cli.console import fail
+from alexnet_cli.console import fail, show
 from alexnet_cli.errors import AlexNetError, Interrupted, first_line
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -50,13 +51,28 @@ def build_app(commands: dict[str, Callable[..., Any]]) -> typer.Typer:
         help="The 2012 ImageNet network: reproduce it, train it on your own pictures, search with it.\n\n"
         "After any command, --help shows its options and --debug the traceback of an error.",
         no_args_is_help=True,
-        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # plain text, which fits 60 columns
     )
+    app.callback()(_options)
     for name, function in commands.items():
         app.command(name=name, cls=Command)(function)
     return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        show(f"alexnet {alexnet_cli.__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 app = build_app(COMMANDS)

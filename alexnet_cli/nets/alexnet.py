@@ -47,6 +47,7 @@ class AlexNet(nn.Module):
         *hidden, self.last = network.layers
         self.hidden = {name: network.layers[name] for name in hidden}
         self.columns = nn.ModuleList(Column() for _ in range(network.columns))
+        self.shapes: dict[str, Shape] = {}  # of what leaves each hidden layer in one column: (C, H, W) or (units,)
         with torch.device("meta"), torch.no_grad():
             parts = [torch.empty(2, *shape) for _ in self.columns]  # two: batch norm cannot do with one
             for name, layer in self.hidden.items():
@@ -72,6 +73,7 @@ class AlexNet(nn.Module):
                 f"{name} gets {shape} and leaves nothing of it: image.crop is too small for these layers "
                 f"({first_line(error)})"
             ) from None
+        self.shapes[name] = tuple(parts[0].shape[1:])
         return parts
 
     def forward(

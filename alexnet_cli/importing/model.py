@@ -1,0 +1,92 @@
+"""A model of ours from a file of torchvision, Caffe or the ONNX zoo."""
+
+import datetime
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import alexnet_cli
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.importing import caffe, onnx_zoo, torchvision
+from alexnet_cli.importing.weights import Imported, build_network, per_colour_scale
+from alexnet_cli.model import Model
+
+# To add a format, write a module with such a function and name it here: path, recipe's name or None -> what it holds.
+READERS: dict[str, Callable[[Path, str | None], Imported]] = {
+    ".pth": torchvision.read,
+    ".pt": torchvision.read,
+    ".safetensors": torchvision.read,
+    ".caffemodel": caffe.read,
+    ".onnx": onnx_zoo.read,
+}
+
+
+def import_model(
+    source: str, *, recipe: str | None = None, classes: list[str] | None = None, mean: Path | None = None
+) -> Model:
+    """A model of ours from ``source``: the word `torchvision`, or a file of torchvision, Caffe or the ONNX zoo.
+
+    ``recipe``: instead of the one that the file is taken to be of. ``classes``: in label order; by default those that
+    the file names, or ImageNet's if there are 1000. ``mean``: a `.binaryproto` mean image. Raises BadArtefact for a
+    file that is none of these, is damaged, or does not fit, naming the first layer that differs.
+    """
+    found = _read(source, recipe)
+    divide_by, scale = per_colour_scale(found.deviation)
+    try:
+        net, fitted = build_network(found, scale)
+    except BadArtefact as error:
+        raise BadArtefact(f"{source} does not fit: {error}") from None
+    size = fitted.image.size
+    colour = np.array(found.mean, np.float32)
+    return Model(
+        net=net.to(memory_format=torch.channels_last).eval(),
+        recipe=replace(fitted, image=replace(fitted.image, divide_by=divide_by)),
+        classes=_classes(classes or found.classes, len(found.weights[net.last][0]), source),
+        mean_image=np.tile(colour, (size, size, 1)) if mean is None else caffe.mean_image(mean, size),
+        provenance={
+            "imported": found.format,
+            "source": source if source == "torchvision" else Path(source).name,
+            "sha256": None if source == "torchvision" else hashlib.sha256(Path(source).read_bytes()).hexdigest(),
+            "date": datetime.date.today().isoformat(),
+            "version": alexnet_cli.__version__,
+        },
+    )
+
+
+def read_classes(path: Path) -> list[str]:
+    """The classes in a text file, one per line, in label order. Raises BadArtefact."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadArtefact(
+            f"cannot read the classes in {path} ({error}): give a text file with one class per line"
+        ) from None
+
+
+def _read(source: str, recipe: str | None) -> Imported:
+    if source == "torchvision":
+        return torchvision.fetch(recipe)
+    path = Path(source)
+    if not path.is_file():
+        raise BadArtefact(f"no file {source}: give one, or the word torchvision, which fetches torchvision's weights")
+    if path.suffix not in READERS:
+        raise BadArtefact(f"{source} is of no known format: it takes {', '.join(READERS)}")
+    return READERS[path.suffix](path, recipe)
+
+
+def _classes(given: list[str], count: int, source: str) -> list[str]:
+    if not given and count == 1000:
+        from torchvision.models import AlexNet_Weights
+
+        # Every 1000-class file has ILSVRC's order, that of the sorted WordNet ids.
+        given = list(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
+    if not given:
+        raise BadArtefact(f"{source} has {count} classes and does not name them: name a file or dataset with --classes")
+    if len(given) != count:
+        raise BadArtefact(f"{source} has {count} classes, but {len(given)} are named by --classes")
+    # Two of ImageNet's classes are called crane, and two maillot.
+    return [name if given.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(given)]

@@ -1,0 +1,90 @@
+"""What all formats share: the weights found in a file, and our network made of them.
+
+Other frameworks keep both columns of a layer in one tensor, column 0's kernels first, and have grouped convolutions
+where a column sees its own maps only. Cut in two along the kernels, each half is a column's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.nets.layers import Convolution
+from alexnet_cli.recipe import Recipe
+
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+CAFFE_MEAN = (122.679, 116.669, 104.007)  # RGB, of ILSVRC-2012's training images
+
+Weights = Mapping[str, tuple[Tensor, Tensor]]  # layer -> weight (K, C, h, w) or (units, units in), and bias
+Colour = tuple[float, float, float]  # RGB, 0-255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What a file holds."""
+
+    format: str  # where it comes from
+    weights: Weights
+    recipe: Recipe
+    bgr: bool = False  # the first layer sees blue, green and red in this order; ours sees red first
+    mean: Colour = CAFFE_MEAN  # what is subtracted from the pixels
+    deviation: Colour | None = None  # what centred pixels are divided by, colour by colour
+    classes: list[str] = field(default_factory=list)  # if the file names them
+
+
+def fit_recipe(recipe: Recipe, weights: Weights) -> Recipe:
+    """``recipe`` with as many kernels and units in each layer as ``weights`` have.
+
+    Raises BadArtefact naming a layer that is missing or of another kind.
+    """
+    layers = dict(recipe.network.layers)
+    for name, layer in layers.items():
+        if name not in weights:
+            raise BadArtefact(f"there is no {name}: it has {', '.join(weights) or 'no layer that is known'}")
+        weight, _ = weights[name]
+        wanted = 4 if isinstance(layer, Convolution) else 2
+        if weight.dim() != wanted:
+            raise BadArtefact(f"{name} has weights of {weight.dim()} dimensions, {tuple(weight.shape)}, not {wanted}")
+        if not isinstance(layer.width, str):
+            layers[name] = layer.with_width(len(weight))
+    return replace(recipe, network=replace(recipe.network, layers=layers))
+
+
+def build_network(found: Imported, scale: Tensor | None = None) -> tuple[AlexNet, Recipe]:
+    """The network with the weights that were ``found``, as wide as they are, and its recipe.
+
+    ``scale`` (3,): what the first layer's weights for red, green and blue are multiplied by. Raises BadArtefact naming
+    the first layer that differs from the recipe.
+    """
+    recipe = fit_recipe(found.recipe, found.weights)
+    net = recipe.build(len(found.weights[list(recipe.network.layers)[-1]][0]))
+    state, names = net.state_dict(), {id(module): name for name, module in net.named_modules()}
+    for i, name in enumerate(recipe.network.layers):
+        weight, bias = (tensor.float() for tensor in found.weights[name])
+        if i == 0 and found.bgr:
+            weight = weight.flip(1)
+        if i == 0 and scale is not None:
+            weight = weight * scale[None, :, None, None]
+        modules = net.weighted(name)
+        halves = zip(modules, weight.chunk(len(modules)), bias.chunk(len(modules)), strict=True)
+        for module, own_weight, own_bias in halves:
+            for key, tensor in ((f"{names[id(module)]}.weight", own_weight), (f"{names[id(module)]}.bias", own_bias)):
+                if state[key].shape != tensor.shape:
+                    raise BadArtefact(
+                        f"{name} is {tuple(tensor.shape)} where recipe {recipe.name} has {tuple(state[key].shape)}"
+                        + (" in each column" if len(modules) > 1 else "")
+                    )
+                state[key] = tensor.contiguous().clone()
+    net.load_state_dict(state, assign=True)
+    return net, recipe
+
+
+def per_colour_scale(deviation: Colour | None) -> tuple[float, Tensor | None]:
+    """One number for all colours that pixels are divided by, and what is left over for each colour, (3,)."""
+    if deviation is None:
+        return 1.0, None
+    mean = float(torch.tensor(deviation, dtype=torch.float64).mean())
+    return mean, mean / torch.tensor(deviation)
