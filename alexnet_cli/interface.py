@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.opening import open_model
@@ -15,6 +14,7 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
+    from alexnet_cli.data.prepare import prepare
     from alexnet_cli.exporting.export import Export
     from alexnet_cli.inference.evaluation import Evaluation
     from alexnet_cli.inference.predictor import Predictor
@@ -34,6 +34,14 @@ __all__ = [
     "resume",
     "train",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "prepare":  # imported here, since a search should not wait for what starts worker processes
+        from alexnet_cli.data.prepare import prepare
+
+        return prepare
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open_dataset(path: Path | str) -> Dataset:

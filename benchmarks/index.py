@@ -1,4 +1,4 @@
-"""Pictures a second from a folder of JPEGs to an index: alexnet index against torchvision's alexnet over its loader.
+"""Pictures per second from a folder of JPEGs to an index: alexnet index against torchvision's alexnet over its loader.
 
     python benchmarks/index.py JPEG_FOLDER models/NAME
 
@@ -26,9 +26,9 @@ from alexnet_cli.retrieval.collection import open_collection
 WORKERS = 2
 
 
-def ours(folder: Path, runtime: OnnxModel) -> None:
+def ours(folder: Path, model: OnnxModel) -> None:
     with tempfile.TemporaryDirectory() as place:
-        build_index(open_collection(folder), runtime, Path(place) / "index", model_path=Path("model.onnx"))
+        build_index(open_collection(folder), model, Path(place) / "index", model_path=Path("model.onnx"))
 
 
 def decode_alone(folder: Path, size: int) -> None:
@@ -70,16 +70,16 @@ def main() -> None:
     keep_freed_memory()
     count = len(open_collection(given.folder).all())
     with tempfile.TemporaryDirectory() as place:
-        runtime = OnnxModel.open(export_model(given.model, Path(place) / "model.onnx").path)
+        model = OnnxModel.open(export_model(given.model, Path(place) / "model.onnx").path)
     net = up_to_fc7()
-    pictures = np.random.default_rng(0).integers(0, 256, (count, *2 * [runtime.image_size], 3), dtype=np.uint8)
+    pictures = np.random.default_rng(0).integers(0, 256, (count, *2 * [model.image_size], 3), dtype=np.uint8)
     jobs = {
-        "alexnet index": lambda: per_second(count, lambda: ours(given.folder, runtime)),
+        "alexnet index": lambda: per_second(count, lambda: ours(given.folder, model)),
         "torchvision alexnet, 2-worker loader": lambda: per_second(count, lambda: torchvisions(given.folder, net)),
-        "limit: embedding alone": lambda: per_second(count, lambda: runtime.run(pictures)),
-        "limit: decoding alone": lambda: per_second(count, lambda: decode_alone(given.folder, runtime.image_size)),
+        "limit: embedding alone": lambda: per_second(count, lambda: model.run(pictures)),
+        "limit: decoding alone": lambda: per_second(count, lambda: decode_alone(given.folder, model.image_size)),
     }
-    compare("index", jobs, ours="alexnet index", runs=given.runs, facts={"images": count, "device": runtime.device})
+    compare("index", jobs, ours="alexnet index", runs=given.runs, facts={"images": count, "device": model.device})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Indexes beyond memory: how soon each kind is built and searched, what it takes, and how much it finds.
+"""Indexes larger than memory: build time, search time, memory and recall of each kind.
 
     python benchmarks/kinds.py indexes/imagenette --vectors 1000000 --kinds ivfpq binary
 
-The vectors are made up, as many as wanted, with the spectrum of covariance and the sparsity of the fc7 vectors of a
-real index, and streamed to disk. Each kind is built from them in a process of its own, whose peak memory is reported,
-without what the system caches of files; its queries are new vectors, and recall is against all vectors.
+The vectors are made up, with the spectrum of covariance and the sparsity of the fc7 vectors of a real index, and
+streamed to disk. Each kind is built from them in a process of its own. The reported peak memory is that of the process,
+without the system's cache of files. The queries are new vectors, and recall is measured against brute force.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class Source:
 
 
 def write(real: np.ndarray, count: int, folder: Path) -> dict[str, float]:
-    """``count`` vectors to `flat`, and QUERIES others to `queries.npy`; how like the real ones they are."""
+    """``count`` vectors to `flat`, and QUERIES others to `queries.npy`; returns how they compare with real ones."""
     source, began = Source(real, 0), time.monotonic()
     flat = VectorWriter(folder / "flat", real.shape[1])
     for start in range(0, count, CHUNK):
@@ -86,7 +86,7 @@ def write(real: np.ndarray, count: int, folder: Path) -> dict[str, float]:
 
 
 def build_and_measure(name: str, folder: Path, count: int, dimension: int) -> None:
-    """One kind, in this process; prints what was measured."""
+    """Build one kind in this process, measure it, and print the result."""
     vectors, queries = Vectors.open(folder / "flat", count, dimension), np.load(folder / "queries.npy")
     file, kind = folder / f"{name}.faiss", KINDS[name]()
     facts = build_kind(name, vectors, file)

@@ -31,10 +31,10 @@ def untrained(model: Model, seed: int) -> Model:
     return Model(net=net.eval(), recipe=model.recipe, classes=model.classes, mean_image=model.mean_image, provenance={})
 
 
-def fc7(runtime: OnnxModel, split: Split) -> np.ndarray:
+def fc7(predictor: OnnxModel, split: Split) -> np.ndarray:
     """(N, 4096) float32."""
     parts = [split.read(np.arange(i, min(i + BATCH, len(split)))) for i in range(0, len(split), BATCH)]
-    return np.concatenate([runtime.run(part)[1] for part in parts])
+    return np.concatenate([predictor.run(part)[1] for part in parts])
 
 
 def pixels(split: Split) -> np.ndarray:
@@ -69,8 +69,8 @@ def main() -> None:
             "fc7, untrained": export_model(Path(folder)).path,
         }
         for name, file in files.items():
-            runtime = OnnxModel.open(file)
-            found = precision(fc7(runtime, train), train.labels, fc7(runtime, val), val.labels)
+            predictor = OnnxModel.open(file)
+            found = precision(fc7(predictor, train), train.labels, fc7(predictor, val), val.labels)
             print(f"{name}: {found:.1%}", flush=True)
     print(f"raw 32×32 pixels: {precision(pixels(train), train.labels, pixels(val), val.labels):.1%}")
     print(f"chance: {1 / len(dataset.classes):.1%}")

@@ -1,10 +1,10 @@
-"""Seconds and memory from typing to answer: `alexnet search` in a process of its own, nothing loaded yet.
+"""Seconds and memory of one `alexnet search`, from the start of its process to its end.
 
     python benchmarks/search.py PICTURE models/NAME [--vectors 100000]
 
-The index is of as many made-up vectors, with the covariance and sparsity of those of an index given by --like, or of
-noise. The peer searches the same index in the usual way: torch runs the network, and FAISS reads and searches the
-index. Both processes start anew for each run; one run that is not counted brings the files into the system's cache. The limit: a
+The index holds made-up vectors: noise, or vectors with the covariance and sparsity of the index given by --like. The
+peer searches the same index in the usual way: torch runs the network, FAISS reads the index and searches it. Each run
+starts both processes anew; a first run, which is not counted, brings the files into the system's cache. The limit: a
 process that imports torch and does nothing.
 """
 
@@ -52,14 +52,14 @@ sys.exit(status != 0)
 
 
 class MadeUp:
-    """Pictures that are not there, and the runtime that would embed them."""
+    """A collection of pictures that do not exist, and a stand-in for the model, which gives them made-up vectors."""
 
     are_files = False
 
-    def __init__(self, runtime: OnnxModel, source: Source, count: int) -> None:
-        self.runtime, self.vectors, self.count, self.source = runtime, source, count, Path("made-up")
-        self.feature_size, self.image_size = runtime.feature_size, 1
-        self.fingerprint, self.precision = runtime.fingerprint, runtime.precision
+    def __init__(self, model: OnnxModel, source: Source, count: int) -> None:
+        self.model, self.vectors, self.count, self.source = model, source, count, Path("made-up")
+        self.feature_size, self.image_size = model.feature_size, 1
+        self.fingerprint, self.precision = model.fingerprint, model.precision
 
     def all(self) -> list[IndexedPicture]:
         return [IndexedPicture(name=f"{i:08d}.jpg", label=None, stamp="") for i in range(self.count)]

@@ -1,4 +1,4 @@
-"""`alexnet index`: what is embedded, kept, dropped and refused; what survives damage, a crash and Ctrl-C."""
+"""`alexnet index`: what is embedded, kept, removed and refused; damage, crashes and Ctrl-C."""
 
 import json
 import os
@@ -93,11 +93,11 @@ def test_a_folder(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(os.listdir("indexes/photos")) == ["images.sqlite", "index.faiss", "index.json"]
 
 
-def test_json_is_all_there_is_on_standard_output(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_the_only_output(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", "photos", "--model", "m.onnx", "--out", "mine", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told.pop("images_per_second") > 0
-    assert told == {"index": "mine", "model": "m", "images": 12, "added": 12, "kept": 0, "removed": 0, "refused": 0}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.pop("images_per_second") > 0
+    assert printed == {"index": "mine", "model": "m", "images": 12, "added": 12, "kept": 0, "removed": 0, "refused": 0}
 
 
 def test_vectors_are_fc7_of_the_pictures(space: Path) -> None:
@@ -143,8 +143,8 @@ def test_an_update_embeds_what_is_new_or_changed_and_drops_what_is_gone(space: P
         )
 
 
-class Asked(FileCollection):
-    """A folder that remembers what was loaded from it."""
+class RecordingCollection(FileCollection):
+    """A folder that records which pictures are loaded from it."""
 
     def __init__(self, path: Path) -> None:
         files = open_collection(path)
@@ -160,13 +160,13 @@ class Asked(FileCollection):
 def test_an_update_loads_nothing_twice(space: Path) -> None:
     (space / "photos/cat/bad.jpg").write_text("no picture")
     update()
-    asked = Asked(Path("photos"))
-    built = build_index(asked, OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), model_path=Path("m.onnx"))
-    assert (counts(built), asked.loaded) == ((12, 0, 12, 0, 1), [])
+    collection = RecordingCollection(Path("photos"))
+    built = build_index(collection, OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), model_path=Path("m.onnx"))
+    assert (counts(built), collection.loaded) == ((12, 0, 12, 0, 1), [])
     picture(space / "photos/cat/bad.jpg", 5)
-    asked = Asked(Path("photos"))
-    built = build_index(asked, OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), model_path=Path("m.onnx"))
-    assert (counts(built), asked.loaded) == ((13, 1, 12, 0, 0), ["cat/bad.jpg"])
+    collection = RecordingCollection(Path("photos"))
+    built = build_index(collection, OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), model_path=Path("m.onnx"))
+    assert (counts(built), collection.loaded) == ((13, 1, 12, 0, 0), ["cat/bad.jpg"])
 
 
 def test_a_moved_class_changes_its_label_only(space: Path) -> None:
@@ -273,7 +273,7 @@ def test_another_model_or_source_is_refused(space: Path, capsys: pytest.CaptureF
     assert content() == before
 
 
-def test_damage_is_noticed(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_files_are_reported(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     update()
     shutil.copytree("indexes/photos", "whole")
 
@@ -342,7 +342,7 @@ b.build_index(open_collection(Path("photos")), model, Path("indexes/photos"), mo
 def test_killed_in_an_update_the_index_is_the_old_or_the_new_one(
     space: Path, step: str, call: int, is_new: bool
 ) -> None:
-    """`replace` 1 makes a part whole, 2 and 3 the two files, 4 `index.json`; by 5 and 6 the files take their names."""
+    """`replace` 1 completes a part, 2 and 3 the two files, 4 `index.json`; 5 and 6 give the files their names."""
     update()
     before = content()
     picture(space / "photos/owl/new.png", 7)
@@ -383,7 +383,7 @@ def test_interrupted_it_keeps_what_is_embedded(space: Path, monkeypatch: pytest.
     assert Index.open(folder).facts["unfinished"] == 0
 
 
-def test_what_an_update_that_was_cut_short_left_is_swept_away(space: Path) -> None:
+def test_leftovers_of_an_update_that_was_cut_short_are_removed(space: Path) -> None:
     update()
     there = sorted(os.listdir("indexes/photos"))
     for stale in ("index.ab12.faiss", "images.ab12.sqlite", "codes.ab12.faiss", ".index.ab12.part.faiss"):
@@ -392,7 +392,7 @@ def test_what_an_update_that_was_cut_short_left_is_swept_away(space: Path) -> No
     assert sorted(os.listdir("indexes/photos")) == there
 
 
-def test_two_at_once(space: Path) -> None:
+def test_a_second_update_at_the_same_time_is_refused(space: Path) -> None:
     folder = Path("indexes/photos")
     with (
         building._exclusive_lock(folder),
@@ -419,6 +419,6 @@ def test_the_table_is_sqlite(space: Path) -> None:
     table.close()
 
 
-def test_an_index_that_is_none(space: Path) -> None:
+def test_a_folder_that_is_not_an_index(space: Path) -> None:
     with pytest.raises(BadArtefact, match=r"^photos is not an index: it has no index\.json$"):
         Index.open(Path("photos"))

@@ -152,7 +152,7 @@ def test_index_and_search_by_command(kind, space, capsys):  # noqa: F811
     assert json.loads(capsys.readouterr().out)["queries"] == [query]  # in so short an index all pictures are candidates
 
 
-def test_an_update_keeps_the_kind_and_another_kind_makes_it_anew(space, capsys):  # noqa: F811
+def test_an_update_keeps_the_kind_unless_another_is_named(space, capsys):  # noqa: F811
     assert main(["index", "photos", "--model", "m.onnx", "--kind", "sq8"]) == 0
     picture(Path("photos/cat/new.png"), 77)
     assert update().added == 1
@@ -165,7 +165,7 @@ def test_an_update_keeps_the_kind_and_another_kind_makes_it_anew(space, capsys):
     assert update().added == 0
 
 
-def test_damaged_codes_are_told(space, capsys):  # noqa: F811
+def test_damaged_codes_are_reported(space, capsys):  # noqa: F811
     assert main(["index", "photos", "--model", "m.onnx", "--kind", "sq8"]) == 0
     file = Path("indexes/photos/codes.faiss")
     file.write_bytes(file.read_bytes()[:-4] + b"xx")

@@ -43,9 +43,9 @@ def answer(*arguments: str, capsys: pytest.CaptureFixture[str]) -> dict:
     """What a command prints with --json."""
     capsys.readouterr()
     assert main([*arguments, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert isinstance(told, dict)
-    return told
+    printed = json.loads(capsys.readouterr().out)
+    assert isinstance(printed, dict)
+    return printed
 
 
 def brute_force(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -59,10 +59,10 @@ def test_neighbours_are_those_of_brute_force(space: Path, queries: int) -> None:
     vectors = index.vectors.read(0, len(index))
     random = np.random.default_rng(0)
     near = vectors[random.integers(0, len(index), queries)]
-    asked = (near + random.normal(0, 1e-3, near.shape)).astype(np.float32)
-    exact = brute_force(asked, vectors)
+    noisy = (near + random.normal(0, 1e-3, near.shape)).astype(np.float32)
+    exact = brute_force(noisy, vectors)
     names = {name: row for row, name, _, _ in index.rows()}
-    for line, found in zip(exact, index.neighbours(asked, 5), strict=True):
+    for line, found in zip(exact, index.neighbours(noisy, 5), strict=True):
         np.testing.assert_allclose([one.distance for one in found], np.sort(line)[:5], rtol=1e-5)
         np.testing.assert_allclose([line[names[one.source_path]] for one in found], np.sort(line)[:5], rtol=1e-5)
         assert [one.rank for one in found] == [1, 2, 3, 4, 5]
@@ -180,10 +180,10 @@ def test_a_searcher_is_asked_by_paths_bytes_and_arrays_from_several_threads(spac
 
 
 def test_a_query_of_the_index_finds_itself(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = answer("search", "photos/dog/2.png", "photos/cat/1.png", "-k", "3", capsys=capsys)
-    assert (told["index"], told["model"]) == ("photos", "pets")
+    printed = answer("search", "photos/dog/2.png", "photos/cat/1.png", "-k", "3", capsys=capsys)
+    assert (printed["index"], printed["model"]) == ("photos", "pets")
     for query, path, label in zip(
-        told["queries"], ("photos/dog/2.png", "photos/cat/1.png"), ("dog", "cat"), strict=True
+        printed["queries"], ("photos/dog/2.png", "photos/cat/1.png"), ("dog", "cat"), strict=True
     ):
         assert query["path"] == path
         assert [one["rank"] for one in query["neighbours"]] == [1, 2, 3]
@@ -214,8 +214,8 @@ def test_paths_lead_to_the_files_from_wherever(
     query = str(space / "photos/dog/2.png")
     (space / "elsewhere").mkdir()
     monkeypatch.chdir(space / "elsewhere")
-    told = answer("search", query, "-k", "1", "--workspace", "..", capsys=capsys)
-    assert told["queries"][0]["neighbours"][0]["path"] == query
+    printed = answer("search", query, "-k", "1", "--workspace", "..", capsys=capsys)
+    assert printed["queries"][0]["neighbours"][0]["path"] == query
 
 
 def test_another_model_is_refused(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,9 +278,9 @@ def shrunk(path: str) -> np.ndarray:
 
 def test_the_contact_sheet_shows_the_pictures(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     queries = ["photos/dog/2.png", "photos/cat/1.png"]
-    told = answer("search", *queries, "-k", "3", "--sheet", "out/sheet.png", capsys=capsys)
+    printed = answer("search", *queries, "-k", "3", "--sheet", "out/sheet.png", capsys=capsys)
     sheet = Image.open("out/sheet.png")
-    for row, (query, path) in enumerate(zip(told["queries"], queries, strict=True)):
+    for row, (query, path) in enumerate(zip(printed["queries"], queries, strict=True)):
         assert (thumbnail_at(sheet, row, 0) == shrunk(path)).all()
         for column, one in enumerate(query["neighbours"], 1):
             assert (thumbnail_at(sheet, row, column) == shrunk(one["path"])).all()
@@ -321,8 +321,8 @@ def test_the_page_needs_nothing_else_and_escapes(space: Path) -> None:
 def test_pictures_that_are_gone_are_grey(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query = picture(space / "query.png", 102)
     shutil.rmtree("photos")
-    told = answer("search", str(query), "-k", "2", "--sheet", "sheet.png", "--html", "page.html", capsys=capsys)
-    assert len(told["queries"][0]["neighbours"]) == 2
+    printed = answer("search", str(query), "-k", "2", "--sheet", "sheet.png", "--html", "page.html", capsys=capsys)
+    assert len(printed["queries"][0]["neighbours"]) == 2
     sheet = Image.open("sheet.png")
     assert (thumbnail_at(sheet, 0, 0) == shrunk("query.png")).all()
     assert len(np.unique(thumbnail_at(sheet, 0, 1))) == 1
@@ -340,18 +340,18 @@ def test_sheets_of_archives_and_datasets(space: Path, kind: str, capsys: pytest.
     name = next(name for _, name, _, _ in index.rows())
     index.close()
     query = f"photos/{name.removeprefix('photos/')}"
-    told = answer("search", query, "--index", "other", "-k", "1", "--sheet", "s.png", capsys=capsys)
-    assert told["queries"][0]["neighbours"][0]["path"] == name
+    printed = answer("search", query, "--index", "other", "-k", "1", "--sheet", "s.png", capsys=capsys)
+    assert printed["queries"][0]["neighbours"][0]["path"] == name
     assert (thumbnail_at(Image.open("s.png"), 0, 1) == shrunk(query)).all()
 
 
 def test_predict(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = ["photos/dog/2.png", "photos/cat/1.png"]
-    told = answer("predict", *paths, capsys=capsys)
-    assert told["model"] == "pets"
+    printed = answer("predict", *paths, capsys=capsys)
+    assert printed["model"] == "pets"
     images = np.stack([load_picture(Path(path), SIZE) for path in paths])
     probabilities, _ = OnnxModel.open(Path("models/pets/model.onnx")).run(images)
-    for one, path, expected in zip(told["predictions"], paths, probabilities, strict=True):
+    for one, path, expected in zip(printed["predictions"], paths, probabilities, strict=True):
         assert one["path"] == path
         order = np.argsort(-expected)[:5]
         assert [best["label"] for best in one["classes"]] == [CLASSES[i] for i in order]
@@ -378,7 +378,7 @@ def test_no_torch_with_an_onnx_file_and_nothing_heavy_for_help(space: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
-def test_fc7_is_after_its_relu(space: Path) -> None:
+def test_features_are_taken_after_the_relu(space: Path) -> None:
     index = Index.open(Path("indexes/photos"))
     vectors = index.vectors.read(0, len(index))
     assert vectors.shape == (12, FEATURES)

@@ -27,7 +27,10 @@ figcaption { font-size: .8rem; overflow-wrap: anywhere; margin-top: .3rem; }
 
 
 def write_page(answers: Sequence[Answer], rows: list[Row], path: Path, *, index: str, model: str) -> None:
-    """One self-contained page: thumbnails, classes and distances."""
+    """Write one self-contained HTML file with thumbnails, classes and distances.
+
+    ``rows``: the `thumbnails` of ``answers``. ``index``, ``model``: their names.
+    """
     sections = "\n".join(
         "<section>"
         + _figure(query, Path(answer.path).name, "query", f"query: {answer.path}", "query")

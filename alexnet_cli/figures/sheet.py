@@ -20,7 +20,7 @@ Row = tuple[np.ndarray, list[np.ndarray]]  # thumbnails of a query and of its ne
 
 
 def thumbnails(answers: Sequence[Answer], collection: Collection | None, size: int) -> list[Row]:
-    """Thumbnails of every query and neighbour; grey where a picture is not there any more.
+    """Thumbnails of every query and neighbour; grey where a picture is no longer there.
 
     ``size``: of the pictures the index was built from, in pixels.
     """
@@ -54,7 +54,7 @@ def _small(pixels: np.ndarray | str | None) -> np.ndarray:
 
 
 def draw_sheet(answers: Sequence[Answer], rows: list[Row], path: Path) -> None:
-    """A row a query: the query, framed, then its neighbours, nearest first, with label and distance."""
+    """Write one row per query: the query, framed, then its neighbours, nearest first, with class and distance."""
     across = 1 + max(len(near) for _, near in rows)
     width, height = across * (SIDE + GAP) + 3 * GAP, len(rows) * (SIDE + TEXT + GAP) + GAP
     sheet = Image.new("RGB", (width, height), "white")
