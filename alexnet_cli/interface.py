@@ -3,6 +3,7 @@
 Paths are those of artefacts: the folder of a dataset, a model or an index, or an .onnx file.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -67,14 +68,18 @@ def open_index(
     from alexnet_cli.retrieval.index import Index
     from alexnet_cli.retrieval.searcher import Searcher, model_of
 
-    index = Index.open(Path(path))
-    space = Workspace(index.path.resolve().parent.parent if workspace is None else Path(workspace))
-    chosen = model_of(index, space) if model is None else Path(model)
-    progress.note(f"searching {index.path} ({len(index):,} pictures) with model {chosen}")
-    if index.facts["unfinished"]:
-        progress.note(f"{index.facts['unfinished']:,} pictures are not in the index yet: run `alexnet index` again")
-    predictor = open_model(chosen, pictures=pictures, datasets=space.all("dataset"), progress=progress)
-    return Searcher(index, predictor)
+    with contextlib.ExitStack() as opened:
+        index = Index.open(Path(path))
+        opened.callback(index.close)
+        space = Workspace(index.path.resolve().parent.parent if workspace is None else Path(workspace))
+        chosen = model_of(index, space) if model is None else Path(model)
+        progress.note(f"searching {index.path} ({len(index):,} pictures) with model {chosen}")
+        if index.facts["unfinished"]:
+            progress.note(f"{index.facts['unfinished']:,} pictures are not in the index yet: run `alexnet index` again")
+        predictor = open_model(chosen, pictures=pictures, datasets=space.all("dataset"), progress=progress)
+        searcher = Searcher(index, predictor)
+        opened.pop_all()  # the searcher closes it
+        return searcher
 
 
 def train(
