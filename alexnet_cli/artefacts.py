@@ -62,7 +62,7 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadArtefact(f"{path.parent} is not {_with_article(what)}: it has no {path.name}") from None
+        raise BadArtefact(f"{path.parent} is not {with_article(what)}: it has no {path.name}") from None
     except (ValueError, OSError) as error:
         raise BadArtefact(f"{path} is damaged ({error}): make the {what} again") from None
     if not isinstance(content, dict):
@@ -70,7 +70,8 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     return content
 
 
-def _with_article(noun: str) -> str:
+def with_article(noun: str) -> str:
+    """ "a model", "an index"."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
@@ -96,12 +97,21 @@ def model_name(path: Path) -> str:
     return path.stem if path.suffix == ".onnx" else path.resolve().name
 
 
-def model_fingerprint(folder: Path) -> str:
-    """The fingerprint of the model in ``folder``, read from the header of its weights. Raises BadArtefact."""
+def model_header(folder: Path) -> dict[str, str]:
+    """What the file of the model in ``folder`` says of it: fingerprint, recipe, classes; the weights are not read.
+
+    Raises BadArtefact if there is no model, or if it is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(folder / MODEL_FILE, framework="numpy") as file:
-            return str((file.metadata() or {})["fingerprint"])
+            header = dict(file.metadata() or {})
+        return {"fingerprint": header["fingerprint"], **header}
     except (OSError, SafetensorError, KeyError) as error:
         raise BadArtefact(f"{folder} is not a model, or is damaged ({first_line(error)}): train it again") from None
+
+
+def model_fingerprint(folder: Path) -> str:
+    """The fingerprint of the model in ``folder``. Raises BadArtefact."""
+    return model_header(folder)["fingerprint"]

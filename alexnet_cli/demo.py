@@ -64,7 +64,7 @@ def demonstrate(
                 show(f"\n$ {command}")
                 run(shlex.split(command)[1:])
             errors = _json(run, f"alexnet eval {MODEL}/model.onnx --data photos --json")
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             raise Interrupted("the demonstration was stopped: run the same command to resume") from None
     return {
         "top1_error": errors["top1_error"],

@@ -91,7 +91,7 @@ def train(
     epochs: int | None = None,
     seed: int = 0,
     start: "Model | Path | str | None" = None,
-    devices: Sequence[str] = ("cpu",),
+    devices: Sequence[str] | None = None,
     precision: str = "fp32",
     checkpoint_minutes: float = 10.0,
     progress: Progress = SILENT,
@@ -100,19 +100,27 @@ def train(
     """Train a network on ``dataset`` into the new ``folder``, and return the model, which is also saved there.
 
     ``recipe``: its name or file; `paper` if None, or the recipe of the model ``start`` that is fine-tuned.
-    ``settings``: "section.key=value" on top. ``devices``: one for the whole network, or one per column. ``precision``:
-    fp32 or bf16. Raises BadArtefact if the folder holds a run or a model, BadRecipe, Diverged at a loss that is not
-    finite, Interrupted after Ctrl-C.
+    ``settings``: "section.key=value" on top. ``devices``: one for the whole network, or one per column; if None, a GPU
+    if there is one. ``precision``: fp32 or bf16. Raises BadArtefact if the folder holds a run or a model, BadRecipe,
+    Diverged at a loss that is not finite, Interrupted after Ctrl-C.
     """
+    from alexnet_cli.inference.devices import pick_device
     from alexnet_cli.model import Model
-    from alexnet_cli.recipe import Recipe
+    from alexnet_cli.recipe import Recipe, adjust
     from alexnet_cli.training.runs import choose_recipe, start_run
     from alexnet_cli.training.trainer import Options
 
     tuned = start if start is None or isinstance(start, Model) else Model.load(Path(start))
-    if not isinstance(recipe, Recipe):
+    if isinstance(recipe, Recipe):
+        recipe = adjust(recipe, [*settings, *([] if epochs is None else [f"training.epochs={epochs}"])])
+    else:
         recipe = choose_recipe(recipe, settings, epochs=epochs, start=tuned)
-    options = Options(devices=tuple(devices), world=world, precision=precision, checkpoint_minutes=checkpoint_minutes)
+    options = Options(
+        devices=tuple(devices or (pick_device(None),)),
+        world=world,
+        precision=precision,
+        checkpoint_minutes=checkpoint_minutes,
+    )
     return start_run(
         open_dataset(dataset), recipe, Path(folder), seed=seed, start=tuned, options=options, progress=progress
     )
@@ -125,7 +133,7 @@ def resume(
     epochs: int | None = None,
     seed: int | None = None,
     precision: str | None = None,
-    devices: Sequence[str] = ("cpu",),
+    devices: Sequence[str] | None = None,
     checkpoint_minutes: float = 10.0,
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
@@ -135,16 +143,18 @@ def resume(
     ``dataset``: where its dataset is, if it has moved. ``epochs``: another number of epochs. Raises BadArtefact if
     there is nothing to resume, BadRecipe if ``seed`` or ``precision`` are given and differ, and what `train` raises.
     """
+    from alexnet_cli.inference.devices import pick_device
     from alexnet_cli.training.runs import resume_run
     from alexnet_cli.training.trainer import Options
 
+    placed = tuple(devices or (pick_device(None),))
     return resume_run(
         Path(folder),
         dataset=None if dataset is None else Path(dataset),
         epochs=epochs,
         seed=seed,
         precision=precision,
-        options=Options(devices=tuple(devices), world=world, checkpoint_minutes=checkpoint_minutes),
+        options=Options(devices=placed, world=world, checkpoint_minutes=checkpoint_minutes),
         progress=progress,
     )
 

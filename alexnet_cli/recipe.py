@@ -116,11 +116,16 @@ def loads(text: str) -> Recipe:
 
 def dumps(recipe: Recipe) -> str:
     """The whole recipe as TOML, every value given."""
-    lines = [f"name = {json.dumps(recipe.name)}", f"description = {json.dumps(recipe.description, ensure_ascii=False)}"]
+    lines = [f"name = {_toml(recipe.name)}", f"description = {_toml(recipe.description)}"]
     for section, table in _tables(recipe).items():
         if isinstance(table, dict):
-            lines += ["", f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+            lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """A value of a recipe; for these, JSON is TOML."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def sections(recipe: Recipe) -> set[str]:
@@ -154,8 +159,8 @@ def summaries() -> list[dict[str, Any]]:
 
 def published(name: str) -> dict[str, Any]:
     """The errors that were published for a packaged recipe: fractions, and `where`; empty if there are none."""
-    found = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8")).get("published", {})
-    return dict(found)
+    file = RECIPES / f"{name}.toml"
+    return dict(tomllib.loads(file.read_text(encoding="utf-8")).get("published", {})) if file.is_file() else {}
 
 
 def published_line(published: dict[str, Any]) -> str:
@@ -169,8 +174,10 @@ def published_line(published: dict[str, Any]) -> str:
     return f"{', '.join(words)} ({published['where']})"
 
 
-def _read(named: str) -> tuple[str, Tables]:
-    """Name and tables of a recipe, merged with those of its bases."""
+def _read(named: str, readers: tuple[str, ...] = ()) -> tuple[str, Tables]:
+    """Name and tables of a recipe, merged with those of its bases; ``readers`` are the recipes whose base it is."""
+    if named in readers:
+        raise BadRecipe(f"the recipe {named} is its own base: {' -> '.join([*readers, named])}")
     packaged = RECIPES / f"{named}.toml"
     try:
         if packaged.is_file():
@@ -185,15 +192,16 @@ def _read(named: str) -> tuple[str, Tables]:
     base = tables.pop("base", None)
     for key in ("name", "published"):
         tables.pop(key, None)
-    merged = {} if base is None else _read(str(base))[1]
+    merged: Tables = {}
+    if base is not None:
+        beside = Path(named).parent / str(base)  # a file's base is relative to that file
+        _, merged = _read(str(beside if str(base).endswith(".toml") else base), (*readers, named))
     for section, table in tables.items():
-        merged[section] = _merged(merged.get(section, {}), table) if isinstance(table, dict) else table
+        merged[section] = _merged(_section(merged, section), table) if isinstance(table, dict) else table
     used = _used(merged)
-    for section in tables:
+    for section, table in tables.items():
         if section not in used:
-            raise BadRecipe(
-                unknown(section, used, "section") if isinstance(tables[section], dict) else unknown(section, used)
-            )
+            raise BadRecipe(unknown(section, used, "section" if isinstance(table, dict) else "recipe key"))
     return name, merged
 
 
@@ -204,14 +212,15 @@ def _merged(inherited: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
 
 def _used(tables: Tables) -> list[str]:
     """The sections that a recipe uses. A base may have more: a variant can leave out a layer."""
-    network, training = _section(tables, "network"), _section(tables, "training")
-    layers = network.get("layers", [])
-    steps = [step for layer in layers for step in _section(tables, layer).get("then", [])]
-    return [
-        *dict.fromkeys(
-            ["description", "image", "network", "training", *steps, *training.get("augmentation", []), *layers]
-        )
-    ]
+    layers = _names(_section(tables, "network").get("layers"))
+    steps = [step for layer in layers for step in _names(_section(tables, layer).get("then"))]
+    augmentations = _names(_section(tables, "training").get("augmentation"))
+    return [*dict.fromkeys(["description", "image", "network", "training", *layers, *steps, *augmentations])]
+
+
+def _names(value: object) -> list[str]:
+    """The texts of a list; what is no list of texts is refused when it is parsed."""
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
 def _section(tables: Tables, name: object) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -81,7 +82,7 @@ def _value(key: str, kind: Any, value: Any) -> Any:
         elif get_origin(one) is Literal:
             if value in get_args(one):
                 return value
-        elif one is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif one is float and isinstance(value, (int, float)) and math.isfinite(value) and not isinstance(value, bool):
             return float(value)
         elif type(value) is one:
             return value

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE, MODEL_FILE
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE, MODEL_FILE, with_article
+from alexnet_cli.errors import AlexNetError, BadArtefact
 
 
 class Home(NamedTuple):
@@ -32,6 +32,15 @@ class Workspace:
         """The folder of all artefacts of a kind."""
         return self.root / HOMES[kind].folder
 
+    def new(self, kind: str, name: str) -> Path:
+        """The folder for a new artefact called ``name``. Raises AlexNetError if that is not a plain name."""
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise AlexNetError(
+                f"{name!r} is not a name for {with_article(kind)}: "
+                f"it becomes a folder in {HOMES[kind].folder}/, so give a plain name"
+            )
+        return self.home(kind) / name
+
     def find(self, kind: str, named: str | None) -> Path:
         """The artefact ``named`` (its name in the workspace, or a path), or the newest of its kind if None.
 
@@ -42,7 +51,7 @@ class Workspace:
             for newest in self.all(kind):
                 return newest
             raise BadArtefact(f"no {kind} in {self.home(kind)} yet: make one with `{home.command}`, or name one")
-        paths = (self.home(kind) / named, Path(named))
+        paths = (Path(named), self.home(kind) / named)  # a path that exists means that path
         for path in paths:
             if (path / home.marker).is_file():
                 return path
@@ -64,10 +73,10 @@ class Workspace:
         return self.find("model", named)
 
     def find_pictures(self, named: str | None) -> Path:
-        """The folder of a dataset, or any folder or archive of pictures; the newest dataset if ``named`` is None.
+        """A folder or archive of pictures at path ``named``, else the dataset of that name; if None, the newest.
 
         Raises BadArtefact if there is no dataset yet.
         """
-        if named is None or (self.home("dataset") / named / DATASET_FILE).is_file():
+        if named is None or (not Path(named).exists() and (self.home("dataset") / named / DATASET_FILE).is_file()):
             return self.find("dataset", named)
         return Path(named)

@@ -28,8 +28,12 @@ def demo(
     from alexnet_cli.commands import app
     from alexnet_cli.demo import demonstrate
 
+    def run(words: list[str]) -> None:
+        if app(words, standalone_mode=False) == 130:  # how Typer returns from Ctrl-C
+            raise KeyboardInterrupt
+
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        done = demonstrate(workspace, lambda words: app(words, standalone_mode=False))
+        done = demonstrate(workspace, run)
     if as_json:
         show_json(done)
         return

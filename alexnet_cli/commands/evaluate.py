@@ -64,7 +64,8 @@ def evaluate(
         show_json(as_json_object(evaluation, paths, dataset, split, int(views)))
     else:
         show_table(*as_table(evaluation, paths, dataset, split, int(views)))
-        show(f"Next: {command_line('export', workspace=workspace)}")
+        named = [path.name for path in paths[:1] if path.parent == space.home("model")]
+        show(f"Next: {command_line('export', *named, workspace=workspace)}")
 
 
 def as_json_object(

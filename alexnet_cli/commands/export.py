@@ -22,7 +22,11 @@ def export(
         str | None, typer.Argument(metavar="MODEL", help="Name or path of a model. Default: the newest.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file to write. Default: model.onnx in the model's folder.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The file. Default: model.onnx, model.fp16.onnx or model.int8.onnx in the model's folder.",
+        ),
     ] = None,
     precision: Annotated[ExportPrecision, typer.Option(help="fp16 is for GPUs, int8 for CPUs.")] = ExportPrecision.fp32,
     workspace: WorkspaceOption = HERE,

@@ -49,7 +49,7 @@ def import_weights(
     from alexnet_cli.nets.alexnet import parameter_count
 
     console, space = Console(), Workspace(workspace)
-    folder = space.home("model") / (out or Path(source).stem)
+    folder = space.new("model", out or Path(source).stem)
     if folder.exists():
         raise BadArtefact(f"{folder} exists: choose another name with --out")
     labels = None

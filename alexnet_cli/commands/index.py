@@ -36,11 +36,11 @@ def index(
     """
     import alexnet_cli as alexnet
     from alexnet_cli.artefacts import model_name
-    from alexnet_cli.retrieval.collection import index_name
+    from alexnet_cli.data.sources import default_name
 
     space = Workspace(workspace)
     source, path = space.find_pictures(images), space.find_classifier(model)
-    folder = space.home("index") / (out or index_name(source))
+    folder = space.new("index", out or default_name(source))
     with processes() as (world, console):
         console.note(f"indexing {source} into {folder} with model {path}")
         built = alexnet.build_index(
@@ -57,4 +57,4 @@ def index(
         f"index {folder}: {built.images:,} pictures "
         f"({built.added:,} added, {built.kept:,} kept, {built.removed:,} removed, {len(built.refused):,} refused)"
     )
-    show(f"Next: {command_line('search', 'PICTURE', workspace=workspace)}")
+    show(f"Next: {command_line('search', 'PICTURE', '--index', folder.name, workspace=workspace)}")

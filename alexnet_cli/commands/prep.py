@@ -52,9 +52,9 @@ def prep(
     Example: alexnet prep photos/
     """
     import alexnet_cli as alexnet
-    from alexnet_cli.data.prepare import dataset_name
+    from alexnet_cli.data.sources import default_name
 
-    folder = Workspace(workspace).home("dataset") / dataset_name(source, dataset)
+    folder = Workspace(workspace).new("dataset", dataset or default_name(source))
     with processes() as (world, console):
         prepared = alexnet.prepare(
             source,
@@ -76,4 +76,4 @@ def prep(
     show(f"packed {folder}: {splits} pictures, {classes:,} classes, {prepared.rejected:,} rejected")
     if prepared.rejected:
         show(f"what was rejected, and why: {folder / 'rejected.csv'}")
-    show(f"Next: {command_line('train', workspace=workspace)}")
+    show(f"Next: {command_line('train', folder.name, workspace=workspace)}")

@@ -118,18 +118,6 @@ def prepare(
     return Prepared(dataset=dataset, rejected=rejected, images_per_second=rate)
 
 
-def dataset_name(source: Path, named: str | None) -> str:
-    """``named``, or the source's name without an archive's suffixes. Raises AlexNetError if it is not a plain name."""
-    name = named
-    if name is None:
-        name = source.resolve().name
-        if not source.is_dir():
-            name = re.sub(r"(\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE)
-    if name in ("", ".", "..") or Path(name).name != name:
-        raise AlexNetError(f"{name!r} is not a name for a dataset: it becomes a folder in data/, so give a plain name")
-    return name
-
-
 def _check_folder(folder: Path) -> None:
     """Raise BadArtefact if ``folder`` has files that are not those of a dataset: prep would delete or mix with them."""
     if folder.is_dir():

@@ -11,6 +11,7 @@ import gzip
 import lzma
 import os
 import posixpath
+import re
 import shutil
 import struct
 import tarfile
@@ -257,6 +258,14 @@ def _decompress_tar(source: Source, magic: bytes) -> Path:
     if not tarfile.is_tarfile(temporary.name):
         raise BadSource(f"{source.path} is compressed, but does not contain a tar")
     return Path(temporary.name)
+
+
+def default_name(path: Path) -> str:
+    """The name for what is made of the source at ``path``: its own, without an archive's suffixes."""
+    name = path.resolve().name
+    if not path.is_dir():
+        name = re.sub(r"(\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE)
+    return name
 
 
 def is_picture(name: str) -> bool:

@@ -57,7 +57,7 @@ def export_model(
     calibration: np.ndarray | None = None,
     progress: Progress = SILENT,
 ) -> Export:
-    """Export the model in ``folder`` to ``out`` (by default its `model.onnx`), checked before it takes that name.
+    """Export the model in ``folder`` to ``out``, or to `default_file` in that folder; check it before it has that name.
 
     ``pictures`` (at least 5, S, S, 3) uint8: what the check is made on; smooth noise if there are none.
     ``calibration`` (N, S, S, 3) uint8: the training pictures that int8 needs.
@@ -65,7 +65,7 @@ def export_model(
     those of the network.
     """
     model = Model.load(folder)
-    out = folder / ONNX_FILE if out is None else out
+    out = folder / default_file(precision) if out is None else out
     if pictures is None:
         progress.note("no dataset of this picture size here: the export is checked on made-up pictures")
         pictures = made_up_pictures(model.recipe.image.size)
@@ -78,7 +78,9 @@ def export_model(
         else:
             temporary.write_bytes(proto.SerializeToString())
         network = NetworkModel.of(model, "cpu")
-        probabilities, features = compare(OnnxModel.open(temporary), network, pictures, TOLERANCE[precision])
+        probabilities, features = compare(
+            OnnxModel.open(temporary, device="cpu"), network, pictures, TOLERANCE[precision]
+        )
     return Export(
         path=out,
         probabilities_difference=probabilities,
@@ -87,6 +89,11 @@ def export_model(
         pictures=len(pictures),
         precision=precision,
     )
+
+
+def default_file(precision: Precision) -> str:
+    """model.onnx for fp32; other precisions have files of their own, for an index belongs to one precision."""
+    return ONNX_FILE if precision == "fp32" else f"model.{precision}.onnx"
 
 
 def compare(exported: Predictor, network: Predictor, pictures: np.ndarray, tolerance: float) -> tuple[float, float]:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import MODEL_FILE, check_format
+from alexnet_cli.artefacts import MODEL_FILE, check_format, model_header
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
 from alexnet_cli.model import FORMAT
@@ -51,16 +50,13 @@ def made_up_pictures(size: int) -> np.ndarray:
 
 
 def _image_size_and_classes(folder: Path) -> tuple[int, list[str]]:
-    """Of the model in ``folder``, from the header of its file: the weights are not read. Raises BadArtefact."""
-    path = folder / MODEL_FILE
+    """Of the model in ``folder``. Raises BadArtefact."""
+    header = model_header(folder)
+    check_format(header.get("alexnet_format"), FORMAT, folder / MODEL_FILE)
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-        check_format(header.get("alexnet_format"), FORMAT, path)
         return recipes.loads(header["recipe"]).image.size, json.loads(header["classes"])
-    except FileNotFoundError:
-        raise BadArtefact(f"no model at {folder}: it has no {path.name}") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
+        path = folder / MODEL_FILE
         raise BadArtefact(f"{path} is damaged ({first_line(error)}): train or fetch it again") from None
 
 

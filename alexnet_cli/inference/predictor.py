@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.errors import BadPicture
+from alexnet_cli.errors import BadArtefact, BadPicture
 from alexnet_cli.inference.views import View
 from alexnet_cli.prefetch import prefetch
 
@@ -89,12 +89,20 @@ class Predictor(ABC):
     def _run_in_batches(
         self, images: np.ndarray, run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The outputs of ``run`` for all ``images`` (N, S, S, 3), BATCH of them at a time."""
+        """The outputs of ``run`` for all ``images`` (N, S, S, 3), BATCH of them at a time.
+
+        Raises BadArtefact if one is not finite: NaN would count as a right answer.
+        """
         probabilities = np.empty((len(images), len(self.classes)), np.float32)
         features = np.empty((len(images), self.feature_size), np.float32)
         for start in range(0, len(images), BATCH):
             batch = slice(start, start + BATCH)
             probabilities[batch], features[batch] = run(images[batch])
+            if not (np.isfinite(probabilities[batch]).all() and np.isfinite(features[batch]).all()):
+                network = f"model {self.name}" if self.name else "the network"
+                raise BadArtefact(
+                    f"the outputs of {network} are not finite: its weights are damaged, or its training has diverged"
+                )
         return probabilities, features
 
 

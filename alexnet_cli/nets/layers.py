@@ -140,8 +140,8 @@ class Operation(Settings, ABC):
     def initialize(self, module: nn.Module) -> None:
         """Give ``module`` its initial parameters and buffers, if it has any: torch's own."""
         for part in module.modules():
-            if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                part.reset_parameters()
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
 
 
 OPERATIONS = Registry[Operation]()

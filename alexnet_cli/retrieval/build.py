@@ -21,7 +21,7 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture
 from alexnet_cli.retrieval.embedding import Embedded, Part, embed, remove_parts
 from alexnet_cli.retrieval.index import CODES, FORMAT, TABLE, VECTORS, Index, of_generation
-from alexnet_cli.retrieval.kinds import KINDS, Flat, build_kind, choose_kind
+from alexnet_cli.retrieval.kinds import KINDS, Flat, build_kind, check_kind, choose_kind
 from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
 
 COPIED = 1024  # vectors copied from the old index at a time
@@ -71,7 +71,8 @@ def build_index(
     ``folder`` is of another model or source; BadSource if no picture can be embedded; AlexNetError for an unknown
     ``kind``, for a full disk, or if another process updates the index.
     """
-    choose_kind(kind, 0, 0)  # an unknown kind is refused before the work
+    if kind is not None:
+        check_kind(kind)  # before the work
     with contextlib.ExitStack() as stack:
         if world.is_main:
             stack.enter_context(_exclusive_lock(folder))
@@ -82,8 +83,9 @@ def build_index(
         if world.is_main:
             _remove_leftovers(folder, keep=None if old is None else old.facts["generation"])
         changes = _compare(old, collection.all())
-        kind = _kind_of(kind, old, changes, model)
-        if old is not None and changes.none and old.facts["kind"] == kind:
+        named_kind = kind or (None if old is None else old.facts["named_kind"])
+        kind = _kind_of(named_kind, old, changes, model)
+        if old is not None and changes.none and not old.facts["unfinished"] and old.facts["kind"] == kind:
             progress.note(f"all {len(old):,} pictures are in {folder} already")
             refused = [(picture.name, reason) for picture, reason in changes.refused]
             return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
@@ -91,7 +93,7 @@ def build_index(
         embedded = embed(changes.fresh, collection, model, folder, progress=progress, world=world)
         with world.main_first():
             if world.is_main:
-                writer = _Writer(collection, model, folder, model_path, kind, progress)
+                writer = _Writer(collection, model, folder, model_path, kind, named_kind, progress)
                 return writer.write(old, changes, embedded)
         return Built(images=0, added=0, kept=0, removed=0, refused=[], images_per_second=embedded.images_per_second)
 
@@ -137,7 +139,7 @@ def _compare(old: Index | None, pictures: list[IndexedPicture]) -> _Changes:
 
 
 def _kind_of(named: str | None, old: Index | None, changes: _Changes, model: Predictor) -> str:
-    """The kind that is named; else the old index's, if it is not flat; else by size."""
+    """The kind that the user named, now or before; else the old index's, if it is not flat; else by size."""
     if named is None and old is not None and old.facts["kind"] != Flat.name:
         named = old.facts["kind"]
     return choose_kind(named, len(changes.kept) + len(changes.fresh), model.feature_size)
@@ -182,10 +184,17 @@ class _Writer:
     """Writes the next generation of an index and puts it in the place of the old one."""
 
     def __init__(
-        self, collection: Collection, model: Predictor, folder: Path, model_path: Path, kind: str, progress: Progress
+        self,
+        collection: Collection,
+        model: Predictor,
+        folder: Path,
+        model_path: Path,
+        kind: str,
+        named_kind: str | None,
+        progress: Progress,
     ) -> None:
         self.collection, self.model, self.folder, self.model_path = collection, model, folder, model_path
-        self.kind, self.progress, self.generation = kind, progress, secrets.token_hex(4)
+        self.kind, self.named_kind, self.progress, self.generation = kind, named_kind, progress, secrets.token_hex(4)
         names = (VECTORS, TABLE, CODES) if KINDS[kind].has_codes else (VECTORS, TABLE)
         self.files = {name: of_generation(folder, name, self.generation) for name in names}
 
@@ -250,6 +259,7 @@ class _Writer:
             "are_files": self.collection.are_files,
             "built": datetime.date.today().isoformat(),
             "kind": self.kind,
+            "named_kind": self.named_kind,  # by the user; None: chosen by size
             "generation": self.generation,
         }
 

@@ -51,12 +51,6 @@ def open_collection(path: Path) -> Collection:
     return FileCollection(path, open_source(path))
 
 
-def index_name(source: Path) -> str:
-    """The default name for an index of ``source``: its own name without an archive's suffixes."""
-    name = source.resolve().name
-    return name if source.is_dir() else name.split(".")[0]
-
-
 class FileCollection:
     """Pictures in a folder or an archive."""
 

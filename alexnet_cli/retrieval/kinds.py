@@ -232,9 +232,14 @@ def choose_kind(named: str | None, count: int, dimension: int) -> str:
     """``named``, or the kind for ``count`` vectors if it is None. Raises AlexNetError for an unknown kind."""
     if named is None:
         return Flat.name if 4 * count * dimension <= FLAT_UP_TO else InvertedFilePQ.name
-    if named not in KINDS:
-        raise AlexNetError(f"no kind {named!r} of index: there are {', '.join(KINDS)}")
+    check_kind(named)
     return named
+
+
+def check_kind(name: str) -> None:
+    """Raises AlexNetError for an unknown kind."""
+    if name not in KINDS:
+        raise AlexNetError(f"no kind {name!r} of index: there are {', '.join(KINDS)}")
 
 
 def build_kind(name: str, vectors: Vectors, file: Path, progress: Progress = SILENT) -> dict[str, Any]:

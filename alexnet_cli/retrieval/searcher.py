@@ -1,5 +1,6 @@
 """Pictures to their neighbours: an index and its model, opened once and asked often, from several threads at once."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from alexnet_cli.artefacts import MODEL_FILE, ONNX_FILE, model_fingerprint
-from alexnet_cli.errors import WrongModel
+from alexnet_cli.errors import BadArtefact, WrongModel
 from alexnet_cli.inference.predictor import Picture, Predictor
 from alexnet_cli.retrieval.index import Index, Neighbour
 from alexnet_cli.workspace import Workspace
@@ -79,8 +80,9 @@ def model_of(index: Index, space: Workspace) -> Path:
     if built_with.is_file() and built_with.name != ONNX_FILE:
         return built_with  # an ONNX file of its own, perhaps of another precision than the model's
     for path in (space.home("model") / name, built_with, *space.all("model")):
-        if (path / MODEL_FILE).is_file() and model_fingerprint(path) == index.facts["model_fingerprint"]:
-            return path
+        with contextlib.suppress(BadArtefact):  # of a damaged model; it may be another one
+            if (path / MODEL_FILE).is_file() and model_fingerprint(path) == index.facts["model_fingerprint"]:
+                return path
     if built_with.is_file():
         return built_with
     raise WrongModel(

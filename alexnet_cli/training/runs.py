@@ -1,5 +1,6 @@
 """Runs by their folders: a new one from paths and names, one to resume, and which folder is meant if none is named."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +44,7 @@ def start_run(
 ) -> Model:
     """Start a run in ``folder``. Raises BadArtefact if the folder has a run or a model, and what `train` raises."""
     if (folder / CHECKPOINT_FILE).exists() or (folder / MODEL_FILE).exists():
-        raise BadArtefact(f"{folder} exists: resume it (--resume --out {folder.name}), or choose another --out")
+        raise BadArtefact(f"{folder} exists: resume it (--resume --out {folder}), or choose another --out")
     options.world.barrier()  # every rank has looked before rank 0 writes
     ranks = f" in each of {options.world.size} processes" if options.world.size > 1 else ""
     progress.note(
@@ -78,6 +79,8 @@ def resume_run(
     found = Dataset.open(dataset or Path(settings["dataset_path"]))
     if found.fingerprint != settings["dataset"]:
         raise BadArtefact(f"{found.path} is not the dataset {folder} was started with: name that one")
+    if settings["from"] is not None and settings["from_path"] is None:
+        raise BadArtefact(f"{folder} was started from a model that was never saved: start another run")
     start = None if settings["from"] is None else Model.load(Path(settings["from_path"]))
     options = replace(options, precision=settings["precision"])
     return train(found, recipe, folder, seed=settings["seed"], start=start, options=options, progress=progress)
@@ -95,7 +98,8 @@ def new_folder(home: Path, name: str, progress: Progress = SILENT) -> Path:
     number = 1
     while (folder := home / (name if number == 1 else f"{name}-{number}")).exists():
         if _is_unfinished(folder):
-            progress.note(f"{folder} is unfinished; to resume it: alexnet train --resume --out {folder.name}")
+            resume = ["alexnet", "train", "--resume", "--out", str(folder)]
+            progress.note(f"{folder} is unfinished; to resume it: {shlex.join(resume)}")
         number += 1
     return folder
 

@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import platform
+import shlex
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -220,9 +221,9 @@ class Trainer:
             "recipe": recipes.dumps(self.recipe),
             "seed": self.seed,
             "dataset": self.dataset.fingerprint,
-            "dataset_path": str(self.dataset.path),
+            "dataset_path": str(self.dataset.path.resolve()),
             "from": None if start is None else start.fingerprint,
-            "from_path": None if start is None else str(start.path),
+            "from_path": None if start is None or start.path is None else str(start.path.resolve()),
             "precision": self.options.precision,
         }
 
@@ -256,7 +257,7 @@ class Trainer:
     @property
     def resume_command(self) -> str:
         """What to type to resume this run."""
-        return f"alexnet train --resume --out {self.folder.name}"
+        return shlex.join(["alexnet", "train", "--resume", "--out", str(self.folder)])
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(f"stopped and saved in epoch {self.state.epoch + 1}; resume with: {self.resume_command}")
@@ -277,7 +278,7 @@ class Trainer:
     def _write_history(self) -> None:
         if not self.world.is_main:
             return
-        from alexnet_cli.figures.curves import draw_curves
+        from alexnet_cli.training.curves import draw_curves
 
         with atomic_write(self.folder / HISTORY_FILE) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.state.history), encoding="utf-8")
@@ -292,6 +293,7 @@ class Trainer:
             recipe=self.recipe,
             classes=self.dataset.classes,
             mean_image=self.mean_image,
+            path=self.folder,
             provenance={
                 **{key: value for key, value in self.state.settings.items() if key != "recipe"},
                 "dataset_name": self.dataset.name,
