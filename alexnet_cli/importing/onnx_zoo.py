@@ -49,9 +49,9 @@ def read(path: Path, recipe: str | None) -> Imported:
         for layer in LAYERS
         if f"{layer}_w_0" in constants and f"{layer}_b_0" in constants
     }
+    base = recipes.load(recipe or "caffe-alexnet")
     try:
-        base = fit_recipe(recipes.load(recipe or "caffe-alexnet"), weights)
-        found, outputs = _read_graph(model.graph, base, weights, constants)
+        found, outputs = _read_graph(model.graph, fit_recipe(base, weights), weights, constants)
         _check_sides(found, model, outputs)
     except (BadArtefact, BadRecipe) as error:
         raise BadArtefact(f"{path} does not fit: {error}") from None

@@ -56,10 +56,10 @@ def fit_recipe(recipe: Recipe, weights: Weights) -> Recipe:
 
 
 def with_operations(recipe: Recipe, then: Mapping[str, Sequence[Operation]]) -> Recipe:
-    """``recipe`` with other operations after the layers that ``then`` names. Raises BadRecipe if a layer cannot have one.
+    """``recipe`` with other operations after the layers that ``then`` names.
 
     An operation is called what the recipe calls one of its class, such as `pooling`; if another layer has one with
-    other settings, that is `pooling2`.
+    other settings, that is `pooling2`. Raises BadRecipe for an operation that cannot follow its layer.
     """
     network = recipe.network
     layers: dict[str, Layer] = {}
