@@ -330,6 +330,7 @@ def test_caffes_norm_within_maps(weights, tmp_path):
         ({"pool1": settings(f2=3, f3=2, f1=2)}, "conv1 is followed by stochastic pooling, which cannot be imported"),
         ({"pool1": settings(f5=3, f6=2)}, "conv1 is followed by pooling with windows that are not square, which"),
         ({"pool1": settings(f12=1)}, "conv1 is followed by global pooling, which cannot be imported"),
+        ({"norm1": settings(f1=0)}, "conv1 is followed by LRN over an even number of maps, which cannot be imported"),
         ({"conv3": settings(f4=3, f3=1, f18=2)}, "conv3 has dilated kernels, which cannot be imported"),
     ],
 )

@@ -156,7 +156,7 @@ def _operation(where: str, layer: CaffeLayer) -> Operation | None:
     Raises BadArtefact, with a message that begins with ``where``, if it has settings that ours do not have.
     """
     if layer.type == "LRN":
-        return _response_norm(layer.settings)
+        return _response_norm(where, layer.settings)
     if layer.type == "Pooling":
         return _pooling(where, layer.settings)
     if layer.type == "Dropout":
@@ -166,7 +166,7 @@ def _operation(where: str, layer: CaffeLayer) -> Operation | None:
     return ACTIVATIONS.get(layer.type)
 
 
-def _response_norm(settings: Settings) -> Operation:
+def _response_norm(where: str, settings: Settings) -> Operation:
     """An LRNParameter: local_size 1, alpha 2, beta 3, norm_region 4, k 5; a field that is missing has Caffe's default.
 
     Caffe divides alpha by the size of the window, ours is not divided; and it normalizes over all columns.
@@ -174,6 +174,8 @@ def _response_norm(settings: Settings) -> Operation:
     n, alpha, beta, within, k = (
         settings.get(number, [default])[-1] for number, default in ((1, 5), (2, 1.0), (3, 0.75), (4, 0), (5, 1.0))
     )
+    if n % 2 == 0:
+        raise cannot_import(f"{where} LRN over an even number of maps")
     if within:  # Caffe does not use k here
         return WithinMapNorm(k=1.0, size=n, alpha=alpha / n**2, beta=beta)
     return ResponseNorm(k=k, n=n, alpha=alpha / n, beta=beta, input="all")
