@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import struct
 from collections import OrderedDict
 from pathlib import Path
@@ -24,6 +25,7 @@ from alexnet_cli.importing.caffe import mean_image
 from alexnet_cli.importing.model import import_model
 from alexnet_cli.importing.weights import CAFFE_MEAN, LAYERS
 from alexnet_cli.model import Model
+from alexnet_cli.nets.layers import AveragePool
 
 CLASSES = [f"class {i}" for i in range(7)]
 SHAPES = {  # of a narrow net of Caffe's form, in two groups
@@ -147,22 +149,63 @@ def blob(array: np.ndarray, *, old: bool, double: bool = False) -> bytes:
     return shape + (message(8, array.astype("<f8").tobytes()) if double else message(5, array.astype("<f4").tobytes()))
 
 
-def caffemodel(weights, *, old: bool = False, caffenet: bool = False, double: bool = False) -> bytes:
-    number, name_field, kind_field, blob_field = (2, 4, 5, 6) if old else (100, 1, 2, 7)
-    kinds = {"conv": 4, "fc": 14, "norm": 15, "pool": 17} if old else {"conv": "Convolution", "fc": "InnerProduct"}
-    kinds |= {} if old else {"norm": "LRN", "pool": "Pooling"}
+TYPES = {"conv": 4, "fc": 14, "norm": 15, "pool": 17, "relu": 18, "drop": 6, "sigmoid": 19, "bn": 38}  # in old files
+TYPE_NAMES = {"conv": "Convolution", "fc": "InnerProduct", "norm": "LRN", "pool": "Pooling", "relu": "ReLU"}
+TYPE_NAMES |= {"drop": "Dropout", "sigmoid": "Sigmoid", "bn": "BatchNorm"}
+PARAMETERS = {"conv": (106, 10), "norm": (118, 18), "pool": (121, 19), "drop": (108, 12)}
 
-    def layer(name: str, blobs: bytes = b"") -> bytes:
-        kind = kinds[next(kind for kind in kinds if name.startswith(kind))]
-        told = varint(kind_field << 3) + varint(kind) if old else message(kind_field, kind.encode())
-        return message(number, message(name_field, name.encode()) + told + blobs)
+
+def settings(**values: int | float) -> bytes:
+    """A message of numbers, by their fields: f1=3 or f2=1e-4."""
+    out = b""
+    for key, value in values.items():
+        number = int(key[1:])
+        is_int = isinstance(value, int)
+        out += varint(number << 3) + varint(value) if is_int else varint(number << 3 | 5) + struct.pack("<f", value)
+    return out
+
+
+NORM = settings(f1=5, f2=1e-4, f3=0.75)  # local_size, alpha, beta
+POOL = settings(f1=0, f2=3, f3=2)  # max, kernel_size, stride
+
+
+def caffemodel(
+    weights,
+    *,
+    old: bool = False,
+    caffenet: bool = False,
+    double: bool = False,
+    bare: bool = False,
+    changed: dict[str, bytes | str] | None = None,
+) -> bytes:
+    """A file as Caffe writes it. ``bare``: of the weights alone; ``changed``: other settings of a layer by its name, or
+    the name of the layer that takes its place."""
+    number, name_field, type_field, blob_field = (2, 4, 5, 6) if old else (100, 1, 2, 7)
+
+    def layer(name: str, own: bytes = b"", blobs: bytes = b"") -> bytes:
+        change = (changed or {}).get(name, own)
+        name, own = (change, b"") if isinstance(change, str) else (name, change)
+        kind = next(kind for kind in TYPES if name.startswith(kind))
+        told = varint(type_field << 3) + varint(TYPES[kind]) if old else message(type_field, TYPE_NAMES[kind].encode())
+        given = message(PARAMETERS[kind][old], own) if own else b""
+        return message(number, message(name_field, name.encode()) + told + blobs + given)
 
     out = message(1, b"a net")
     for name, (weight, bias) in weights.items():
-        both = (weight, bias)
-        out += layer(name, b"".join(message(blob_field, blob(one, old=old, double=double)) for one in both))
+        blobs = b"".join(message(blob_field, blob(one, old=old, double=double)) for one in (weight, bias))
+        size = weight.shape[-1]
+        stride, pad = (4, 0) if name == "conv1" else (1, size // 2)
+        own = settings(f1=len(weight), f3=pad, f4=size, f5=GROUPS.get(name, 1), f6=stride)
+        out += layer(name, own if name.startswith("conv") and not bare else b"", blobs)
+        if bare or name.startswith("fc8"):
+            continue
+        i = name[-1]
+        out += layer(f"relu{i}")
+        pool, norm = layer(f"pool{i}", POOL), layer(f"norm{i}", NORM)
         if name in ("conv1", "conv2"):
-            out += b"".join(map(layer, ("pool1", "norm1") if caffenet else ("norm1", "pool1")))
+            out += pool + norm if caffenet else norm + pool
+        out += pool if name == "conv5" else b""
+        out += layer(f"drop{i}", settings(f1=0.5)) if name.startswith("fc") else b""
     return out
 
 
@@ -202,15 +245,99 @@ def test_caffemodels_of_both_nets_and_both_formats(old, caffenet, weights, pictu
     torch.testing.assert_close(logits(model, pictures), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_caffes_own_constants_of_response_norm_are_carried_over(weights, tmp_path):
-    # local_size 3, alpha 0.0002, k 2.5; beta is Caffe's default
-    given = varint(1 << 3) + varint(3) + varint(2 << 3 | 5) + struct.pack("<f", 2e-4) + varint(5 << 3 | 5)
-    layer = message(1, b"norm1") + message(2, b"LRN") + message(118, given + struct.pack("<f", 2.5))
-    (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights) + message(100, layer))
-    norm = import_model(str(tmp_path / "net.caffemodel"), classes=CLASSES).recipe.network
-    norm = norm.operations["response_norm"]
+def test_a_whole_caffemodel_has_the_network_of_its_recipe(weights, tmp_path):
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights))
+    network = import_model(str(tmp_path / "net.caffemodel"), classes=CLASSES).recipe.network
+    wanted = recipes.load("caffe-alexnet").network
+    assert network.operations == wanted.operations
+    assert {name: layer.then for name, layer in network.layers.items()} == {
+        name: layer.then for name, layer in wanted.layers.items()
+    }
+
+
+def test_a_caffemodel_of_weights_alone_gets_the_operations_of_the_recipe(weights, pictures, tmp_path):
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights, bare=True))
+    model = import_model(str(tmp_path / "net.caffemodel"), classes=CLASSES)
+    assert model.recipe.network.operations == recipes.load("caffe-alexnet").network.operations
+    wanted = as_caffe(weights, caffes(pictures, 227, np.array(CAFFE_MEAN, np.float32)), caffenet=False)
+    torch.testing.assert_close(logits(model, pictures), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_caffes_own_constants_of_response_norm_are_carried_over(old, weights, tmp_path):
+    own = settings(f1=3, f2=2e-4, f5=2.5)  # local_size, alpha and k; beta is Caffe's default
+    file = tmp_path / "net.caffemodel"
+    file.write_bytes(caffemodel(weights, old=old, changed={"norm1": own, "norm2": own}))
+    network = import_model(str(file), classes=CLASSES).recipe.network
+    assert set(network.operations) == {"relu", "response_norm", "pooling", "dropout"}
+    norm = network.operations["response_norm"]
     assert (norm.n, norm.k, norm.beta, norm.input) == (3, 2.5, 0.75, "all")
     assert norm.alpha == pytest.approx(2e-4 / 3)
+
+
+def test_each_layer_of_a_caffemodel_has_its_own_constants(weights, pictures, tmp_path):
+    changed = {
+        "norm2": settings(f1=3, f2=2e-3, f3=0.75, f5=2.0),
+        "pool5": settings(f1=1, f2=2, f3=2, f13=1),  # average, rounded down
+        "drop7": settings(f1=0.25),
+        "relu7": "sigmoid7",
+    }
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights, changed=changed))
+    model = import_model(str(tmp_path / "net.caffemodel"), classes=CLASSES)
+    network = model.recipe.network
+    assert [network.layers[name].then for name in ("conv1", "conv2", "conv5", "fc6", "fc7")] == [
+        ["relu", "response_norm", "pooling"],
+        ["relu", "response_norm2", "pooling"],
+        ["relu", "pooling2"],
+        ["relu", "dropout"],
+        ["sigmoid", "dropout2"],
+    ]
+    assert network.operations["pooling2"] == AveragePool(size=2, stride=2)
+    assert network.operations["dropout2"].p == 0.25
+    assert recipes.loads(recipes.dumps(model.recipe)) == model.recipe
+
+    def conv(maps: torch.Tensor, name: str) -> torch.Tensor:
+        weight, bias = map(torch.from_numpy, weights[name])
+        stride, padding = (4, 0) if name == "conv1" else (1, weight.shape[2] // 2)
+        return F.relu(F.conv2d(maps, weight, bias, stride, padding, groups=GROUPS.get(name, 1)))
+
+    def dense(units: torch.Tensor, name: str) -> torch.Tensor:
+        return F.linear(units, *map(torch.from_numpy, weights[name]))
+
+    a = torch.from_numpy(caffes(pictures, 227, np.array(CAFFE_MEAN, np.float32)))
+    a = F.max_pool2d(F.local_response_norm(conv(a, "conv1"), 5, alpha=1e-4, beta=0.75, k=1.0), 3, 2, ceil_mode=True)
+    a = F.max_pool2d(F.local_response_norm(conv(a, "conv2"), 3, alpha=2e-3, beta=0.75, k=2.0), 3, 2, ceil_mode=True)
+    a = conv(conv(conv(a, "conv3"), "conv4"), "conv5")  # (3, 8, 13, 13)
+    a = F.avg_pool2d(a, 2, 2)  # (3, 8, 6, 6)
+    expected = dense(torch.sigmoid(dense(F.relu(dense(a.flatten(1), "fc6")), "fc7")), "fc8")
+    torch.testing.assert_close(logits(model, pictures), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_caffes_norm_within_maps(weights, tmp_path):
+    own = settings(f1=3, f2=9e-3, f3=0.5, f4=1)  # norm_region: WITHIN_CHANNEL
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights, changed={"norm1": own}))
+    net = import_model(str(tmp_path / "net.caffemodel"), classes=CLASSES).net
+    assert net.network.layers["conv1"].then == ["relu", "map_norm", "pooling"]
+    maps = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0)) * 30
+    wanted = maps / (1 + 9e-3 * F.avg_pool2d(maps**2, 3, 1, 1)).sqrt()
+    torch.testing.assert_close(net.parts("conv1")[0].then[1](maps), wanted)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"relu2": "bn2"}, "conv2 is followed by a BatchNorm layer, which cannot be imported"),
+        ({"pool1": settings(f2=3, f3=2, f1=2)}, "conv1 is followed by stochastic pooling, which cannot be imported"),
+        ({"pool1": settings(f5=3, f6=2)}, "conv1 is followed by pooling with windows that are not square, which"),
+        ({"pool1": settings(f12=1)}, "conv1 is followed by global pooling, which cannot be imported"),
+        ({"norm1": settings(f1=0)}, "conv1 is followed by LRN over an even number of maps, which cannot be imported"),
+        ({"conv3": settings(f4=3, f3=1, f18=2)}, "conv3 has dilated kernels, which cannot be imported"),
+    ],
+)
+def test_what_a_caffemodel_may_not_have(changed, expected, weights, tmp_path):
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights, changed=changed))
+    with pytest.raises(BadArtefact, match=f"net.caffemodel does not fit: {expected}"):
+        import_model(str(tmp_path / "net.caffemodel"), classes=CLASSES)
 
 
 def test_a_last_layer_that_was_fine_tuned_in_caffe_goes_by_another_name(weights, tmp_path):
@@ -281,10 +408,18 @@ def zoo(weights, *, padded: bool = True, k: float = 1.0) -> onnx.ModelProto:
         nodes,
         "zoo",
         [helper.make_tensor_value_info("data_0", onnx.TensorProto.FLOAT, [1, 3, 224, 224])],
-        [helper.make_tensor_value_info("prob_1", onnx.TensorProto.FLOAT, [1, 7])],
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 7]) for name in ("fc8_1", "prob_1")],
         constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def assert_equal_in_onnx_runtime(model: Model, proto: onnx.ModelProto, pictures: np.ndarray) -> None:
+    """The logits; the probabilities are 0 or 1, whatever the network."""
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    images = caffes(pictures, 224, np.array(CAFFE_MEAN, np.float32))
+    wanted = np.concatenate([session.run(["fc8_1"], {"data_0": image[None]})[0] for image in images])
+    np.testing.assert_allclose(logits(model, pictures).numpy(), wanted, rtol=1e-3, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("k", [1.0, 2.0])
@@ -299,26 +434,99 @@ def test_the_zoos_graph_in_onnx_runtime(k, weights, pictures, tmp_path):
     assert set(operations) == {"relu", "response_norm", "pooling", "dropout"}
     assert operations["response_norm"].k == k
     assert operations["response_norm"].alpha == pytest.approx(2e-5)
-    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
-    images = caffes(pictures, 224, np.array(CAFFE_MEAN, np.float32))
-    wanted = np.concatenate([session.run(None, {"data_0": image[None]})[0] for image in images])
-    np.testing.assert_allclose(logits(model, pictures).softmax(1).numpy(), wanted, rtol=1e-3, atol=1e-4)
+    assert_equal_in_onnx_runtime(model, proto, pictures)
+
+
+def change(proto: onnx.ModelProto, name: str, kind: str | None = None, **attributes: object) -> onnx.ModelProto:
+    """``proto`` with other attributes of the node called ``name``, perhaps of another kind."""
+    node = next(node for node in proto.graph.node if node.name == name)
+    node.op_type = kind or node.op_type
+    del node.attribute[:]
+    node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "attributes"),
+    [
+        ("conv1_p", "MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),  # 54 -> 27 as well
+        ("conv1_p", "MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 0, 0]}),
+        ("conv5_p", "AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 1, 1]}),
+        ("conv2_n", "LRN", {"size": 3, "alpha": 2e-3, "bias": 2.0}),
+        ("fc6_2", "Sigmoid", {}),
+        ("conv3_1", "Conv", {"pads": [1, 1, 1, 1]}),  # the rest by default, kernel_shape from the weights
+    ],
+)
+def test_each_node_of_the_zoos_graph_is_what_onnx_runtime_computes(name, kind, attributes, weights, pictures, tmp_path):
+    proto = change(zoo(weights), name, kind, **attributes)
+    onnx.checker.check_model(proto)
+    onnx.save(proto, tmp_path / "net.onnx")
+    model = import_model(str(tmp_path / "net.onnx"), classes=CLASSES)
+    assert_equal_in_onnx_runtime(model, proto, pictures)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "attributes", "expected"),
+    [
+        ("conv1_2", "LeakyRelu", {}, "conv1 is followed by LeakyRelu, which cannot be imported"),
+        (
+            "conv2_n",
+            "LRN",
+            {"size": 4},
+            "conv2 is followed by LRN over an even number of maps, which.*",
+        ),
+        (
+            "conv1_p",
+            "MaxPool",
+            {"kernel_shape": [3, 2], "strides": [2, 2]},
+            "conv1 is followed by MaxPool with windows that are not square, which cannot be imported",
+        ),
+        (
+            "conv5_p",
+            "AveragePool",
+            {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 1, 1], "count_include_pad": 1},
+            "conv5 is followed by AveragePool over padding, which cannot be imported",
+        ),
+        (
+            "conv1_1",
+            "Conv",
+            {"kernel_shape": [11, 11], "strides": [4, 4], "auto_pad": "SAME_UPPER"},
+            "conv1 has auto_pad = SAME_UPPER, which cannot be imported",
+        ),
+    ],
+)
+def test_what_the_zoos_graph_may_not_have(name, kind, attributes, expected, weights, tmp_path):
+    onnx.save(change(zoo(weights), name, kind, **attributes), tmp_path / "net.onnx")
+    with pytest.raises(BadArtefact, match=f"net.onnx does not fit: {expected}$"):
+        import_model(str(tmp_path / "net.onnx"), classes=CLASSES)
+
+
+def test_a_zoos_graph_that_changes_the_image_first_is_refused(weights, tmp_path):
+    proto = zoo(weights)
+    proto.graph.node[0].input[0] = "scaled"
+    proto.graph.node.insert(0, helper.make_node("Neg", ["data_0"], ["scaled"]))
+    onnx.save(proto, tmp_path / "net.onnx")
+    with pytest.raises(BadArtefact, match=r"does not fit: the image first goes through Neg, which cannot be imported$"):
+        import_model(str(tmp_path / "net.onnx"), classes=CLASSES)
+
+
+def test_an_input_of_the_zoos_graph_without_a_size_is_refused(weights, tmp_path):
+    proto = zoo(weights)
+    proto.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "width"
+    onnx.save(proto, tmp_path / "net.onnx")
+    expected = "net.onnx does not fit: its input must be square images of a fixed size$"
+    with pytest.raises(BadArtefact, match=expected):
+        import_model(str(tmp_path / "net.onnx"), classes=CLASSES)
 
 
 def test_a_pooling_of_its_own_in_one_layer_of_the_zoos_graph(weights, pictures, tmp_path):
     proto = zoo(weights)
-    pool = next(node for node in proto.graph.node if node.name == "conv5_p")
-    del pool.attribute[:]
-    attributes = {"kernel_shape": [2, 2], "strides": [2, 2]}  # 12 -> 6, as 3 with a stride of 2 and padding
-    pool.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+    change(proto, "conv5_p", kernel_shape=[2, 2], strides=[2, 2])  # 13 -> 6, as 3 with a stride of 2
     onnx.save(proto, tmp_path / "net.onnx")
     model = import_model(str(tmp_path / "net.onnx"), classes=CLASSES)
     assert model.recipe.network.layers["conv5"].then == ["relu", "pooling2"]
     assert model.recipe.network.operations["pooling2"].size == 2
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    images = caffes(pictures, 224, np.array(CAFFE_MEAN, np.float32))
-    wanted = np.concatenate([session.run(None, {"data_0": image[None]})[0] for image in images])
-    np.testing.assert_allclose(logits(model, pictures).softmax(1).numpy(), wanted, rtol=1e-3, atol=1e-4)
+    assert_equal_in_onnx_runtime(model, proto, pictures)
 
 
 # By command
@@ -388,17 +596,32 @@ def test_the_first_layer_that_differs_is_named(weights, tmp_path):
         import_model(str(tmp_path / "net.pth"), classes=CLASSES)
 
 
-def test_a_graph_of_another_geometry_is_refused(weights, tmp_path):
-    proto = zoo(weights)
-    pool = next(node for node in proto.graph.node if node.name == "conv2_p")
-    del pool.attribute[:]
-    attributes = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
-    pool.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-    onnx.save(proto, tmp_path / "net.onnx")
-    with pytest.raises(
-        BadArtefact, match=r"does not fit: conv2 leaves maps of 14×14, where its geometry here leaves 13×13"
-    ):
+@pytest.mark.parametrize(
+    ("pads", "expected"),
+    [
+        # a last window that lies in the padding alone
+        ([0, 0, 2, 2], "conv2 leaves maps of 14×14, where its geometry here leaves 13×13"),
+        ([1, 1, 1, 1], "fc6 is (16, 288) where recipe caffe-alexnet has (16, 392) in each column"),
+    ],
+)
+def test_a_graph_of_another_geometry_is_refused(pads, expected, weights, tmp_path):
+    onnx.save(change(zoo(weights), "conv2_p", kernel_shape=[3, 3], strides=[2, 2], pads=pads), tmp_path / "net.onnx")
+    with pytest.raises(BadArtefact, match=f"does not fit: {re.escape(expected)}$"):
         import_model(str(tmp_path / "net.onnx"), classes=CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes", "expected"),
+    [
+        ("conv1", ((7, 3, 11, 11), (7,)), "columns = 2 cannot share the 7 kernels of conv1"),
+        ("conv4", ((16, 8, 3, 3), (1,)), "conv4 is (1,) where recipe caffe-alexnet has (8,) in each column"),
+    ],
+)
+def test_weights_that_cannot_be_shared_by_the_columns(layer, shapes, expected, weights, tmp_path):
+    changed = weights | {layer: tuple(np.zeros(shape, np.float32) for shape in shapes)}
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(changed))
+    with pytest.raises(BadArtefact, match=f"net.caffemodel does not fit: {re.escape(expected)}$"):
+        import_model(str(tmp_path / "net.caffemodel"), classes=CLASSES)
 
 
 def test_classes_must_be_as_many_as_there_are(weights, tmp_path):

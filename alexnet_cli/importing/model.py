@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import alexnet_cli
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.importing import caffe, onnx_zoo, torchvision
 from alexnet_cli.importing.weights import Imported, build_network, per_colour_scale
 from alexnet_cli.model import Model
@@ -38,7 +38,7 @@ def import_model(
     divide_by, scale = per_colour_scale(found.deviation)
     try:
         net, fitted = build_network(found, scale)
-    except BadArtefact as error:
+    except (BadArtefact, BadRecipe) as error:
         raise BadArtefact(f"{source} does not fit: {error}") from None
     size = fitted.image.size
     colour = np.array(found.mean, np.float32)

@@ -1,5 +1,6 @@
 """The ONNX zoo's `bvlcalexnet`: geometry, constants and the order of operations are read from the graph."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,14 +9,30 @@ import torch
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.errors import BadArtefact, BadRecipe, first_line
-from alexnet_cli.importing.weights import LAYERS, Imported, fit_recipe
-from alexnet_cli.nets.layers import Convolution, Dropout, Layer, MaxPool, Operation, ReLU, ResponseNorm, Tanh
+from alexnet_cli.importing.weights import LAYERS, Imported, Weights, cannot_import, fit_recipe, with_operations
+from alexnet_cli.nets.layers import (
+    AveragePool,
+    Convolution,
+    Dropout,
+    MaxPool,
+    Operation,
+    Pooling,
+    ReLU,
+    ResponseNorm,
+    Sigmoid,
+    Tanh,
+)
 from alexnet_cli.recipe import Recipe
 
 if TYPE_CHECKING:
     import onnx
 
+ACTIVATIONS: dict[str, Operation] = {"Relu": ReLU(), "Tanh": Tanh(), "Sigmoid": Sigmoid()}
+POOLINGS: dict[str, type[Pooling]] = {"MaxPool": MaxPool, "AveragePool": AveragePool}
+IGNORED = {"Reshape", "Flatten", "Identity", "Softmax"}  # a dense layer flattens; logits are the network's output here
 NORM = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0}  # ONNX's defaults
+
+Attributes = dict[str, Any]
 
 
 def read(path: Path, recipe: str | None) -> Imported:
@@ -32,79 +49,100 @@ def read(path: Path, recipe: str | None) -> Imported:
         for layer in LAYERS
         if f"{layer}_w_0" in constants and f"{layer}_b_0" in constants
     }
+    base = recipes.load(recipe or "caffe-alexnet")
     try:
-        base = fit_recipe(recipes.load(recipe or "caffe-alexnet"), weights)
-        found, outputs = _of_graph(model.graph, base, set(constants))
+        found, outputs = _read_graph(model.graph, fit_recipe(base, weights), weights, constants)
         _check_sides(found, model, outputs)
     except (BadArtefact, BadRecipe) as error:
         raise BadArtefact(f"{path} does not fit: {error}") from None
     return Imported(format="ONNX zoo", weights=weights, recipe=found, bgr=True)
 
 
-def _of_graph(graph: "onnx.GraphProto", recipe: Recipe, constants: set[str]) -> tuple[Recipe, dict[str, str]]:
+def _read_graph(
+    graph: "onnx.GraphProto", recipe: Recipe, weights: Weights, constants: Collection[str]
+) -> tuple[Recipe, dict[str, str]]:
     """``recipe`` with the crop, geometry and operations of ``graph``; and layer -> the name of its output there."""
     import onnx
 
-    image = next(one for one in graph.input if one.name not in constants)
-    crop = image.type.tensor_type.shape.dim[-1].dim_value
-    layers: dict[str, Layer] = dict(recipe.network.layers)
-    operations: dict[str, Operation] = {}
+    image, crop = _input(graph, constants)
+    activations = {image}  # the names of all tensors that the image becomes
+    layers, then = dict(recipe.network.layers), {name: list[Operation]() for name in recipe.network.layers}
     outputs: dict[str, str] = {}
     current = ""
     for node in graph.node:
+        if activations.isdisjoint(node.input) or node.op_type == "Shape":
+            continue  # computes a constant, such as the shape for a Reshape
+        activations.update(node.output)
         attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
         weighted = [name.removesuffix("_w_0") for name in node.input if name.endswith("_w_0")]
         if weighted and weighted[0] in layers:
             current = weighted[0]
-            layers[current] = replace(layers[current], then=[])
             layer = layers[current]
-            if node.op_type == "Conv" and isinstance(layer, Convolution):
-                layers[current] = replace(layer, **_geometry(attributes))
-        elif current and (operation := _operation(node.op_type, attributes, recipe)) is not None:
-            name = _name_of(operation, operations)
-            operations[name] = operation
-            layers[current] = replace(layers[current], then=[*layers[current].then, name])
-        else:
+            if isinstance(layer, Convolution):
+                size = list(weights[current][0].shape[2:])
+                window = _window(f"{current} has", "kernels", {"kernel_shape": size} | attributes)
+                layers[current] = replace(layer, **window)
+        elif node.op_type in IGNORED:
             continue
+        else:
+            if not current:
+                raise cannot_import(f"the image first goes through {node.op_type}")
+            where = f"{current} is followed by"
+            then[current].append(_operation(where, node.op_type, attributes, recipe))
         outputs[current] = node.output[0]
-    network = replace(recipe.network, layers=layers, operations=operations)
-    return replace(recipe, network=network, image=replace(recipe.image, crop=crop)), outputs
+    network = replace(recipe.network, layers=layers)
+    found = replace(recipe, network=network, image=replace(recipe.image, crop=crop))
+    return with_operations(found, then), outputs
 
 
-def _operation(kind: str, attributes: dict[str, Any], recipe: Recipe) -> Operation | None:
-    """The operation of an ONNX node; None if it is none of ours, such as Reshape and Softmax."""
+def _input(graph: "onnx.GraphProto", constants: Collection[str]) -> tuple[str, int]:
+    """Name and side of the images that go in. Raises BadArtefact."""
+    for one in graph.input:
+        if one.name not in constants:
+            sides = {dimension.dim_value for dimension in one.type.tensor_type.shape.dim[2:]}
+            if len(sides) == 1 and 0 not in sides:
+                return one.name, sides.pop()
+    raise BadArtefact("its input must be square images of a fixed size")
+
+
+def _operation(where: str, kind: str, attributes: Attributes, recipe: Recipe) -> Operation:
+    """The operation of a node. Raises BadArtefact if it is none of ours; ``where`` begins the message."""
     if kind == "LRN":
         # ONNX divides alpha by the size of the window, we do not; and it normalizes over all columns.
         n = attributes["size"]
+        if n % 2 == 0:
+            raise cannot_import(f"{where} LRN over an even number of maps")
         alpha, beta, k = (round(attributes.get(key, default), 8) for key, default in NORM.items())
         return ResponseNorm(k=k, n=n, alpha=alpha / n, beta=beta, input="all")
-    if kind == "MaxPool":
-        ceil_mode = bool(attributes.get("ceil_mode")) or max(attributes.get("pads", [0])) > 0
-        return MaxPool(size=attributes["kernel_shape"][0], stride=attributes["strides"][0], ceil_mode=ceil_mode)
+    if kind in POOLINGS:
+        if attributes.get("count_include_pad") and any(attributes.get("pads", [])):
+            raise cannot_import(f"{where} {kind} over padding")
+        return POOLINGS[kind](**_window(f"{where} {kind} with", "windows", attributes))
     if kind == "Dropout":
-        own = [one for one in recipe.network.operations.values() if isinstance(one, Dropout)]
-        return own[0] if own else Dropout(p=0.5)
-    return {"Relu": ReLU(), "Tanh": Tanh()}.get(kind)
+        own = [one.p for one in recipe.network.operations.values() if isinstance(one, Dropout)]
+        return Dropout(p=round(attributes.get("ratio", own[0] if own else 0.5), 8))
+    if kind in ACTIVATIONS:
+        return ACTIVATIONS[kind]
+    raise cannot_import(f"{where} {kind}")
 
 
-def _name_of(operation: Operation, operations: dict[str, Operation]) -> str:
-    """What the recipe calls the operation: pooling; pooling2 where another one has other settings."""
-    base = "pooling" if isinstance(operation, MaxPool) else operation.type
-    number = 1
-    while operations.get(name := base if number == 1 else f"{base}{number}", operation) != operation:
-        number += 1
-    return name
+def _window(where: str, what: str, attributes: Attributes) -> dict[str, Any]:
+    """Size, stride and padding of a convolution or pooling; more padding at the end than at the beginning is ceil_mode.
 
-
-def _geometry(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Size, stride and padding of a convolution; more zeros at the end than at the beginning are ceil_mode."""
-    begin, _, end, _ = attributes.get("pads", [0, 0, 0, 0])
-    return {
-        "size": attributes["kernel_shape"][0],
-        "stride": attributes.get("strides", [1])[0],
-        "padding": begin,
-        "ceil_mode": end > begin,
-    }
+    Raises BadArtefact if kernels or windows are not square, or dilated. Whether ceil_mode pads by as much is left to
+    `_check_sides`: windows begin at the same positions, so the results are equal if there are as many.
+    """
+    size, stride = attributes["kernel_shape"], attributes.get("strides", [1, 1])
+    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    auto_pad = attributes.get("auto_pad", b"NOTSET").decode()
+    if auto_pad not in ("NOTSET", "VALID"):
+        raise cannot_import(f"{where} auto_pad = {auto_pad}")
+    if set(attributes.get("dilations", [1])) != {1}:
+        raise cannot_import(f"{where} dilated {what}")
+    if len(set(size)) > 1 or len(set(stride)) > 1 or (top, bottom) != (left, right):
+        raise cannot_import(f"{where} {what} that are not square")
+    ceil_mode = bool(attributes.get("ceil_mode")) or bottom > top
+    return {"size": size[0], "stride": stride[0], "padding": top, "ceil_mode": ceil_mode}
 
 
 def _check_sides(recipe: Recipe, model: "onnx.ModelProto", outputs: dict[str, str]) -> None:

@@ -4,15 +4,16 @@ Other frameworks keep both columns of a layer in one tensor, column 0's kernels 
 where a column sees its own maps only. Cut in two along the kernels, each half is a column's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 
 import torch
 from torch import Tensor
 
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.nets.alexnet import AlexNet
-from alexnet_cli.nets.layers import Convolution
+from alexnet_cli.nets.layers import Convolution, Layer, Operation, Pooling
 from alexnet_cli.recipe import Recipe
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -38,7 +39,8 @@ class Imported:
 def fit_recipe(recipe: Recipe, weights: Weights) -> Recipe:
     """``recipe`` with as many kernels and units in each layer as ``weights`` have.
 
-    Raises BadArtefact naming a layer that is missing or of another kind.
+    Raises BadArtefact naming a layer that is missing or of another kind, or BadRecipe if the columns cannot share the
+    kernels.
     """
     layers = dict(recipe.network.layers)
     for name, layer in layers.items():
@@ -53,11 +55,43 @@ def fit_recipe(recipe: Recipe, weights: Weights) -> Recipe:
     return replace(recipe, network=replace(recipe.network, layers=layers))
 
 
+def with_operations(recipe: Recipe, then: Mapping[str, Sequence[Operation]]) -> Recipe:
+    """``recipe`` with other operations after the layers that ``then`` names.
+
+    An operation is called what the recipe calls one of its class, such as `pooling`; if another layer has one with
+    other settings, that is `pooling2`. Raises BadRecipe for an operation that cannot follow its layer.
+    """
+    network = recipe.network
+    layers: dict[str, Layer] = {}
+    operations: dict[str, Operation] = {}
+    for name, layer in network.layers.items():
+        names = []
+        for operation in then.get(name, [network.operations[step] for step in layer.then]):
+            names.append(_name(operation, network.operations, operations))
+            operations[names[-1]] = operation
+        layers[name] = replace(layer, then=names)
+    return replace(recipe, network=replace(network, layers=layers, operations=operations))
+
+
+def _name(operation: Operation, own: Mapping[str, Operation], used: Mapping[str, Operation]) -> str:
+    """The first name for ``operation`` that is not ``used`` for one with other settings."""
+    equal = [name for name, other in own.items() if other == operation]
+    same_class = [name for name, other in own.items() if type(other) is type(operation)]
+    base = next(iter(same_class), "pooling" if isinstance(operation, Pooling) else operation.type)
+    names = chain(equal, [base], (f"{base}{i}" for i in count(2)))
+    return next(name for name in names if used.get(name, operation) == operation)
+
+
+def cannot_import(what: str) -> BadArtefact:
+    """The error for something in a file that our layers cannot compute: ``what`` names the layer."""
+    return BadArtefact(f"{what}, which cannot be imported")
+
+
 def build_network(found: Imported, scale: Tensor | None = None) -> tuple[AlexNet, Recipe]:
     """The network with the weights that were ``found``, as wide as they are, and its recipe.
 
     ``scale`` (3,): what the first layer's weights for red, green and blue are multiplied by. Raises BadArtefact naming
-    the first layer that differs from the recipe.
+    the first layer that differs from the recipe, or BadRecipe if the columns cannot share the kernels.
     """
     recipe = fit_recipe(found.recipe, found.weights)
     net = recipe.build(len(found.weights[list(recipe.network.layers)[-1]][0]))
