@@ -141,7 +141,7 @@ def _file(folder: Path, split: str, name: str, i: int) -> Path:
 
 
 def view(photo: Image.Image, random: np.random.Generator) -> Image.Image:
-    """A random square of ``photo``, 40 to 80 % of its shorter side: rotated, perhaps reflected, of random brightness."""
+    """A random square of ``photo``, 40 to 80 % of its shorter side: rotated, perhaps reflected, brighter or darker."""
     side, angle = random.uniform(0.4, 0.8) * min(photo.size), math.radians(random.uniform(-15, 15))
     reach = side / 2 * (math.cos(angle) + abs(math.sin(angle)))  # from the square's centre to its bounding box
     centre = np.array([random.uniform(reach, extent - reach) for extent in photo.size])

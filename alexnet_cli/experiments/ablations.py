@@ -66,8 +66,7 @@ def ablations(
 
 
 def variant(name: str, base: str, width: float) -> Recipe:
-    """Ablation ``name`` with what ``base`` changes in `paper`, except for the lines that the ablation itself changes, and
-    with ``width`` times the width of every layer."""
+    """Ablation ``name`` with ``base``'s changes to `paper` where it has none itself, and ``width`` times as wide."""
     paper, ablation = recipes.load("paper"), recipes.load(name)
     own = recipes.differences(ablation, paper)
     sections = recipes.sections(ablation)

@@ -107,7 +107,7 @@ class Experiment:
     of_one_model: bool = False  # takes exactly one --model
 
     def check(self, name: str, given: set[str], request: Request) -> None:
-        """Raises AlexNetError if an option in ``given`` does not apply, or if it takes one model and several are named."""
+        """Raises AlexNetError if an option in ``given`` does not apply, or if it gets several models instead of one."""
         if useless := sorted(given - self.uses):
             raise AlexNetError(f"{name} has no use for {', '.join(useless)}: leave it out")
         if self.of_one_model and len(request.models) > 1:
