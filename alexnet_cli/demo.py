@@ -1,7 +1,8 @@
-"""The whole chain on photographs that come with scikit-image, by the very commands a user would type.
+"""The demonstration: every step from pictures to search, on photographs that come with scikit-image.
 
-Each photograph is a class, random views of it are its pictures. Training and validation pictures are views of the same
-photographs: this shows that the chain works, not how well a network generalizes.
+It runs the commands that a user would type. Each photograph is a class, and random views of it are the pictures of that
+class. Training and validation pictures are views of the same photographs, so the error says that the commands work, not
+how well a network generalizes.
 """
 
 import contextlib
@@ -31,13 +32,13 @@ PHOTOGRAPHS = {
     "rocket": "rocket.jpg",
     "tissue": "ihc.png",
 }
-VIEWS = {"train": 90, "val": 15}  # pictures a class
+VIEWS = {"train": 90, "val": 15}  # pictures per class
 EPOCHS = 24
-SIDE = 280  # of a view, in pixels
+SIDE = 280  # side of a view, in pixels
 QUERIES = ("cat", "coffee", "motorcycle", "rocket")
 MODEL = "photos-tiny"
 
-Run = Callable[[list[str]], object]  # takes the words after `alexnet`
+Run = Callable[[list[str]], object]  # runs one command; takes its arguments, without the leading `alexnet`
 
 
 def demonstrate(
@@ -49,10 +50,10 @@ def demonstrate(
     queries: Sequence[str] = QUERIES,
     epochs: int = EPOCHS,
 ) -> dict[str, Any]:
-    """Write the pictures, run every command in ``folder``, and return the errors and what was drawn.
+    """Write the pictures, run every command in ``folder``, and return the error and the paths of what was drawn.
 
-    What an earlier run has finished is kept. Raises AlexNetError if scikit-image is missing, Interrupted if
-    stopped, and what the commands raise.
+    A second call keeps what the first one finished. Raises AlexNetError if scikit-image is missing, Interrupted if the
+    user stops it, and what the commands raise.
     """
     photos = {name: path for name, path in photographs().items() if name in names}
     write_views(photos, folder / "photos", views)
@@ -79,9 +80,9 @@ def demonstrate(
 
 
 def commands(queries: Sequence[str], epochs: int) -> list[str]:
-    """The commands that the demonstration runs in its folder; a training run that an earlier one began is resumed."""
+    """The commands, in order, for the current folder; they resume a training run that is there."""
     begun = Path("models", MODEL, "checkpoint").exists()
-    # A few hundred pictures give few updates an epoch: smaller batches, and a learning rate that is smaller with them.
+    # A few hundred pictures give few updates per epoch: hence smaller batches, and with them a smaller learning rate.
     # Batch, learning rate and epochs were chosen on a held-out part of the training views.
     settings = "--set training.batch=16 --set training.learning_rate=0.0025"
     fresh = f"photos --recipe tiny {settings} --epochs {epochs}"
@@ -97,7 +98,7 @@ def commands(queries: Sequence[str], epochs: int) -> list[str]:
 
 
 def _json(run: Run, command: str) -> dict[str, Any]:
-    """What ``command`` prints, shown and parsed."""
+    """Run ``command``, show the JSON that it prints, and return it."""
     show(f"\n$ {command}")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         run(shlex.split(command)[1:])
@@ -108,16 +109,19 @@ def _json(run: Run, command: str) -> dict[str, Any]:
 
 def photographs() -> dict[str, Path]:
     """Class -> photograph, from the installed scikit-image. Raises AlexNetError if it is not installed."""
-    found = find_spec("skimage")
-    if found is None or found.origin is None:
+    package = find_spec("skimage")
+    if package is None or package.origin is None:
         raise AlexNetError("alexnet demo needs the photographs in scikit-image: pip install 'alexnet-cli[demo]'")
-    # By path: skimage.data's own functions may download.
-    data = Path(found.origin).parent / "data"
+    # The files are opened by path because the functions of skimage.data may download.
+    data = Path(package.origin).parent / "data"
     return {name: data / file for name, file in PHOTOGRAPHS.items()}
 
 
 def write_views(photos: dict[str, Path], folder: Path, views: dict[str, int]) -> None:
-    """``views`` of each photograph as JPEGs in ``folder``/SPLIT/CLASS, the same every time; those there are kept."""
+    """Write ``views`` (number per split) of each photograph as JPEGs to ``folder``/SPLIT/CLASS.
+
+    The views are the same every time. A file that exists is kept.
+    """
     for name, path in photos.items():
         files = [(split, i) for split, count in views.items() for i in range(count)]
         missing = [(split, i) for split, i in files if not _file(folder, split, name, i).exists()]
@@ -137,14 +141,14 @@ def _file(folder: Path, split: str, name: str, i: int) -> Path:
 
 
 def view(photo: Image.Image, random: np.random.Generator) -> Image.Image:
-    """A random square inside ``photo``, 40 to 80 % of its shorter side: turned, perhaps reflected, lit otherwise."""
+    """A random square of ``photo``, 40 to 80 % of its shorter side: rotated, perhaps reflected, brighter or darker."""
     side, angle = random.uniform(0.4, 0.8) * min(photo.size), math.radians(random.uniform(-15, 15))
-    reach = side / 2 * (math.cos(angle) + abs(math.sin(angle)))  # from its middle to the farthest row or column
-    middle = np.array([random.uniform(reach, extent - reach) for extent in photo.size])
-    # One pixel to the right and one down in the view are these steps in the photograph.
+    reach = side / 2 * (math.cos(angle) + abs(math.sin(angle)))  # from the square's centre to its bounding box
+    centre = np.array([random.uniform(reach, extent - reach) for extent in photo.size])
+    # The steps in the photograph for one pixel to the right, and for one pixel down, in the view.
     right = np.array([math.cos(angle), math.sin(angle)]) * side / SIDE * random.choice([-1, 1])
     down = np.array([-math.sin(angle), math.cos(angle)]) * side / SIDE
-    corner = middle - (right + down) * SIDE / 2
-    steps = np.column_stack([right, down, corner]).ravel().tolist()
-    seen = photo.transform((SIDE, SIDE), Image.Transform.AFFINE, steps, Image.Resampling.BICUBIC)
-    return ImageEnhance.Brightness(seen).enhance(random.uniform(0.7, 1.3))
+    corner = centre - (right + down) * SIDE / 2
+    affine = np.column_stack([right, down, corner]).ravel().tolist()
+    square = photo.transform((SIDE, SIDE), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+    return ImageEnhance.Brightness(square).enhance(random.uniform(0.7, 1.3))

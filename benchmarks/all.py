@@ -1,10 +1,10 @@
-"""Every ratio of docs/performance.md, one after the other: what `make bench` starts.
+"""Measure every ratio of docs/performance.md, one after the other; `make bench` runs this.
 
     python benchmarks/all.py [PHOTOGRAPHS] [--images 8192] [--runs 5]
 
-PHOTOGRAPHS is a zip or folder of JPEGs, ImageNet's own size for figures like those in docs/performance.md; without it,
-views of the photographs in scikit-image. They are repeated until there are --images. Everything is made in a temporary
-folder, and the results are written to benchmarks/results.
+PHOTOGRAPHS is a zip or folder of JPEGs; for figures that compare with docs/performance.md they must have ImageNet's
+size. Without it, the pictures are views of the photographs in scikit-image. They are repeated until there are --images.
+Everything is made in a temporary folder, and the results are written to benchmarks/results.
 """
 
 import argparse
@@ -27,24 +27,24 @@ from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
 
-LARGE, LONG_SIDE = 48, 2400  # photographs, and their longer side in pixels
-EVALUATED, INDEXED = 128, 1024
+LARGE, LONG_SIDE = 48, 2400  # number of large photographs, and their longer side in pixels
+EVALUATED, INDEXED = 128, 1024  # pictures
 HERE = Path(__file__).parent
 
 
 def enlarge(folder: Path, out: Path) -> None:
-    """Some of the pictures as large as a camera's."""
+    """Write LARGE of the pictures to ``out``, enlarged to the size of a camera's."""
     paths = sorted(folder.rglob("*.jpg"))
     out.mkdir()
     for path in paths[:: max(1, len(paths) // LARGE)][:LARGE]:
         with Image.open(path) as image:
-            times = LONG_SIDE / max(image.size)
-            large = image.convert("RGB").resize((round(image.width * times), round(image.height * times)))
+            scale = LONG_SIDE / max(image.size)
+            large = image.convert("RGB").resize((round(image.width * scale), round(image.height * scale)))
         large.save(out / path.name, quality=90)
 
 
 def untrained(dataset_path: Path, folder: Path) -> None:
-    """The paper's network for the dataset's classes, as it is before training: speed does not depend on that."""
+    """Save and export the paper's network for the dataset's classes, untrained: training does not change its speed."""
     dataset, recipe = Dataset.open(dataset_path), recipes.load("paper")
     net = initialize(recipe.build(len(dataset.classes)), 0)
     mean_image = dataset.statistics().mean_image
@@ -52,47 +52,47 @@ def untrained(dataset_path: Path, folder: Path) -> None:
     export_model(folder)
 
 
-def script(name: str, *words: object) -> None:
+def run_script(name: str, *arguments: object) -> None:
+    """Run benchmarks/NAME.py."""
     print(flush=True)
-    subprocess.run([sys.executable, str(HERE / f"{name}.py"), *map(str, words)], check=True)
+    subprocess.run([sys.executable, str(HERE / f"{name}.py"), *map(str, arguments)], check=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photographs", type=Path, nargs="?")
     parser.add_argument("--images", type=int, default=8192)
-    parser.add_argument("--vectors", type=int, default=100_000, help="in the index that is searched")
+    parser.add_argument("--vectors", type=int, default=100_000, help="number of vectors in the index that is searched")
     parser.add_argument("--runs", type=int, default=5)
     given = parser.parse_args()
     runs = ("--runs", given.runs)
     with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
+        scratch = Path(temporary)
         source = given.photographs
         if source is None:
-            source = place / "views"
+            source = scratch / "views"
             write_views(photographs(), source, {"train": 32})
-        jpegs, few, data, model = place / "jpegs", place / "few", place / "data", place / "model"
+        jpegs, few, data, model = scratch / "jpegs", scratch / "few", scratch / "data", scratch / "model"
         extract(source, jpegs / "train", given.images)
         extract(source, jpegs / "val", EVALUATED)
         extract(source, few, INDEXED)
         prepare(jpegs, data)
         untrained(data, model)
-        enlarge(jpegs / "train", place / "large")
-        index = place / "index"
-        runtime = OnnxModel.open(model / "model.onnx")
-        build_index(open_collection(few), runtime, index, model_path=model)
-        script("prep", source, "--images", given.images, "--name", "prep-originals", *runs)
-        script("prep", place / "large", "--images", given.images // 5, "--name", "prep-large", *runs)
-        script("loader", data, jpegs / "train", "--images", given.images, *runs)
-        script("step", *runs)
-        script("step", "--precision", "bf16", *runs)
-        script("export", model, "--calibration", data, *runs)
-        script(
+        enlarge(jpegs / "train", scratch / "large")
+        index = scratch / "index"
+        build_index(open_collection(few), OnnxModel.open(model / "model.onnx"), index, model_path=model)
+        run_script("prep", source, "--images", given.images, "--name", "prep-originals", *runs)
+        run_script("prep", scratch / "large", "--images", given.images // 5, "--name", "prep-large", *runs)
+        run_script("loader", data, jpegs / "train", "--images", given.images, *runs)
+        run_script("step", *runs)
+        run_script("step", "--precision", "bf16", *runs)
+        run_script("export", model, "--calibration", data, *runs)
+        run_script(
             "search", next((jpegs / "val").rglob("*.jpg")), model, "--vectors", given.vectors, "--like", index, *runs
         )
-        script("index", few, model, *runs)
-        script("evaluate", jpegs / "val", data, model, *runs)
-        script("kinds", index, "--vectors", given.vectors)
+        run_script("index", few, model, *runs)
+        run_script("evaluate", jpegs / "val", data, model, *runs)
+        run_script("kinds", index, "--vectors", given.vectors)
 
 
 if __name__ == "__main__":

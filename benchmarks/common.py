@@ -1,4 +1,4 @@
-"""What every benchmark shares: jobs run in turns, so that what else the machine does falls on all; medians; a file."""
+"""What every benchmark shares: it runs jobs in turns, so that other load affects all alike, and reports medians."""
 
 import statistics
 import time
@@ -23,26 +23,26 @@ def compare(
     runs: int = RUNS,
     facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Run ``jobs``, each giving a figure in ``unit``, ``runs`` times in turns after one run that is not counted.
+    """Run ``jobs`` ``runs`` times in turns, after one run that is not counted. Each returns a figure in ``unit``.
 
-    Prints each job's median and spread and how many times as fast ``ours`` is, where more is better or, if ``less``,
-    less; writes all, and ``facts`` as they are by then, to `results/NAME.json`.
+    Prints the median and range of each job, and its ratio to ``ours``; with ``less``, smaller figures are better.
+    Writes all of it to `results/NAME.json`, together with ``facts``, which the jobs may fill in.
     """
-    found: dict[str, list[float]] = {job: [] for job in jobs}
+    measured: dict[str, list[float]] = {job: [] for job in jobs}
     for turn in range(runs + 1):
         for job, run in jobs.items():
-            speed = run()
+            figure = run()
             if turn:
-                found[job].append(speed)
-    medians = {job: statistics.median(speeds) for job, speeds in found.items()}
+                measured[job].append(figure)
+    medians = {job: statistics.median(figures) for job, figures in measured.items()}
     table = {
         job: {
             "median": medians[job],
-            "lowest": min(speeds),
-            "highest": max(speeds),
+            "lowest": min(figures),
+            "highest": max(figures),
             "ratio": medians[job] / medians[ours] if less else medians[ours] / medians[job],
         }
-        for job, speeds in found.items()
+        for job, figures in measured.items()
     }
     print(f"{name} ({unit}, median of {runs})")
     for job, row in table.items():
@@ -66,7 +66,7 @@ def _short(figure: float) -> str:
 
 
 def per_second(count: int, work: Callable[[], object]) -> float:
-    """How many of ``count`` things a second ``work`` does."""
+    """``count`` divided by the seconds that ``work`` takes."""
     began = time.perf_counter()
     work()
     return count / (time.perf_counter() - began)

@@ -1,10 +1,10 @@
-"""Pictures a second of a ten-view evaluation: alexnet eval against the usual loop in torchvision.
+"""Pictures per second of a ten-view evaluation: alexnet eval against the usual loop in torchvision.
 
     python benchmarks/evaluate.py JPEG_FOLDER data/NAME models/NAME
 
-JPEG_FOLDER holds the class folders of the dataset's validation pictures. The peer is the same net with
-torch.nn.LocalResponseNorm behind torchvision's TenCrop and a DataLoader of two workers, which decodes each picture;
-ours reads the packed dataset. Both average the softmax over ten views. The limit: our net alone, on views that are in
+JPEG_FOLDER has the class folders of the dataset's validation pictures. The peer is the same net with
+torch.nn.LocalResponseNorm, after torchvision's TenCrop and a DataLoader with two workers, which decodes each picture;
+alexnet eval reads the packed dataset. Both average the softmax over ten views. The limit is the net alone, on views in
 memory.
 """
 
@@ -29,22 +29,22 @@ WORKERS, BATCH, CPU = 2, 64, torch.device("cpu")
 
 @torch.inference_mode()
 def torchvisions(folder: Path, net: nn.Module) -> float:
-    """The top-1 error by the usual loop."""
+    """The top-1 error, measured by torchvision's loop."""
     from torchvision import datasets, transforms
 
-    whole = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)])
+    normalize = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)])
     steps = [
         transforms.Resize(256),
         transforms.CenterCrop(256),
         transforms.TenCrop(224),
-        transforms.Lambda(lambda views: torch.stack([whole(view) for view in views])),
+        transforms.Lambda(lambda views: torch.stack([normalize(view) for view in views])),
     ]
     pictures = datasets.ImageFolder(folder, transforms.Compose(steps))
     wrong = 0
     for views, labels in torch.utils.data.DataLoader(pictures, BATCH // 10, num_workers=WORKERS):
         logits, _ = net(views.flatten(0, 1))  # (B * 10, classes)
-        chosen = logits.softmax(1).view(len(labels), 10, -1).mean(1).argmax(1)
-        wrong += int((chosen != labels).sum())
+        predicted = logits.softmax(1).view(len(labels), 10, -1).mean(1).argmax(1)
+        wrong += int((predicted != labels).sum())
     return wrong / len(pictures)
 
 

@@ -1,10 +1,10 @@
-"""Images a second in ONNX Runtime: our files against the default export of the same net, at batch 64 and 1.
+"""Images per second in ONNX Runtime: our files against the default export of the same net, at batch 64 and 1.
 
     python benchmarks/export.py models/NAME [--calibration data/NAME]
 
-The peer is the 2012 net with torch.nn.LocalResponseNorm, exported by torch.onnx.export as it comes; its input is floats
-that somebody has cropped and centred, ours the bytes of the packed picture. The limit: the net without response norm,
-exported in the same way. int8 needs a dataset with the model's classes.
+The peer is the 2012 net with torch.nn.LocalResponseNorm, exported by torch.onnx.export with its defaults; its input is
+floats that are already cropped and centred, whereas ours is the bytes of the packed picture. The limit is the net
+without response norm, exported in the same way. int8 needs a dataset with the model's classes.
 """
 
 import argparse
@@ -28,7 +28,7 @@ CPU, PICTURES = torch.device("cpu"), 128
 
 
 def by_default(net: nn.Module, file: Path) -> onnxruntime.InferenceSession:
-    """``net`` as torch.onnx.export makes it of a batch of floats."""
+    """A session of ``net``, exported by torch.onnx.export with its defaults; the input is a batch of floats."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -41,7 +41,7 @@ def by_default(net: nn.Module, file: Path) -> onnxruntime.InferenceSession:
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = QUIET
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # the others are timed in the same process
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads would slow the other sessions
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if torch.cuda.is_available() else None
     return onnxruntime.InferenceSession(file, options, providers=providers)
 
@@ -57,7 +57,7 @@ def of_bytes(model: OnnxModel, batch: int) -> Callable[[], float]:
 
 
 def again(run: Callable[[], object], batch: int) -> float:
-    """Images a second of enough runs."""
+    """Images per second of ``run``, repeated for PICTURES images."""
     times = max(1, PICTURES // batch)
     return per_second(times * batch, lambda: [run() for _ in range(times)])
 
@@ -69,13 +69,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 1])
     parser.add_argument("--runs", type=int, default=RUNS)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         files = {"alexnet export": export_model(given.model, folder / "fp32.onnx").path}
         if given.calibration:
             calibration = pictures_to_calibrate([given.calibration], given.model)
-            small = export_model(given.model, folder / "int8.onnx", precision="int8", calibration=calibration)
-            files["alexnet export --precision int8"] = small.path
+            int8 = export_model(given.model, folder / "int8.onnx", precision="int8", calibration=calibration)
+            files["alexnet export --precision int8"] = int8.path
         models = {name: OnnxModel.open(file) for name, file in files.items()}
         classes = len(models["alexnet export"].classes)
         without = ours("no-response-norm", CPU, classes)

@@ -3,8 +3,8 @@
     python benchmarks/index.py JPEG_FOLDER models/NAME
 
 The peer has no response norm: torchvision's alexnet up to fc7, with ImageFolder and a DataLoader of two workers, its
-vectors kept in memory. Ours decodes, embeds and writes an index with its table. The limits: each of its two halves
-alone, embedding pictures that are in memory, and decoding.
+vectors kept in memory. alexnet index decodes, embeds and writes an index with its table. The limits are each half of
+that alone: embedding pictures in memory, and decoding.
 """
 
 import argparse
@@ -27,8 +27,8 @@ WORKERS = 2
 
 
 def ours(folder: Path, model: OnnxModel) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        build_index(open_collection(folder), model, Path(place) / "index", model_path=Path("model.onnx"))
+    with tempfile.TemporaryDirectory() as temporary:
+        build_index(open_collection(folder), model, Path(temporary) / "index", model_path=Path("model.onnx"))
 
 
 def decode_alone(folder: Path, size: int) -> None:
@@ -69,8 +69,8 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
     count = len(open_collection(given.folder).all())
-    with tempfile.TemporaryDirectory() as place:
-        model = OnnxModel.open(export_model(given.model, Path(place) / "model.onnx").path)
+    with tempfile.TemporaryDirectory() as temporary:
+        model = OnnxModel.open(export_model(given.model, Path(temporary) / "model.onnx").path)
     net = up_to_fc7()
     pictures = np.random.default_rng(0).integers(0, 256, (count, *2 * [model.image_size], 3), dtype=np.uint8)
     jobs = {

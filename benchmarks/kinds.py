@@ -29,7 +29,7 @@ QUERIES, COMPONENTS, CHUNK = 100, 256, 4096
 
 
 class Source:
-    """Vectors like those of a real index: a real one's components, blurred, and cut off below as a ReLU does."""
+    """Random vectors like those of a real index: its principal components with noise, and zeros as after a ReLU."""
 
     def __init__(self, real: np.ndarray, seed: int) -> None:
         self.random = np.random.default_rng(seed)
@@ -43,13 +43,13 @@ class Source:
         self.scores = (standard @ self.axes).astype(np.float32)  # (N, COMPONENTS)
         self.rest = np.sqrt(np.maximum(1 - (self.axes**2) @ self.roots**2, 0)).astype(np.float32)  # of each feature
         self.floor = np.zeros(real.shape[1], np.float32)
-        drawn = self.draw(CHUNK)  # where each feature must be cut for as many zeros as it really has
+        drawn = self.draw(CHUNK)  # the quantile at which each feature gets its real share of zeros
         zeros = (real <= 0).mean(0)
         self.floor = np.array([np.quantile(drawn[:, j], zeros[j]) for j in range(real.shape[1])], np.float32)
         self.floor[zeros == 0] = 0
 
     def draw(self, count: int) -> np.ndarray:
-        """(count, D) float32, before what is below the floor becomes 0."""
+        """Vectors (count, D) float32 before the floor is subtracted."""
         picked = self.scores[self.random.integers(len(self.scores), size=count)]
         noise = self.random.standard_normal((count, COMPONENTS), np.float32) * self.roots.astype(np.float32)
         latent = np.sqrt(0.7, dtype=np.float32) * picked + np.sqrt(0.3, dtype=np.float32) * noise
@@ -58,6 +58,7 @@ class Source:
         return drawn
 
     def vectors(self, count: int) -> np.ndarray:
+        """(count, D) float32, not negative."""
         return np.maximum(self.draw(count) - self.floor, 0).astype(np.float32)
 
 
@@ -109,7 +110,7 @@ def main() -> None:
     parser.add_argument("index", type=Path)
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--kinds", nargs="+", default=["ivfpq", "hnsw", "sq8", "binary"])
-    parser.add_argument("--place", type=Path, help="where there is room for the vectors")
+    parser.add_argument("--scratch", type=Path, help="a folder with free space for the vectors")
     parser.add_argument("--build", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.build:
@@ -118,27 +119,26 @@ def main() -> None:
         return
     real_index = faiss.read_index(str(given.index / "index.faiss"))
     real = real_index.reconstruct_n(0, real_index.ntotal)
-    with tempfile.TemporaryDirectory(dir=given.place) as place:
-        likeness = write(real, given.vectors, Path(place))
+    with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
+        likeness = write(real, given.vectors, Path(scratch))
         print({key: round(value, 3) for key, value in likeness.items()}, flush=True)
         results = {}
         for kind in given.kinds:
-            words = [sys.executable, __file__, str(given.index), "--vectors", str(given.vectors)]
-            done = subprocess.run(
-                [*words, "--build", f"{kind}|{place}|{real.shape[1]}"], check=True, stdout=subprocess.PIPE, text=True
-            )
+            command = [sys.executable, __file__, str(given.index), "--vectors", str(given.vectors)]
+            command += ["--build", f"{kind}|{scratch}|{real.shape[1]}"]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             facts = json.loads(done.stdout.splitlines()[-1])
             times = sorted(facts.pop("ms"))
             facts |= {"median_ms": times[len(times) // 2], "slowest_ms": times[-1]}
             results[kind] = facts
             print(
-                f"{kind}: recall@10 {facts['recall']:.3f}, {facts['median_ms']:.1f} ms a query "
-                f"(slowest {facts['slowest_ms']:.1f}), {facts['code_bytes_per_vector']:.0f} bytes a vector, "
-                f"built in {facts['build_seconds']:.0f} s with {facts['peak_gigabytes']:.1f} GB at most",
+                f"{kind}: recall@10 {facts['recall']:.3f}, {facts['median_ms']:.1f} ms per query "
+                f"(slowest {facts['slowest_ms']:.1f}), {facts['code_bytes_per_vector']:.0f} bytes per vector, "
+                f"built in {facts['build_seconds']:.0f} s with at most {facts['peak_gigabytes']:.1f} GB",
                 flush=True,
             )
-    where = RESULTS / f"kinds-{given.vectors}.json"
-    write_json(where, {"vectors": given.vectors, "likeness": likeness, **circumstances(), "kinds": results})
+    file = RESULTS / f"kinds-{given.vectors}.json"
+    write_json(file, {"vectors": given.vectors, "likeness": likeness, **circumstances(), "kinds": results})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Training batches a second: a packed dataset against torchvision's ImageFolder loader, on the same pictures.
+"""Training images per second: a packed dataset against torchvision's ImageFolder loader, on the same pictures.
 
     python benchmarks/loader.py data/imagenette JPEG_FOLDER
 
-JPEG_FOLDER holds the class folders of the pictures that were packed. Both load batches of 128 in random order. The
-packed dataset gives uint8 pictures on the device; the network's views are cut from them there, which is timed as well:
-random 224×224 crops, reflected at random, less the mean image, with colour noise. torchvision's workers decode, resize,
-crop, reflect and normalize; there is no colour noise and no mean image. And how much of its time training waits.
+JPEG_FOLDER has the class folders of the packed pictures. Both sides load batches of 128 in random order. The packed
+dataset gives uint8 pictures on the device. A second job also makes the network's input there: random 224×224 crops,
+reflected at random, with the mean image subtracted and colour noise added. torchvision's workers decode, resize, crop,
+reflect and normalize, without colour noise and mean image. Finally, the share of its time that training waits for a
+batch.
 """
 
 import argparse
@@ -31,7 +32,7 @@ BATCH, STEPS, CPU = 128, 6, torch.device("cpu")
 
 
 def packed(path: Path, images: int, epoch: int) -> int:
-    """Load ``images`` pictures of the packed dataset."""
+    """Load ``images`` pictures of the packed dataset; returns their number."""
     split = Dataset.open(path).split("train")
     paper = recipes.load("paper")
     plan = EpochPlan.draw(0, epoch, len(split), paper.image, paper.augmentations)
@@ -39,7 +40,7 @@ def packed(path: Path, images: int, epoch: int) -> int:
 
 
 def packed_and_augmented(path: Path, images: int, epoch: int) -> int:
-    """Load them, and cut and centre the network's views."""
+    """Load ``images`` pictures and augment them; returns their number."""
     dataset, paper = Dataset.open(path), recipes.load("paper")
     split, statistics = dataset.split("train"), dataset.statistics()
     plan = EpochPlan.draw(0, epoch, len(split), paper.image, paper.augmentations)
@@ -50,13 +51,13 @@ def packed_and_augmented(path: Path, images: int, epoch: int) -> int:
 
 
 def waiting(path: Path, steps: int) -> float:
-    """The share of its time that training waits for the next batch, by the paper's net and batch."""
+    """The share of training time spent waiting for the next batch, with the paper's net and batch size."""
     net = ours("paper", CPU).train()
     split, spent = Dataset.open(path).split("train"), 0.0
     order = np.tile(np.arange(len(split)), BATCH * (steps + 1) // len(split) + 1)[: BATCH * (steps + 1)]
     ready = batches(split, order, BATCH, CPU)
     crops = torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-    next(ready)  # no step has run while the first batch was read
+    next(ready)  # not counted: no step runs while the first batch is read
     began = time.perf_counter()
     for i in range(steps):
         net(crops, i)[0].logsumexp(1).sum().backward()
@@ -67,7 +68,7 @@ def waiting(path: Path, steps: int) -> float:
 
 
 def torchvision_loader(folder: Path, images: int, epoch: int) -> int:
-    """The same from JPEG files by the usual means, with two workers."""
+    """Load ``images`` JPEG files with torchvision's transforms and two workers; returns their number."""
     from torchvision import datasets, transforms
 
     steps = [

@@ -85,7 +85,7 @@ def milliseconds(folder: Path, scratch: Path) -> dict[str, float]:
     found = {
         name: statistics.median(1000 / per_second(len(images), job) for _ in range(RUNS)) for name, job in work.items()
     }
-    print("  milliseconds a picture: " + ", ".join(f"{name} {one:.2f}" for name, one in found.items()))
+    print("  milliseconds per picture: " + ", ".join(f"{name} {one:.2f}" for name, one in found.items()))
     return found
 
 

@@ -1,9 +1,9 @@
-"""Label precision of the first 10 neighbours: fc7 of a trained model, of the same network untrained, and raw pixels.
+"""Label precision of the first 10 neighbours: by fc7 of a trained model, by fc7 of the untrained one, by raw pixels.
 
     python benchmarks/retrieval.py data/imagenette models/imagenette-small-data
 
-Every validation picture asks; the neighbours are training pictures, by exact Euclidean distance. Raw pixels are the
-packed pictures reduced to 32×32 RGB.
+Every validation picture is a query; the neighbours are the nearest training pictures by exact Euclidean distance. Raw
+pixels are the packed pictures reduced to 32×32 RGB.
 """
 
 import argparse
@@ -25,20 +25,20 @@ BATCH, K = 64, 10
 
 
 def untrained(model: Model, seed: int) -> Model:
-    """The network of ``model`` as its recipe initializes it."""
+    """``model`` with the initial weights of its recipe."""
     net = model.recipe.build(len(model.classes))
     initialize(net, seed_of(stream(seed, INITIAL)))
     return Model(net=net.eval(), recipe=model.recipe, classes=model.classes, mean_image=model.mean_image, provenance={})
 
 
 def fc7(predictor: OnnxModel, split: Split) -> np.ndarray:
-    """(N, 4096) float32."""
+    """The features of all pictures: (N, 4096) float32."""
     parts = [split.read(np.arange(i, min(i + BATCH, len(split)))) for i in range(0, len(split), BATCH)]
     return np.concatenate([predictor.run(part)[1] for part in parts])
 
 
 def pixels(split: Split) -> np.ndarray:
-    """(N, 3072) float32."""
+    """All pictures at 32×32: (N, 3072) float32."""
     small = [
         np.asarray(Image.fromarray(split.read(np.array([i]))[0]).resize((32, 32), Image.Resampling.BOX))
         for i in range(len(split))
@@ -47,7 +47,7 @@ def pixels(split: Split) -> np.ndarray:
 
 
 def precision(train: np.ndarray, labels: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> float:
-    """Share of the first K neighbours that have the query's label."""
+    """The share of the first K neighbours that have the query's label."""
     index = faiss.IndexFlatL2(train.shape[1])
     index.add(train)
     _, near = index.search(queries, K)  # (Q, K)

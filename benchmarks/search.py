@@ -31,16 +31,16 @@ import faiss, torch
 from PIL import Image
 from torchvision import transforms
 from alexnet_cli.model import Model
-picture, folder, place = sys.argv[1:]
-model = Model.load(Path(place, "models", folder))
+picture, name, workspace = sys.argv[1:]
+model = Model.load(Path(workspace, "models", name))
 steps = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])
 with torch.inference_mode():
     _, fc7 = model.net(steps(Image.open(picture).convert("RGB"))[None].float() - 120)
-distances, rows = faiss.read_index(place + "/indexes/made-up/index.faiss").search(fc7.numpy(), 10)
+distances, rows = faiss.read_index(workspace + "/indexes/made-up/index.faiss").search(fc7.numpy(), 10)
 print(distances, rows)
-"""  # the mean image is left out: it costs nothing
+"""  # without the mean image, whose cost is negligible
 
-# A process of its own, for a child's peak begins with what the process that started it has.
+# Runs the command from a small process: a child's peak memory starts at that of its parent.
 OBSERVER = """
 import os, subprocess, sys, time
 began = time.perf_counter()
@@ -72,24 +72,24 @@ class MadeUp:
 
 
 def process(command: list[str], peaks: list[float]) -> float:
-    """Seconds of a process; its peak memory in MB, the mapped files' pages included, is added to ``peaks``."""
+    """Seconds that ``command`` takes. Appends its peak memory in MB, with the pages of mapped files, to ``peaks``."""
     done = subprocess.run([sys.executable, "-c", OBSERVER, *command], check=True, stdout=subprocess.PIPE, text=True)
     seconds, kilobytes = done.stdout.split()
     peaks.append(int(kilobytes) / 1e3)
     return float(seconds)
 
 
-def made_up_index(place: Path, model: Path, like: Path | None, count: int) -> None:
-    """A workspace in ``place`` with the model and an index of ``count`` vectors."""
-    (place / "models").mkdir()
-    (place / "models" / model.name).symlink_to(model.resolve())
+def make_workspace(workspace: Path, model: Path, like: Path | None, count: int) -> None:
+    """Put the model and an index of ``count`` made-up vectors into ``workspace``."""
+    (workspace / "models").mkdir()
+    (workspace / "models" / model.name).symlink_to(model.resolve())
     if like is None:
         real = np.maximum(np.random.default_rng(0).standard_normal((1024, 4096), np.float32), 0)
     else:
         vectors = faiss.read_index(str(like / "index.faiss"))
         real = vectors.reconstruct_n(0, vectors.ntotal)
     stand_in = MadeUp(OnnxModel.open(model / "model.onnx"), Source(real, 0), count)
-    build_index(stand_in, stand_in, place / "indexes" / "made-up", model_path=model)
+    build_index(stand_in, stand_in, workspace / "indexes" / "made-up", model_path=model)
 
 
 def main() -> None:
@@ -102,11 +102,11 @@ def main() -> None:
     given = parser.parse_args()
     alexnet = str(Path(sys.executable).parent / "alexnet")
     peaks: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as place:
-        made_up_index(Path(place), given.model, given.like, given.vectors)
+    with tempfile.TemporaryDirectory() as workspace:
+        make_workspace(Path(workspace), given.model, given.like, given.vectors)
         commands = {
-            "alexnet search": [alexnet, "search", str(given.picture), "--workspace", place],
-            "torch and FAISS": [sys.executable, "-c", PEER, str(given.picture), given.model.name, place],
+            "alexnet search": [alexnet, "search", str(given.picture), "--workspace", workspace],
+            "torch and FAISS": [sys.executable, "-c", PEER, str(given.picture), given.model.name, workspace],
             "limit: import torch": [sys.executable, "-c", "import torch"],
             "alexnet --help": [alexnet, "--help"],
         }
@@ -115,8 +115,8 @@ def main() -> None:
         }
         facts = {"vectors": given.vectors, "peak_megabytes": peaks}
         compare("search", jobs, ours="alexnet search", unit="seconds", less=True, runs=given.runs, facts=facts)
-    for name, found in peaks.items():
-        print(f"  {name}: {max(found):,.0f} MB of memory at most")
+    for name, megabytes in peaks.items():
+        print(f"  {name}: at most {max(megabytes):,.0f} MB of memory")
 
 
 if __name__ == "__main__":

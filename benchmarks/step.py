@@ -1,9 +1,9 @@
-"""Images a second of a training step and of inference on a CPU or GPU: what response norm costs.
+"""Images per second of a training step and of inference, on a CPU or GPU: the cost of response norm.
 
     python benchmarks/step.py [--precision bf16] [--batch 64]
 
-The 2012 net, the same with torch's own response norm, the same without any, and torchvision's alexnet; a step is
-forward, backward and update. The net without response norm is the limit.
+The nets are the 2012 net, the same with torch's own response norm, the same without response norm (the limit), and
+torchvision's alexnet. A step is forward pass, backward pass and update.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def torchvisions(device: torch.device) -> nn.Module:
 
 
 class Work:
-    """A net with a batch to train on or to classify."""
+    """A net and a batch, on which it is trained or run."""
 
     def __init__(self, net: nn.Module, given: argparse.Namespace, device: torch.device) -> None:
         self.net, self.given, self.device = net, given, device

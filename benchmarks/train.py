@@ -1,12 +1,12 @@
-"""Training steps a second: one device, a column on each of two devices, and data parallel with two processes.
+"""Training images per second: on one device, with one column on each of two devices, and data parallel.
 
-    python benchmarks/train.py                # the GPUs there are, else the CPU
-    python benchmarks/train.py --width 0.25   # a narrower net, sooner done
+    python benchmarks/train.py                # all GPUs, or the CPU if there is none
+    python benchmarks/train.py --width 0.25   # a narrower net, which takes less time
 
-A step is all of it: cutting the views from uint8 pictures on the device, forward, backward, update; the pictures are
-random and on the device already. The share of communication: for two columns, the time of bringing the columns'
-activations together in the forward pass (backward moves as much again); for data parallel, what averaging the gradients
-adds to a step. With GPUs the table is also written to benchmarks/results/train.json.
+A step is augmentation on the device, forward pass, backward pass and update; the pictures are random, and are on the
+device already. The share of communication with two columns is the time in which the forward pass gathers the columns'
+activations (the backward pass moves as much again). Data parallel training has two processes, and its share is the time
+that averaging the gradients adds to a step. With GPUs the table is also written to benchmarks/results/train.json.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def settle(device: torch.device) -> None:
 
 
 def seconds(step: Callable[[int], None], steps: int, device: torch.device) -> float:
-    """Of one step: the median."""
+    """The median seconds of one step."""
     times = []
     for i in range(WARM + steps):
         settle(device)
@@ -95,7 +95,7 @@ def seconds(step: Callable[[int], None], steps: int, device: torch.device) -> fl
 
 
 def alone(given: argparse.Namespace, devices: list[str]) -> dict[str, float]:
-    """Images a second of one process, and the share of a step in which the columns' activations come together."""
+    """Images per second of one process, and the share of a step that gathering the columns' activations takes."""
     trainee, spent = Trainee(given, devices, World()), [0.0]
     plain = seconds(trainee.step, given.steps, trainee.device)
     gather = columns.gather
@@ -115,7 +115,7 @@ def alone(given: argparse.Namespace, devices: list[str]) -> dict[str, float]:
 
 
 def in_processes(given: argparse.Namespace) -> None:
-    """What each of the processes does; the first prints what it found."""
+    """Run in each process of `data_parallel`; rank 0 prints the result."""
     own = f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
     with process_group(own) as world:
         trainee = Trainee(given, [own], world)
@@ -129,7 +129,7 @@ def in_processes(given: argparse.Namespace) -> None:
 
 
 def data_parallel() -> dict[str, float]:
-    """Two processes of this script."""
+    """Run this script in PROCESSES processes under torchrun; returns the result of rank 0."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)]
     threads = max(1, (os.cpu_count() or 1) // PROCESSES)
     done = subprocess.run(
@@ -169,9 +169,9 @@ def main() -> None:
     if gpus:
         settings = {key: getattr(given, key) for key in ("recipe", "width", "batch", "steps", "precision")}
         gpu = torch.cuda.get_device_name(0)
-        where = Path(__file__).parent / "results" / "train.json"
-        write_json(where, {"gpu": gpu, "gpus": gpus, **circumstances(), **settings, "found": found})
-        print(f"written to {where}")
+        file = Path(__file__).parent / "results" / "train.json"
+        write_json(file, {"gpu": gpu, "gpus": gpus, **circumstances(), **settings, "found": found})
+        print(f"written to {file}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`alexnet demo`: views of photographs, and the whole chain on them."""
+"""`alexnet demo`: the views of the photographs, and every step on them."""
 
 import importlib.util
 import json
@@ -39,7 +39,7 @@ def test_views_are_jpegs_and_the_same_every_time(tmp_path: Path) -> None:
             assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (demo.SIDE, demo.SIDE))
 
 
-def test_views_that_are_there_are_kept(tmp_path: Path) -> None:
+def test_existing_views_are_kept(tmp_path: Path) -> None:
     photos = {"cat": demo.photographs()["cat"]}
     demo.write_views(photos, tmp_path, {"train": 1})
     (tmp_path / "train" / "cat" / "cat-00.jpg").write_bytes(b"mine")
@@ -54,10 +54,10 @@ def test_views_stay_inside_the_photograph(tmp_path: Path) -> None:
     for file in (tmp_path / "train" / "white").iterdir():
         with Image.open(file) as view:
             low, high = view.convert("L").getextrema()
-        assert high - low <= 2  # one shade: nothing black came in from outside
+        assert high - low <= 2  # one shade: no black pixel from beyond the edges
 
 
-def test_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_step_and_a_second_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "demo"
     small = {"names": NAMES, "views": VIEWS, "queries": ("rocket",), "epochs": 6}
     done = demo.demonstrate(folder, run, **small)
@@ -70,20 +70,20 @@ def test_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     for command in ("prep", "train", "eval", "export", "index", "search"):
         assert f"$ alexnet {command} " in printed
     history = (folder / "models" / "photos-tiny" / "history.jsonl").read_bytes()
-    again = demo.demonstrate(folder, run, **small)  # goes on with what is there
+    again = demo.demonstrate(folder, run, **small)  # keeps what the first call finished
     assert again == done
     assert (folder / "models" / "photos-tiny" / "history.jsonl").read_bytes() == history
     assert [path.name for path in (folder / "models").iterdir()] == ["photos-tiny"]
 
 
-def test_json_alone_on_standard_output(
+def test_standard_output_is_only_the_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pretended(folder: Path, _run: demo.Run) -> dict[str, str]:
+    def stand_in(folder: Path, _run: demo.Run) -> dict[str, str]:
         print("a step")  # noqa: T201
         return {"sheet": str(folder)}
 
-    monkeypatch.setattr(demo, "demonstrate", pretended)
+    monkeypatch.setattr(demo, "demonstrate", stand_in)
     assert main(["demo", "--json", "--workspace", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == {"sheet": str(tmp_path)}
@@ -99,14 +99,14 @@ def test_without_scikit_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("after", [0, 5])
-def test_an_error_of_a_step_is_the_error(tmp_path: Path, after: int) -> None:
-    asked: list[str] = []
+def test_an_error_in_a_step_reaches_the_caller(tmp_path: Path, after: int) -> None:
+    begun: list[str] = []
 
     def fails(words: list[str]) -> None:
-        asked.append(words[0])
-        if len(asked) > after:
+        begun.append(words[0])
+        if len(begun) > after:
             raise AlexNetError("the reason")
 
     with pytest.raises(AlexNetError, match="the reason"):
         demo.demonstrate(tmp_path, fails, names=NAMES, views={"train": 1, "val": 1})
-    assert asked == ["prep", "train", "eval", "export", "index", "search"][: after + 1]
+    assert begun == ["prep", "train", "eval", "export", "index", "search"][: after + 1]

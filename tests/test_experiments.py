@@ -1,4 +1,4 @@
-"""Figures 3 and 4 and the tables: of trained models, against brute force and the evaluation's own numbers."""
+"""Figures 3 and 4 and tables 1 and 2 of trained models, compared with brute force and with `evaluate`."""
 
 import json
 from dataclasses import replace
@@ -28,8 +28,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def models(packed, tmp_path_factory) -> list[Path]:
-    """Two models of the same recipe, of different seeds."""
-
+    """Two models of the same recipe with different seeds."""
     recipe, folder = (
         recipes.load("small-data", [*NARROW, "training.warmup_epochs=0"]),
         tmp_path_factory.mktemp("models"),
@@ -45,7 +44,7 @@ def test_saturation_is_0_for_grey_and_1_for_opponent_colours():
     opponent = random.standard_normal((1, 11, 11)) * np.array([1.0, -2.0, 1.0])[:, None, None]
     axis = np.ones(3) / 3**0.5
     any_kernel = random.standard_normal((3, 11, 11))
-    along = np.einsum("c,chw->hw", axis, any_kernel)  # of each place's colour, the part along grey
+    along = np.einsum("c,chw->hw", axis, any_kernel)  # the grey part of the colour at each position
     expected = 1 - (along**2).sum() / (any_kernel**2).sum()
     np.testing.assert_allclose(saturation(np.stack([grey, opponent, any_kernel])), [0, 1, expected], atol=1e-12)
 
@@ -63,17 +62,17 @@ def test_figure_3_has_a_block_for_each_column(models, tmp_path):
     drawn = np.asarray(Image.open(tmp_path / "figure-3.png"))
     side, top = 11 * 5, 28
     shown = drawn[top + 2 : top + side : 5, 4 + 2 : 4 + side : 5].astype(float)  # the middle of each weight
-    wanted = 127.5 + 127.5 * kernels[0][0].transpose(1, 2, 0) / np.abs(kernels[0][0]).max()
-    np.testing.assert_allclose(shown, wanted, atol=0.51)
+    expected = 127.5 + 127.5 * kernels[0][0].transpose(1, 2, 0) / np.abs(kernels[0][0]).max()
+    np.testing.assert_allclose(shown, expected, atol=0.51)
     assert drawn.shape[0] == 2 * (28 + side + 4 + 4)
 
 
 @pytest.mark.parametrize("count", [160, 1000, 50_000])
-def test_figure_4_asks_with_other_images_than_it_classifies(count):
+def test_figure_4_queries_are_not_the_images_it_classifies(count):
     assert set(spread(count, SHOWN)).isdisjoint(spread(count, QUERIES, shift=count // (4 * SHOWN)))
 
 
-def test_figure_4_shows_what_the_network_says_and_what_is_nearest(models, packed, tmp_path):
+def test_figure_4_has_the_predictions_and_the_nearest_images(models, packed, tmp_path):
     report = figure4(models[0], packed, tmp_path, "c")
     network, test, train_split = NetworkModel.of(Model.load(models[0]), CPU), packed.split("val"), packed.split("train")
     positions = spread(len(test), 8)
@@ -92,7 +91,7 @@ def test_figure_4_shows_what_the_network_says_and_what_is_nearest(models, packed
     assert len(classify(network, test, packed.classes)) == 8
 
 
-def test_table_2_has_the_published_rows_and_those_that_were_measured(models, packed, tmp_path, monkeypatch):
+def test_table_2_has_published_and_measured_rows(models, packed, tmp_path, monkeypatch):
     report = table2(models, [], packed, tmp_path, "c")
     rows = {row[0]: row[1:] for row in report.rows}
     assert rows["1 CNN (published)"] == ["10", "40.7", "18.2", "–"]
@@ -102,15 +101,15 @@ def test_table_2_has_the_published_rows_and_those_that_were_measured(models, pac
     assert report.facts["1 CNN"]["top1"] == evaluate(networks[:1], packed, views=10).top1
     assert report.facts["2 CNNs"]["top1"] == evaluate(networks, packed, views=10).top1
     assert rows["2 CNNs (measured here)"][1].startswith(f"{100 * report.facts['2 CNNs']['top1']:.1f} (")
-    assert rows["1 CNN* (measured here)"] == ["10", "", "", ""]  # not run, not invented
+    assert rows["1 CNN* (measured here)"] == ["10", "", "", ""]  # not measured: the cells are empty
     assert "These are other images than the published rows'" in report.note
-    monkeypatch.setattr(tables, "evaluate", lambda *_given, **_named: pytest.fail("measured again"))
+    monkeypatch.setattr(tables, "evaluate", lambda *_args, **_kwargs: pytest.fail("measured again"))
     assert table2(models, [], packed, tmp_path, "c") == report
     with pytest.raises(pytest.fail.Exception):
         table2(models[::-1], [], packed, tmp_path, "c")
 
 
-def test_table_1_has_ten_views_and_one(models, packed, tmp_path):
+def test_table_1_has_ten_views_and_the_centre_view(models, packed, tmp_path):
     report = table1(models, packed, tmp_path, "c")
     rows = {row[0]: row[1:] for row in report.rows}
     assert rows["Sparse coding (published)"][1:3] == ["47.1", "28.2"]
@@ -119,7 +118,7 @@ def test_table_1_has_ten_views_and_one(models, packed, tmp_path):
     assert report.facts["CNN, centre view"]["top1"] == evaluate([network], packed, views=1).top1
 
 
-def test_by_command(models, packed, tmp_path, monkeypatch, capsys):
+def test_alexnet_reproduce_runs_figures_and_tables(models, packed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(packed.path.parent)
     (tmp_path / "models").symlink_to(models[0].parent)
@@ -128,8 +127,8 @@ def test_by_command(models, packed, tmp_path, monkeypatch, capsys):
         assert f"Written to reproduced/{name}: table.md, table.json, recipes/" in capsys.readouterr().out
         assert json.loads(Path(f"reproduced/{name}/table.json").read_text())["name"] == name
     assert main(["reproduce", "table-2", "--pretrained", "m1", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert set(said["facts"]) == {"1 CNN*"}
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed["facts"]) == {"1 CNN*"}
     assert main(["reproduce", "figure-3", "--set", "a.b=1", "--seeds", "2"]) == 1
     assert "error: figure-3 has no use for --seeds, --set: leave it out" in capsys.readouterr().err
     for name, useless in (("figure-3", "--data"), ("figure-4", "--precision"), ("table-2", "--epochs")):
@@ -143,7 +142,7 @@ def test_by_command(models, packed, tmp_path, monkeypatch, capsys):
     assert "no model 'none'" in capsys.readouterr().err
 
 
-def test_a_model_of_other_classes_is_refused(models, packed, source, tmp_path):
+def test_a_model_with_other_classes_is_refused(models, packed, source, tmp_path):
     two = prepare(source, tmp_path / "data" / "two", size=packed.image_size, workers=1).dataset
     other = replace(two, classes=["a", "b", "c"])
     with pytest.raises(BadArtefact, match="evaluate on a dataset with the model's classes"):

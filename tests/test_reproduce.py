@@ -1,4 +1,4 @@
-"""Figure 1 and the ablations: which nets are trained, what is made of their errors, and that a stop costs nothing."""
+"""Figure 1 and the ablations: the recipes they train, the tables they write, and that no run is repeated."""
 
 import json
 import statistics
@@ -12,8 +12,8 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.experiments import ablations as ablating
-from alexnet_cli.experiments import figure1 as figuring
+from alexnet_cli.experiments import ablations as ablations_module
+from alexnet_cli.experiments import figure1 as figure1_module
 from alexnet_cli.experiments.ablations import ABLATIONS, ablations, variant
 from alexnet_cli.experiments.figure1 import RATES, Trial, figure1
 
@@ -25,11 +25,11 @@ def small_pictures(source, tmp_path_factory):
     return prepare(source, tmp_path_factory.mktemp("small") / "data" / "colours", size=32, workers=1).dataset
 
 
-def never(*_given, **_named):
+def never(*_args, **_kwargs):
     raise AssertionError("trained again")
 
 
-def test_epochs_to_the_target_lie_between_two_epochs_on_a_straight_line():
+def test_epochs_to_the_target_are_interpolated_linearly():
     def epochs(*errors: float) -> float | None:
         return Trial(net="n", rate=1, seed=0, errors=list(errors)).epochs
 
@@ -42,7 +42,7 @@ def test_epochs_to_the_target_lie_between_two_epochs_on_a_straight_line():
 def test_figure_1_tries_every_rate_and_chooses_the_fastest(small_pictures, tmp_path, monkeypatch):
     report = figure1(small_pictures, tmp_path / "f", "the command", settings=SMALL, seeds=2, epochs=6)
     runs = report.facts["runs"]
-    for net in figuring.NETS:
+    for net in figure1_module.NETS:
         rates = [run["rate"] for run in runs if run["net"] == net and run["seed"] == 0]
         assert rates == list(RATES)
         reached = {run["rate"]: run["epochs"] for run in runs if run["net"] == net and run["epochs"] is not None}
@@ -50,7 +50,7 @@ def test_figure_1_tries_every_rate_and_chooses_the_fastest(small_pictures, tmp_p
         assert len(again) == 1
         if reached:
             first = {run["rate"]: run["epochs"] for run in runs if run["net"] == net and run["seed"] == 0}
-            assert first[again[0]] == min(found for found in first.values() if found is not None)
+            assert first[again[0]] == min(count for count in first.values() if count is not None)
     assert Image.open(tmp_path / "f" / "figure-1.png").size == (832, 572)
     assert recipes.load(tmp_path / "f" / "recipes" / "cifar-tanh.toml").network.layers["conv1"].then == [
         "tanh",
@@ -63,12 +63,12 @@ def test_figure_1_tries_every_rate_and_chooses_the_fastest(small_pictures, tmp_p
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_keeps_its_own_lines_and_takes_the_others_of_the_base(name):
+def test_an_ablation_keeps_its_own_lines_and_takes_the_other_lines_from_the_base(name):
     paper, made = recipes.load("paper"), variant(name, "small-data", 1.0)
     own = recipes.differences(recipes.load(name), paper)
-    found = recipes.differences(made, paper)
-    assert own.items() <= found.items()
-    assert found["image.divide_by"] == 58
+    changed = recipes.differences(made, paper)
+    assert own.items() <= changed.items()
+    assert changed["image.divide_by"] == 58
     assert {layer.weights for layer in list(made.network.layers.values())[:-1]} == {"he"}
     expected = recipes.load("small-data").training
     if name == "no-colour-noise":
@@ -82,7 +82,7 @@ def test_one_gpu_at_half_width():
     assert layers["fc6"].units == 2048
 
 
-def test_ablations_end_to_end_and_again(packed, tmp_path, monkeypatch, capsys):
+def test_ablations_end_to_end_and_no_run_is_repeated(packed, tmp_path, monkeypatch, capsys):
     space = ["--workspace", str(packed.path.parent.parent)]
     settings = [
         word for line in [f"image.size={SIZE}", "image.crop=67", "training.batch=8"] for word in ("--set", line)
@@ -90,37 +90,37 @@ def test_ablations_end_to_end_and_again(packed, tmp_path, monkeypatch, capsys):
     command = ["reproduce", "ablations", "--out", str(tmp_path / "a"), "--base", "small-data", "--width", "0.02"]
     command += ["--recipe", "no-response-norm", "--seeds", "2", "--epochs", "1", "--json", *settings, *space]
     assert main(command) == 0
-    said = json.loads(capsys.readouterr().out)
-    facts = said["facts"]
+    printed = json.loads(capsys.readouterr().out)
+    facts = printed["facts"]
     assert set(facts) == {"paper", "no-response-norm"}
     assert all(len(one["top1_errors"]) == 2 for one in facts.values())
     means = {name: statistics.mean(one["top1_errors"]) for name, one in facts.items()}
     assert facts["no-response-norm"]["difference"] == pytest.approx(means["no-response-norm"] - means["paper"])
-    assert [row[0] for row in said["rows"]] == ["baseline", "no-response-norm"]
-    assert [row[4] for row in said["rows"]] == ["", "+1.4"]  # the paper's difference
+    assert [row[0] for row in printed["rows"]] == ["baseline", "no-response-norm"]
+    assert [row[4] for row in printed["rows"]] == ["", "+1.4"]  # the paper's difference
     text = (tmp_path / "a" / "table.md").read_text()
     assert "nets of 0.02 times the width" in text
     assert "2 seeds each" in text
     assert "21 validation pictures, ten views" in text
-    monkeypatch.setattr(ablating, "train", never)
+    monkeypatch.setattr(ablations_module, "train", never)
     assert main(command) == 0
-    assert json.loads(capsys.readouterr().out) == said
+    assert json.loads(capsys.readouterr().out) == printed
 
 
-def test_a_seed_that_is_done_is_a_whole_table(packed, tmp_path, monkeypatch):
+def test_a_table_is_written_after_every_seed(packed, tmp_path, monkeypatch):
     def stop_at_the_second(recipe, seed, *_rest):
         if seed == 1:
             raise KeyboardInterrupt
         return 0.5
 
-    monkeypatch.setattr(ablating, "_error", stop_at_the_second)
+    monkeypatch.setattr(ablations_module, "_error", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         ablations(packed, tmp_path / "a", "c", names=["tanh"], settings=NARROW, seeds=2)
     assert "1 seed each" in (tmp_path / "a" / "table.md").read_text()
 
 
-def test_no_validation_images_is_said_before_the_training(source, tmp_path, monkeypatch):
+def test_a_dataset_without_validation_images_is_refused_before_the_training(source, tmp_path, monkeypatch):
     dataset = prepare(source / "train", tmp_path / "data" / "t", size=SIZE, workers=1, val_fraction=0.0).dataset
-    monkeypatch.setattr(ablating, "train", never)
+    monkeypatch.setattr(ablations_module, "train", never)
     with pytest.raises(BadArtefact, match="dataset t has no split 'val': it has train"):
         ablations(dataset, tmp_path / "a", "c", names=["tanh"])

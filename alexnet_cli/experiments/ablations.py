@@ -1,4 +1,4 @@
-"""What each part of the network and its training is worth: the net with it and without (§3, §4, §7)."""
+"""Ablations: the error of the network without one part of it or of its training (§3, §4, §7)."""
 
 import json
 import statistics
@@ -47,16 +47,16 @@ def ablations(
     options: Options = Options(),
     progress: Progress = SILENT,
 ) -> Report:
-    """Train the baseline and every ablation with ``seeds`` seeds each, and compare their ten-view errors.
+    """Train the baseline and every ablation with ``seeds`` seeds each, and compare their ten-view top-1 errors.
 
-    ``base``: a recipe whose differences from `paper` all of them have as well; ``width``: of every layer;
-    ``settings``: `section.key=value` on top of every one. Runs that are done already are not run again. Raises what
-    `train` raises, and BadArtefact if there are no validation images.
+    ``base`` is a recipe whose differences from `paper` apply to every network, ``width`` multiplies the width of every
+    layer, and ``settings`` are `section.key=value` lines that apply to every recipe. A run that ``folder`` already has
+    is not repeated. Raises what `train` raises, and BadArtefact if the dataset has no validation images.
     """
     recipe_of = {name: _adjusted(variant(name, base, width), settings, epochs) for name in (BASELINE, *names)}
-    dataset.split("val")  # that there is one is better known before the training than after
+    dataset.split("val")  # raises before the training, not after it
     errors: dict[str, list[float]] = {name: [] for name in recipe_of}
-    for seed in range(seeds):  # seed by seed: stopped early, there is a whole table of fewer seeds
+    for seed in range(seeds):  # seed by seed, so that a run that is stopped leaves a complete table of fewer seeds
         for name, recipe in recipe_of.items():
             progress.note(f"{name}, seed {seed}")
             errors[name].append(_error(recipe, seed, dataset, folder, options, progress))
@@ -66,7 +66,7 @@ def ablations(
 
 
 def variant(name: str, base: str, width: float) -> Recipe:
-    """Ablation ``name`` with what ``base`` changes of `paper` where the ablation itself does not, ``width`` wide."""
+    """Ablation ``name`` with ``base``'s changes to `paper` where it has none itself, and ``width`` times as wide."""
     paper, ablation = recipes.load("paper"), recipes.load(name)
     own = recipes.differences(ablation, paper)
     sections = recipes.sections(ablation)
@@ -84,18 +84,18 @@ def _adjusted(recipe: Recipe, settings: Sequence[str], epochs: int | None) -> Re
 
 
 def _error(recipe: Recipe, seed: int, dataset: Dataset, folder: Path, options: Options, progress: Progress) -> float:
-    """Ten-view top-1 error of one run; of one that is done already, what was measured then."""
+    """Ten-view top-1 error of one run. Measured once: `error.json` keeps it."""
     run = folder / "runs" / f"{recipe.name}-{seed}"
-    done = run / "error.json"
-    wanted = {"recipe": recipes.dumps(recipe), "dataset": dataset.fingerprint}
-    if done.exists():
-        found = read_json(done, what="measured error")
-        if {key: found.get(key) for key in wanted} == wanted:
-            return float(found["top1_error"])
+    file = run / "error.json"
+    inputs = {"recipe": recipes.dumps(recipe), "dataset": dataset.fingerprint}
+    if file.exists():
+        measured = read_json(file, what="measured error")
+        if {key: measured.get(key) for key in inputs} == inputs:
+            return float(measured["top1_error"])
     train(dataset, recipe, run, seed=seed, options=options, progress=progress)
-    classifier = NetworkModel.of(Model.load(run), options.devices[0])
-    error = evaluate([classifier], dataset, "val", views=10, progress=progress).top1
-    write_json(done, wanted | {"top1_error": error})
+    model = NetworkModel.of(Model.load(run), options.devices[0])
+    error = evaluate([model], dataset, "val", views=10, progress=progress).top1
+    write_json(file, inputs | {"top1_error": error})
     return error
 
 
@@ -109,17 +109,18 @@ def _report(
 ) -> Report:
     rows, facts = [], {}
     baseline = statistics.mean(errors[BASELINE])
-    for name, found in errors.items():
-        mean = statistics.mean(found)
-        deviation = statistics.stdev(found) if len(found) > 1 else None
+    for name, top1_errors in errors.items():
+        mean = statistics.mean(top1_errors)
+        deviation = statistics.stdev(top1_errors) if len(top1_errors) > 1 else None
         increase = recipes.published(name).get("top1_increase")
-        facts[name] = {"top1_errors": found, "mean": mean, "deviation": deviation, "difference": mean - baseline}
+        difference = mean - baseline
+        facts[name] = {"top1_errors": top1_errors, "mean": mean, "deviation": deviation, "difference": difference}
         rows.append(
             [
                 "baseline" if name == BASELINE else name,
                 f"{_parameters(recipe_of[name], dataset):,}",
                 f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}"),
-                "" if name == BASELINE else f"{100 * (mean - baseline):+.1f}",
+                "" if name == BASELINE else f"{100 * difference:+.1f}",
                 "" if increase is None else f"+{100 * increase:.2g}",
             ]
         )

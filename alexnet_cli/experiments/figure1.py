@@ -19,7 +19,7 @@ from alexnet_cli.training.trainer import Options
 
 TARGET = 0.25  # training error
 NETS = ("cifar-relu", "cifar-tanh")
-RATES = (0.003, 0.01, 0.001, 0.03)  # likely ones first: none is tried for longer than the best so far has taken
+RATES = (0.003, 0.01, 0.001, 0.03)  # the likely ones first: each runs for at most as long as the best so far took
 PUBLISHED_RATIO = 6.0
 
 
@@ -35,7 +35,7 @@ class Trial:
 
     @property
     def epochs(self) -> float | None:
-        """Epochs to TARGET, between two by a straight line; None if it was not reached."""
+        """Epochs to TARGET, linearly interpolated between two epochs; None if it was not reached."""
         before = 1.0
         for epoch, error in enumerate(self.errors):
             if error <= TARGET:
@@ -55,31 +55,33 @@ def figure1(
     options: Options = Options(),
     progress: Progress = SILENT,
 ) -> Report:
-    """Train both nets at every learning rate, then with more seeds at the rate with which each is fastest.
+    """Train both nets at every learning rate, then with more seeds at the rate at which each is fastest.
 
-    As in the paper, the rates of the two are chosen independently, to be as fast as possible, and there is no
-    regularization. ``settings``: `section.key=value` on top of both recipes; ``epochs``: at most. Runs that are done
-    already are not run again.
-    Raises what `train` raises, but for Diverged: a rate too high is a result.
+    As in the paper, each net has the learning rate at which it is fastest, and there is no regularization.
+    ``settings`` are `section.key=value` lines that apply to both recipes; ``epochs`` is the most that a trial may take.
+    A trial that ``folder`` already has is not repeated. Raises what `train` raises, except Diverged: that a learning
+    rate is too high is a result.
     """
     recipe_of = {net: recipes.load(net, list(settings)) for net in NETS}
-    runs: list[Trial] = []
+    trials: list[Trial] = []
     for net, recipe in recipe_of.items():
-        most = limit = epochs or recipe.training.epochs
+        limit = epochs or recipe.training.epochs
+        shortest = limit
         for rate in RATES:
-            run = _try(recipe, rate, 0, most, dataset, folder, options, progress)
-            runs.append(run)
-            if run.epochs is not None:
-                most = min(most, len(run.errors))
-        rate = _fastest(runs, net)
-        runs += [_try(recipe, rate, seed, limit, dataset, folder, options, progress) for seed in range(1, seeds)]
-    _draw(runs, folder / "figure-1.png")
-    report = _report(runs, dataset, command)
+            trial = _run_trial(recipe, rate, 0, shortest, dataset, folder, options, progress)
+            trials.append(trial)
+            if trial.epochs is not None:
+                shortest = min(shortest, len(trial.errors))
+        rate = _fastest_rate(trials, net)
+        for seed in range(1, seeds):
+            trials.append(_run_trial(recipe, rate, seed, limit, dataset, folder, options, progress))
+    _draw(trials, folder / "figure-1.png")
+    report = _report(trials, dataset, command)
     report.write(folder, recipe_of)
     return report
 
 
-def _try(
+def _run_trial(
     recipe: Recipe,
     rate: float,
     seed: int,
@@ -94,16 +96,16 @@ def _try(
     progress.note(f"{net}, learning rate {rate:g}, seed {seed}")
     diverged = False
     try:
-        tried = recipe.with_training(learning_rate=rate, epochs=epochs)
-        train(dataset, tried, run, seed=seed, options=options, until=_enough, progress=progress)
+        recipe = recipe.with_training(learning_rate=rate, epochs=epochs)
+        train(dataset, recipe, run, seed=seed, options=options, until=_is_decided, progress=progress)
     except Diverged as error:
         progress.note(str(error).split(":")[0])
         diverged = True
     return Trial(net=net, rate=rate, seed=seed, errors=_errors(run), diverged=diverged)
 
 
-def _enough(errors: list[float]) -> bool:
-    """The target is reached, or it never will be: after five epochs a net that learns has left 85 % behind."""
+def _is_decided(errors: list[float]) -> bool:
+    """Whether TARGET is reached, or will not be: a net that learns is below 85 % after five epochs."""
     return bool(errors) and (errors[-1] <= TARGET or (len(errors) >= 5 and errors[-1] > 0.85))
 
 
@@ -113,30 +115,30 @@ def _errors(run: Path) -> list[float]:
     return [row["train_error"] for row in checkpoint.read_state(run).history]
 
 
-def _fastest(runs: Sequence[Trial], net: str) -> float:
-    """The learning rate that took the fewest epochs to TARGET, or came nearest to it."""
+def _fastest_rate(trials: Sequence[Trial], net: str) -> float:
+    """The learning rate that took the fewest epochs to TARGET; if none reached it, the one that came nearest."""
 
-    def slowness(run: Trial) -> tuple[float, float]:
-        return (run.epochs or float("inf"), min(run.errors, default=1.0))
+    def slowness(trial: Trial) -> tuple[float, float]:
+        return (trial.epochs or float("inf"), min(trial.errors, default=1.0))
 
-    return min((run for run in runs if run.net == net), key=slowness).rate
+    return min((trial for trial in trials if trial.net == net), key=slowness).rate
 
 
-def _report(runs: Sequence[Trial], dataset: Dataset, command: str) -> Report:
-    rows, chosen = [], {}
+def _report(trials: Sequence[Trial], dataset: Dataset, command: str) -> Report:
+    rows, epochs_of = [], {}
     for net in NETS:
-        rate = _fastest(runs, net)
-        for one in sorted({run.rate for run in runs if run.net == net}):
-            same = [run for run in runs if run.net == net and run.rate == one]
-            rows.append([net, f"{one:g}" + (" (chosen)" if one == rate else ""), str(len(same)), _summary(same)])
-        chosen[net] = [run.epochs for run in runs if run.net == net and run.rate == rate]
-    known = {net: [epochs for epochs in found if epochs is not None] for net, found in chosen.items()}
-    facts: dict[str, Any] = {"epochs_to_25_percent": chosen, "ratio": None, "published_ratio": PUBLISHED_RATIO}
+        fastest = _fastest_rate(trials, net)
+        for rate in sorted({trial.rate for trial in trials if trial.net == net}):
+            same = [trial for trial in trials if trial.net == net and trial.rate == rate]
+            rows.append([net, f"{rate:g}" + (" (chosen)" if rate == fastest else ""), str(len(same)), _summary(same)])
+        epochs_of[net] = [trial.epochs for trial in trials if trial.net == net and trial.rate == fastest]
+    reached = {net: [count for count in counts if count is not None] for net, counts in epochs_of.items()}
+    facts: dict[str, Any] = {"epochs_to_25_percent": epochs_of, "ratio": None, "published_ratio": PUBLISHED_RATIO}
     facts["runs"] = [
-        {"net": r.net, "rate": r.rate, "seed": r.seed, "epochs": r.epochs, "errors": r.errors} for r in runs
+        {"net": t.net, "rate": t.rate, "seed": t.seed, "epochs": t.epochs, "errors": t.errors} for t in trials
     ]
-    if all(known.values()):
-        facts["ratio"] = statistics.mean(known["cifar-tanh"]) / statistics.mean(known["cifar-relu"])
+    if all(reached.values()):
+        facts["ratio"] = statistics.mean(reached["cifar-tanh"]) / statistics.mean(reached["cifar-relu"])
         rows.append(["tanh / ReLU", "", "", f"{facts['ratio']:.1f} times as many epochs (published: 6)"])
     pictures = dataset.counts["train"]
     note = (
@@ -158,18 +160,18 @@ def _report(runs: Sequence[Trial], dataset: Dataset, command: str) -> Report:
     )
 
 
-def _summary(runs: Sequence[Trial]) -> str:
-    """Epochs to TARGET of the runs of one net at one rate, or why there are none."""
-    reached = [run.epochs for run in runs if run.epochs is not None]
+def _summary(trials: Sequence[Trial]) -> str:
+    """Mean and standard deviation of the epochs to TARGET of one net at one rate, or why there are none."""
+    reached = [trial.epochs for trial in trials if trial.epochs is not None]
     if reached:
         spread = f" ± {statistics.stdev(reached):.1f}" if len(reached) > 1 else ""
         return f"{statistics.mean(reached):.1f}{spread}"
-    if any(run.diverged for run in runs):
-        return f"diverged in epoch {len(runs[0].errors) + 1}"
-    return f"not in {len(runs[0].errors)} ({100 * runs[0].errors[-1]:.0f} % there)"
+    if any(trial.diverged for trial in trials):
+        return f"diverged in epoch {len(trials[0].errors) + 1}"
+    return f"not in {len(trials[0].errors)} ({100 * trials[0].errors[-1]:.0f} % there)"
 
 
-def _draw(runs: Sequence[Trial], path: Path) -> None:
+def _draw(trials: Sequence[Trial], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -177,11 +179,11 @@ def _draw(runs: Sequence[Trial], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for net, colour, style in zip(NETS, ("tab:blue", "tab:orange"), ("-", "--"), strict=True):
-        rate = _fastest(runs, net)
-        for run in (run for run in runs if run.net == net and run.errors):
-            best = run.rate == rate
-            label = f"{net}, learning rate {rate:g}" if best and run.seed == 0 else None
-            x, y = range(1, len(run.errors) + 1), [100 * error for error in run.errors]
+        fastest = _fastest_rate(trials, net)
+        for trial in (trial for trial in trials if trial.net == net and trial.errors):
+            best = trial.rate == fastest
+            label = f"{net}, learning rate {fastest:g}" if best and trial.seed == 0 else None
+            x, y = range(1, len(trial.errors) + 1), [100 * error for error in trial.errors]
             axes.plot(x, y, style, color=colour, linewidth=2 if best else 0.8, alpha=1 if best else 0.45, label=label)
     axes.axhline(100 * TARGET, color="gray", linewidth=0.8)
     axes.set(xlabel="epochs", ylabel="training error, %", ylim=(0, 90), title="thin: other learning rates")

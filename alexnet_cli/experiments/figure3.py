@@ -1,4 +1,4 @@
-"""Figure 3: the kernels of conv1, a block for each column, and how much colour each block looks for."""
+"""Figure 3: the kernels of the first layer, one block per column, and the mean colour saturation of each block."""
 
 from pathlib import Path
 
@@ -10,13 +10,14 @@ from alexnet_cli.experiments.report import Report, model_sentence
 from alexnet_cli.figures.lettering import font
 from alexnet_cli.model import Model
 
-ACROSS, ZOOM, GAP, HEAD = 16, 5, 4, 28  # kernels in a row; pixels a weight; between kernels; above a block
+ACROSS = 16  # kernels in a row
+ZOOM, GAP, HEAD = 5, 4, 28  # pixels: per weight, between kernels, above a block
 
 
 def figure3(model: Path, folder: Path, command: str) -> Report:
     """Draw `figure-3.png` and measure the colour saturation of each column's kernels.
 
-    Raises BadArtefact if ``model`` is none.
+    Raises BadArtefact if ``model`` is not the folder of a model.
     """
     loaded = Model.load(model)
     first = next(iter(loaded.recipe.network.layers))
@@ -47,9 +48,9 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
 
 
 def saturation(kernels: np.ndarray) -> np.ndarray:
-    """Share of each kernel's energy, its sum of squares, that is not grey: (K, 3, h, w) to (K,), each from 0 to 1.
+    """The share of each kernel's energy (its sum of squares) that is not grey: (K, 3, h, w) to (K,), from 0 to 1.
 
-    Grey is what is left when the three colours at each place are replaced by their mean.
+    The grey part of a kernel has, at each position, the mean of its three colours.
     """
     energy = (kernels**2).sum(axis=(1, 2, 3))
     coloured = ((kernels - kernels.mean(axis=1, keepdims=True)) ** 2).sum(axis=(1, 2, 3))
@@ -57,7 +58,7 @@ def saturation(kernels: np.ndarray) -> np.ndarray:
 
 
 def draw(columns: list[np.ndarray], means: list[float]) -> Image.Image:
-    """Kernels (K, 3, h, w) of each column in rows, a block below the other; middle grey is a weight of 0."""
+    """The kernels (K, 3, h, w) of each column in rows, one block below the other; middle grey is a weight of 0."""
     side = columns[0].shape[2] * ZOOM
     lines = [-(-len(kernels) // ACROSS) for kernels in columns]
     width = min(ACROSS, max(len(kernels) for kernels in columns)) * (side + GAP) + GAP

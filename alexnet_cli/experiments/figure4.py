@@ -14,13 +14,14 @@ from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 
-SHOWN, BEST, QUERIES, NEAREST = 8, 5, 5, 6
+SHOWN, BEST = 8, 5  # images that are classified, and classes shown for each
+QUERIES, NEAREST = 5, 6  # query images, and neighbours shown for each
 BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classified:
-    """A test image and the most probable classes."""
+    """A test image and its most probable classes."""
 
     image: np.ndarray  # (S, S, 3) uint8
     label: str
@@ -32,53 +33,53 @@ class Classified:
 class Retrieved:
     """A query and the training images nearest to it."""
 
-    image: np.ndarray
+    image: np.ndarray  # (S, S, 3) uint8
     label: str
-    near: list[np.ndarray]
-    labels: list[str]
+    neighbours: list[np.ndarray]  # (S, S, 3) uint8 each, nearest first
+    labels: list[str]  # of the neighbours
     distances: list[float]  # Euclidean, of fc7
 
 
 def figure4(
     model: Path, dataset: Dataset, folder: Path, command: str, *, device: str = "cpu", progress: Progress = SILENT
 ) -> Report:
-    """Draw `figure-4.png`: test images with their five bars, and queries with their nearest training images.
+    """Draw `figure-4.png`: test images with their most probable classes, queries with their nearest training images.
 
-    The images are spread evenly over the validation split, which is not chosen by what the network makes of them.
-    Probabilities are over ten views. Raises BadArtefact if model and dataset do not fit together.
+    The images are spread evenly over the validation split, so they do not depend on the network's predictions.
+    Probabilities are averaged over ten views. Raises BadArtefact if the dataset does not have the model's classes.
     """
     loaded = Model.load(model)
     network = NetworkModel.of(loaded, device)
     check_fit(network, dataset)
     test, train = dataset.split("val"), dataset.split("train")
-    words = [dataset.words.get(label, label) for label in dataset.classes]
-    classified_images = classify(network, test, words)
-    found = retrieve(network, test, train, words, progress)
-    _draw(classified_images, found, folder / "figure-4.png")
+    class_names = [dataset.words.get(label, label) for label in dataset.classes]
+    classified = classify(network, test, class_names)
+    retrieved = retrieve(network, test, train, class_names, progress)
+    _draw(classified, retrieved, folder / "figure-4.png")
     rows = [
         [one.label, "right" if one.classes[0] == one.label else "wrong"]
-        + [f"{name} {100 * share:.0f} %" for name, share in zip(one.classes, one.probabilities, strict=True)]
-        for one in classified_images
+        + [f"{name} {100 * p:.0f} %" for name, p in zip(one.classes, one.probabilities, strict=True)]
+        for one in classified
     ]
-    shares = [sum(label == one.label for label in one.labels) for one in found]
+    same_label = [sum(label == one.label for label in one.labels) for one in retrieved]
     report = Report(
         name="figure-4",
         title="Figure 4: predictions and neighbours",
-        columns=["true label", "", *(f"{i}." for i in range(1, len(classified_images[0].classes) + 1))],
+        columns=["true label", "", *(f"{i}." for i in range(1, len(classified[0].classes) + 1))],
         rows=rows,
         note=f"{model_sentence(loaded, model)} The images are spread evenly over the {len(test):,} validation images "
         f"of dataset {dataset.name}; ten views. Of the {NEAREST} nearest of {len(train):,} training images, by "
-        f"Euclidean distance of fc7, {', '.join(map(str, shares))} have the label of the query.",
+        f"Euclidean distance of fc7, {', '.join(map(str, same_label))} have the label of the query.",
         command=command,
-        facts={"neighbours": [{"label": f.label, "labels": f.labels, "distances": f.distances} for f in found]},
+        facts={"neighbours": [{"label": r.label, "labels": r.labels, "distances": r.distances} for r in retrieved]},
         figures=["figure-4.png"],
     )
     report.write(folder, {loaded.recipe.name: loaded.recipe})
     return report
 
 
-def classify(network: Predictor, test: Split, words: list[str]) -> list[Classified]:
-    """The predictions of ``network`` for SHOWN images spread over ``test``."""
+def classify(network: Predictor, test: Split, class_names: list[str]) -> list[Classified]:
+    """The predictions of ``network`` for SHOWN images, spread evenly over ``test``."""
     positions = spread(len(test), SHOWN)
     images = test.read(positions)
     probabilities = average_probabilities([network], images, views=10)
@@ -86,8 +87,8 @@ def classify(network: Predictor, test: Split, words: list[str]) -> list[Classifi
     return [
         Classified(
             image=image,
-            label=words[test.labels[position]],
-            classes=[words[i] for i in best],
+            label=class_names[test.labels[position]],
+            classes=[class_names[i] for i in best],
             probabilities=[float(row[i]) for i in best],
         )
         for image, position, row, best in zip(images, positions, probabilities, order, strict=True)
@@ -95,9 +96,9 @@ def classify(network: Predictor, test: Split, words: list[str]) -> list[Classifi
 
 
 def retrieve(
-    network: Predictor, test: Split, train: Split, words: list[str], progress: Progress = SILENT
+    network: Predictor, test: Split, train: Split, class_names: list[str], progress: Progress = SILENT
 ) -> list[Retrieved]:
-    """QUERIES images spread over ``test``, other ones than are classified, and the NEAREST of ``train`` to each."""
+    """QUERIES images of ``test``, other than those `classify` takes, and the NEAREST images of ``train`` to each."""
     positions = spread(len(test), QUERIES, shift=len(test) // (4 * SHOWN))
     queries = network.features(test.read(positions)).astype(np.float64)  # (Q, D)
     distances = np.empty((len(positions), len(train)))
@@ -110,22 +111,22 @@ def retrieve(
     return [
         Retrieved(
             image=image,
-            label=words[test.labels[position]],
-            near=list(train.read(near)),
-            labels=[words[train.labels[i]] for i in near],
-            distances=[float(row[i]) for i in near],
+            label=class_names[test.labels[position]],
+            neighbours=list(train.read(nearest)),
+            labels=[class_names[train.labels[i]] for i in nearest],
+            distances=[float(row[i]) for i in nearest],
         )
-        for image, position, row, near in zip(test.read(positions), positions, distances, order, strict=True)
+        for image, position, row, nearest in zip(test.read(positions), positions, distances, order, strict=True)
     ]
 
 
 def spread(count: int, wanted: int, shift: int = 0) -> np.ndarray:
-    """The middles of ``wanted`` equal parts of ``count`` positions (all, if there are fewer), shifted cyclically."""
+    """``wanted`` of ``count`` positions, or all if there are fewer: the middles of equal parts, shifted cyclically."""
     wanted = min(wanted, count)
     return ((np.arange(wanted) + 0.5) * count / wanted + shift).astype(np.int64) % count
 
 
-def _draw(classified_images: list[Classified], found: list[Retrieved], path: Path) -> None:
+def _draw(classified: list[Classified], retrieved: list[Retrieved], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -138,15 +139,18 @@ def _draw(classified_images: list[Classified], found: list[Retrieved], path: Pat
         picture, bars = grid[2 * (i // 4), i % 4], grid[2 * (i // 4) + 1, i % 4]
         picture.axis("off")
         bars.axis("off")
-        if i < len(classified_images):
-            picture.imshow(classified_images[i].image)
-            picture.set_title(classified_images[i].label, fontsize=9)
-            _bars(bars, classified_images[i])
+        if i < len(classified):
+            picture.imshow(classified[i].image)
+            picture.set_title(classified[i].label, fontsize=9)
+            _draw_bars(bars, classified[i])
     right.suptitle("query, and the training images nearest in fc7")
-    cells = right.subplots(len(found), NEAREST + 1, squeeze=False)
-    for row, one in zip(cells, found, strict=True):
+    cells = right.subplots(len(retrieved), NEAREST + 1, squeeze=False)
+    for row, one in zip(cells, retrieved, strict=True):
         shown = zip(
-            [one.image, *one.near], [one.label, *one.labels], ["", *(f"  {d:.1f}" for d in one.distances)], strict=True
+            [one.image, *one.neighbours],
+            [one.label, *one.labels],
+            ["", *(f"  {d:.1f}" for d in one.distances)],
+            strict=True,
         )
         for cell in row:
             cell.axis("off")
@@ -158,14 +162,14 @@ def _draw(classified_images: list[Classified], found: list[Retrieved], path: Pat
         figure.savefig(temporary, dpi=100)
 
 
-def _bars(axes: object, one: Classified) -> None:
-    """Five bars, the right class in another colour, with the classes' names on them."""
+def _draw_bars(axes: object, one: Classified) -> None:
+    """One bar per class with the class's name on it; the bar of the true label is red."""
     from matplotlib.axes import Axes
 
     assert isinstance(axes, Axes)
-    places = range(len(one.classes))
+    positions = range(len(one.classes))
     colours = ["tab:red" if name == one.label else "lightsteelblue" for name in one.classes]
-    axes.barh(places, one.probabilities, color=colours)
-    for place, name in zip(places, one.classes, strict=True):
-        axes.text(0.02, place, name[:22], fontsize=7, va="center")
+    axes.barh(positions, one.probabilities, color=colours)
+    for position, name in zip(positions, one.classes, strict=True):
+        axes.text(0.02, position, name[:22], fontsize=7, va="center")
     axes.set(xlim=(0, 1), ylim=(BEST - 0.4, -0.6))

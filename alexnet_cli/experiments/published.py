@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 from alexnet_cli.data.store import Dataset
 
-ILSVRC, ILSVRC_VAL = "ilsvrc-2012", 50_000  # the layout, and how many validation images there are
+ILSVRC, ILSVRC_VAL = "ilsvrc-2012", 50_000  # the layout's name, and its number of validation images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A row of the paper: errors in percent, as printed there; a dash where it gives none."""
+    """A row of one of the paper's tables: errors in percent, as printed; a dash where the paper has a dash."""
 
     name: str
     top1: str
     top5: str
     views: str = "10"
-    test: str = ""  # top-5 of the test images
+    test: str = ""  # top-5 error of the test images
 
 
 TABLE1 = [  # ILSVRC-2010, test images; the centre view is from §4.1
@@ -34,5 +34,5 @@ TABLE2 = [  # ILSVRC-2012, validation images
 
 
 def are_of_table2(dataset: Dataset, split: str) -> bool:
-    """Whether these images are table 2's: the validation images of ILSVRC-2012, all of them."""
+    """Whether the split is that of table 2: all validation images of ILSVRC-2012."""
     return split == "val" and dataset.source.get("layout") == ILSVRC and dataset.counts.get(split) == ILSVRC_VAL

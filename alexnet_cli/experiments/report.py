@@ -1,4 +1,4 @@
-"""What an experiment leaves behind: a folder with its table, its figure and the exact recipes."""
+"""The folder that an experiment writes: its table, its figure and the exact recipes."""
 
 import datetime
 import os
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """An experiment's result."""
+    """The result of an experiment."""
 
     name: str  # what `alexnet reproduce` calls it
     title: str
     columns: list[str]
-    rows: list[list[str]]  # as they are shown; what was not run is empty
-    note: str  # what a reader must know to judge the rows: network, images, seeds
-    command: str  # that made it
+    rows: list[list[str]]  # as shown; a cell that was not measured is empty
+    note: str  # what the rows were measured on: network, images, seeds
+    command: str  # the command line that made it
     facts: dict[str, Any] = field(default_factory=dict)  # the numbers behind the rows
     figures: list[str] = field(default_factory=list)  # file names in the folder
 
     def write(self, folder: Path, recipe_of: Mapping[str, Recipe]) -> None:
-        """`table.md`, `table.json` and `recipes/NAME.toml` in ``folder``."""
+        """Write `table.md`, `table.json` and, for each of ``recipe_of``, `recipes/NAME.toml` to ``folder``."""
         for name, recipe in recipe_of.items():
             with atomic_write(folder / "recipes" / f"{name}.toml") as temporary:
                 temporary.write_text(recipes.dumps(recipe), encoding="utf-8")
@@ -42,22 +42,22 @@ class Report:
 
     def markdown(self) -> str:
         """The table as Markdown, with everything needed to repeat it."""
-        when = circumstances()
+        made = circumstances()
         lines = [f"# {self.title}", "", self.note, "", *table(self.columns, self.rows), ""]
         lines += [f"![{name}]({name})\n" for name in self.figures]
-        lines += [f"Made by `{self.command}` on {when['date']}: {when['machine']}; alexnet {when['version']}."]
+        lines += [f"Made by `{self.command}` on {made['date']}: {made['machine']}; alexnet {made['version']}."]
         return "\n".join(lines) + "\n"
 
 
 def table(columns: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table."""
+    """The lines of a Markdown table."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     head, *body = [f"| {' | '.join(row)} |" for row in cells]
     return [head, "|" + "---|" * len(columns), *body]
 
 
 def model_sentence(model: "Model", path: Path) -> str:
-    """Which model it was, in a sentence."""
+    """One sentence that identifies the model: name, fingerprint, recipe, size, classes, epochs."""
     from alexnet_cli.nets.alexnet import parameter_count
 
     parameters = parameter_count(model.net)
@@ -70,13 +70,13 @@ def model_sentence(model: "Model", path: Path) -> str:
 
 
 def circumstances() -> dict[str, str]:
-    """Date, machine and version, which every result is published with."""
+    """Date, machine and version: they accompany every measured result."""
     machine = f"{os.cpu_count()} cores of {processor()}, {platform.system()}"
     return {"date": datetime.date.today().isoformat(), "machine": machine, "version": alexnet_cli.__version__}
 
 
 def processor() -> str:
-    """The processor's name, as the system gives it."""
+    """The processor's name according to the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""What `alexnet reproduce` calls each experiment, and how it comes by what it needs."""
+"""The experiments by the names of `alexnet reproduce`, with their datasets and models from the workspace."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def _dataset(space: Workspace, request: Request) -> Dataset:
 
 
 def _models(space: Workspace, request: Request) -> list[Path]:
-    """Those named; the newest if neither these nor pre-trained ones are."""
+    """The models that --model names; the newest one if neither --model nor --pretrained is given."""
     if not request.models and not request.pretrained:
         return [space.find("model", None)]
     return [space.find("model", name) for name in request.models]
@@ -100,14 +100,14 @@ def _ablations(space: Workspace, request: Request, folder: Path, progress: Progr
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One of the paper's."""
+    """One of the paper's experiments."""
 
     run: Callable[[Workspace, Request, Path, Progress], Report]
-    uses: set[str]  # of the command's options
-    of_one_model: bool = False
+    uses: set[str]  # the options of `alexnet reproduce` that apply to it
+    of_one_model: bool = False  # takes exactly one --model
 
     def check(self, name: str, given: set[str], request: Request) -> None:
-        """Raises AlexNetError if an option was ``given`` that it has no use for, or several models where one is."""
+        """Raises AlexNetError if an option in ``given`` does not apply, or if it gets several models instead of one."""
         if useless := sorted(given - self.uses):
             raise AlexNetError(f"{name} has no use for {', '.join(useless)}: leave it out")
         if self.of_one_model and len(request.models) > 1:

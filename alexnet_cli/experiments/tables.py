@@ -37,7 +37,7 @@ def table1(
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> Report:
-    """ILSVRC-2010: the first of ``models``, over ten views and over one, next to the published rows."""
+    """ILSVRC-2010: the published rows, then the first of ``models`` over ten views and over one."""
     rows = [
         Row(name="CNN", models=models[:1]),
         Row(name="CNN, centre view", models=models[:1], views=1),
@@ -55,14 +55,14 @@ def table2(
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> Report:
-    """ILSVRC-2012: the first of ``models`` and all of them averaged, the same of ``pretrained`` ones, and all together,
-    next to the published rows."""
-    several = [*pretrained, *models]
+    """ILSVRC-2012: the published rows, then the first of ``models``, all of ``models`` averaged, the first of
+    ``pretrained``, and all of both averaged."""
+    together = [*pretrained, *models]
     rows = [
         Row(name="1 CNN", models=models[:1]),
         Row(name=f"{max(len(models), 2)} CNNs", models=models if len(models) > 1 else []),
         Row(name="1 CNN*", models=pretrained[:1]),
-        Row(name=f"{max(len(several), 2)} CNNs*", models=several if pretrained and models else []),
+        Row(name=f"{max(len(together), 2)} CNNs*", models=together if pretrained and models else []),
     ]
     return _table("table-2", "Table 2: ILSVRC-2012", TABLE2, rows, dataset, folder, command, device, progress)
 
@@ -86,11 +86,12 @@ def _table(
     facts = {row.name: measure(row, [loaded[path] for path in row.models]) for row in measured_rows if row.models}
     rows = [[f"{one.name} (published)", one.views, one.top1, one.top5, one.test] for one in published]
     for row in measured_rows:
-        found = facts.get(row.name)
-        rows.append([f"{row.name} (measured here)", str(row.views), *_cells(found, "top1"), *_cells(found, "top5"), ""])
-    # Only these are the paper's images; of ILSVRC-2010, table 1's, prep knows no layout.
-    same = name == "table-2" and are_of_table2(dataset, split)
-    other = "" if same else " These are other images than the published rows': the numbers cannot be compared."
+        measured = facts.get(row.name)
+        cells = [*_cells(measured, "top1"), *_cells(measured, "top5")]
+        rows.append([f"{row.name} (measured here)", str(row.views), *cells, ""])
+    # Table 1 never has the paper's images: prep has no layout for ILSVRC-2010.
+    same_images = name == "table-2" and are_of_table2(dataset, split)
+    other = "" if same_images else " These are other images than the published rows': the numbers cannot be compared."
     used = [f"{model_name(path)} ({model.recipe.name}, {model.fingerprint})" for path, model in loaded.items()]
     note = (
         f"Measured on the {dataset.counts[split]:,} {split} images of dataset {dataset.name}, with 95 % intervals; "
@@ -104,26 +105,27 @@ def _table(
 def _measurer(
     dataset: Dataset, split: str, folder: Path, device: str, progress: Progress
 ) -> Callable[[Row, Sequence[Model]], dict[str, Any]]:
-    """Measures a row, or gives what was measured of the same models and images before."""
+    """A function that measures a row once: MEASURED keeps the errors by models, images and views."""
     file = folder / MEASURED
-    done = read_json(file, what="measured table") if file.exists() else {}
+    cache = read_json(file, what="measured table") if file.exists() else {}
 
     def measure(row: Row, models: Sequence[Model]) -> dict[str, Any]:
         key = " ".join([dataset.fingerprint, split, str(row.views), *sorted(model.fingerprint for model in models)])
-        if key not in done:
+        if key not in cache:
             progress.note(f"measuring {row.name}: {', '.join(map(model_name, row.models))}")
             networks = [NetworkModel.of(model, device) for model in models]
-            found = evaluate(networks, dataset, split, views=row.views, progress=progress)
-            done[key] = asdict(found) | {"top1_ci95": list(found.top1_ci95), "top5_ci95": list(found.top5_ci95)}
-            write_json(file, done)
-        result: dict[str, Any] = done[key]
-        return result
+            errors = evaluate(networks, dataset, split, views=row.views, progress=progress)
+            cache[key] = asdict(errors) | {"top1_ci95": list(errors.top1_ci95), "top5_ci95": list(errors.top5_ci95)}
+            write_json(file, cache)
+        measured: dict[str, Any] = cache[key]
+        return measured
 
     return measure
 
 
-def _cells(found: dict[str, Any] | None, which: str) -> list[str]:
-    if found is None:
+def _cells(measured: dict[str, Any] | None, error: str) -> list[str]:
+    """One cell: ``error``, "top1" or "top5", in percent with its 95 % interval; empty if it was not measured."""
+    if measured is None:
         return [""]
-    low, high = found[f"{which}_ci95"]
-    return [f"{100 * found[which]:.1f} ({100 * low:.1f}-{100 * high:.1f})"]
+    low, high = measured[f"{error}_ci95"]
+    return [f"{100 * measured[error]:.1f} ({100 * low:.1f}-{100 * high:.1f})"]

@@ -11,8 +11,8 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @cache
 def font(size: int) -> Font:
-    """DejaVu Sans, which comes with matplotlib: Pillow's own font has neither accents nor a × sign."""
-    package = find_spec("matplotlib")  # found, not imported: that would take half a second
+    """DejaVu Sans, from matplotlib's files: Pillow's default font has neither accents nor a × sign."""
+    package = find_spec("matplotlib")  # not imported: the import would take half a second
     assert package is not None
     assert package.origin is not None
     file = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -20,7 +20,7 @@ def font(size: int) -> Font:
 
 
 def fit(text: str, draw: ImageDraw.ImageDraw, font: Font, width: int) -> str:
-    """``text``, cut so that it is no wider than ``width`` pixels."""
+    """``text``, truncated with an ellipsis to at most ``width`` pixels."""
     shown = text
     while draw.textlength(shown, font) > width and len(text) > 1:
         text = text[:-1]

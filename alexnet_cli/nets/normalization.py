@@ -2,7 +2,8 @@
 
     b_i = a_i / (k + alpha * sum of a_j² over j from max(0, i - n/2) to min(N - 1, i + n/2)) ** beta
 
-alpha is not divided by n here; Caffe, ONNX `LRN` and `torch.nn.LocalResponseNorm` divide: there it is n times as large.
+alpha is not divided by n. Caffe, ONNX `LRN` and `torch.nn.LocalResponseNorm` divide it by n, so there the same norm has
+an alpha that is n times as large.
 """
 
 from functools import lru_cache
@@ -11,24 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# On a CPU the maps are worked through in pieces that stay in the cache: each piece is read from memory once, where
-# whole-tensor operations would read and write the maps some ten times.
+# On a CPU the maps are processed in pieces that fit the cache. Each piece is read from memory once; whole-tensor
+# operations would read and write the maps some ten times.
 PIECE = 2 << 20  # bytes
 
 
 class LocalResponseNorm(nn.Module):
-    """Normalizes each activation by those of the n neighbouring maps at the same position, within a column."""
+    """Normalizes each activation by the n neighbouring maps of its column at the same position."""
 
     def __init__(self, *, k: float, n: int, alpha: float, beta: float) -> None:
         super().__init__()
         self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
-        self.by_rows = False  # how it is exported
+        self.by_rows = False  # the layout of the exported formula: see `formula`
 
     def forward(self, a: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W), any floating type."""
+        """(B, C, H, W) to (B, C, H, W), of any floating-point type."""
         if torch.compiler.is_exporting() or a.is_meta:
             return formula(a, self.k, self.n, self.alpha, self.beta, by_rows=self.by_rows)
-        normalized: Tensor = _Fast.apply(a, self.k, self.n, self.alpha, self.beta)
+        normalized: Tensor = _ResponseNorm.apply(a, self.k, self.n, self.alpha, self.beta)
         return normalized
 
     def extra_repr(self) -> str:
@@ -36,7 +37,7 @@ class LocalResponseNorm(nn.Module):
 
 
 class MapNorm(nn.Module):
-    """Normalizes each activation by those around it in the same map, over size x size positions (original-2012)."""
+    """Response normalization over size × size positions of the same map, as in the recipe `original-2012`."""
 
     def __init__(self, *, k: float, size: int, alpha: float, beta: float) -> None:
         super().__init__()
@@ -44,16 +45,17 @@ class MapNorm(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
-        # A window's mean times its size is its sum; past the edges are zeros.
+        # The sum over a window is its mean times its number of positions; the maps are padded with zeros.
         mean = nn.functional.avg_pool2d(a * a, self.size, stride=1, padding=self.size // 2)
         return a * (self.k + self.alpha * self.size**2 * mean).pow(-self.beta)
 
 
 def formula(a: Tensor, k: float, n: int, alpha: float, beta: float, *, by_rows: bool = False) -> Tensor:
-    """The formula in whole-tensor operations, as it is exported; in half precision the squares would overflow.
+    """The formula in whole-tensor operations, which is what is exported: ``a`` (B, C, H, W) to (B, C, H, W).
 
-    A 1×1 convolution whose weights are a band sums over the window, scales by alpha and adds k, all in one. ``by_rows``
-    goes through rows of maps instead, channels last, as quantized convolutions give and take them.
+    One 1×1 convolution with a band matrix as its weights sums over the window, multiplies by alpha and adds k. With
+    ``by_rows`` it is a matrix product over the channels-last layout instead, the layout of quantized convolutions.
+    float16 is computed in float32, because the squares would overflow.
     """
     wide = a.float() if a.dtype == torch.float16 else a
     window = alpha * band(a.shape[1], n, wide.dtype, wide.device)
@@ -71,31 +73,31 @@ def formula(a: Tensor, k: float, n: int, alpha: float, beta: float, *, by_rows: 
 
 
 def band(maps: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """1 where two maps are neighbours, else 0: multiplying by it sums over the window. (maps, maps)"""
+    """The band matrix (maps, maps): 1 where two maps share a window, else 0. A product with it sums over windows."""
     rows = [[float(abs(i - j) <= n // 2) for j in range(maps)] for i in range(maps)]
     return torch.tensor(rows, dtype=dtype, device=device)
 
 
-_kept_band = lru_cache(maxsize=16)(band)
+_cached_band = lru_cache(maxsize=16)(band)
 
 
 def _power(scale: Tensor, beta: float) -> Tensor:
-    """scale ** -beta; for the paper's 0.75 by two roots, ten times as fast as a general power."""
+    """scale ** -beta. For the paper's 0.75 two roots are ten times as fast as a general power."""
     if beta == 0.75:
         root = scale.rsqrt()
         return root.sqrt().mul_(root)
     return scale.pow(-beta)
 
 
-class _Fast(torch.autograd.Function):
-    """The same with a gradient of its own: only the maps and their scale are kept for it."""
+class _ResponseNorm(torch.autograd.Function):
+    """`formula` in pieces, with its own gradient, for which only the maps and their scales are kept."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, k: float, n: int, alpha: float, beta: float) -> Tensor:
         maps = maps.contiguous(memory_format=torch.channels_last)
         with torch.autocast(maps.device.type, enabled=False):
             normalized = torch.empty_like(maps)
-            window = alpha * _kept_band(maps.shape[1], n, maps.dtype, maps.device)
+            window = alpha * _cached_band(maps.shape[1], n, maps.dtype, maps.device)
             scales = []
             for a, b in zip(_pieces(maps), _pieces(normalized), strict=True):
                 s = torch.mm(a * a, window).add_(k)  # (positions, C)
@@ -113,17 +115,17 @@ class _Fast(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         with torch.autocast(maps.device.type, enabled=False):
             result = torch.empty_like(maps)
-            window = 2 * alpha * beta * _kept_band(maps.shape[1], n, maps.dtype, maps.device)
+            window = 2 * alpha * beta * _cached_band(maps.shape[1], n, maps.dtype, maps.device)
             pieces = zip(_pieces(maps), scales, _pieces(gradient), _pieces(result), strict=True)
             for a, s, g, r in pieces:
-                direct = g * _power(s, beta)  # through the numerator
-                through_scales = torch.mm((direct * a).div_(s), window)  # of every neighbour
+                direct = g * _power(s, beta)  # the gradient through the numerator
+                through_scales = torch.mm((direct * a).div_(s), window)  # and through the scales of all neighbours
                 torch.sub(direct, through_scales.mul_(a), out=r)
         return result, None, None, None, None
 
 
 def _pieces(maps: Tensor) -> tuple[Tensor, ...]:
-    """Channels-last maps (B, C, H, W) as views (positions, C), in pieces that fit the cache, whole on a GPU."""
+    """Channels-last maps (B, C, H, W) as views (positions, C) of at most PIECE bytes each; one view on a GPU."""
     rows = maps.permute(0, 2, 3, 1).view(-1, maps.shape[1])
     fit = max(1, PIECE // (rows.shape[1] * rows.itemsize))
     return torch.split(rows, fit if maps.device.type == "cpu" else len(rows))

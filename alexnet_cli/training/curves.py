@@ -9,7 +9,8 @@ from alexnet_cli.artefacts import atomic_write
 def draw_curves(history: list[dict[str, Any]], path: Path, *, title: str) -> None:
     """Loss, training and validation error, and learning rate against epochs, as PNG.
 
-    The training error is measured while training, on augmented views with dropout, and so can lie above the other.
+    The training error is measured during training, on augmented views and with dropout, so it can exceed the validation
+    error.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ def draw_curves(history: list[dict[str, Any]], path: Path, *, title: str) -> Non
         error.plot(epochs, [100 * row["validation_error"] for row in history], marker=".", label="validation, one view")
     error.set(title="top-1 error, %", xlabel="epoch", ylim=(0, None))
     error.legend()
-    rates = [row["learning_rate"] or float("nan") for row in history]  # the 0 of a last step has no logarithm
+    rates = [row["learning_rate"] or float("nan") for row in history]  # 0, the end of "linear", has no logarithm
     rate.plot(epochs, rates, marker=".", color="tab:green")
     rate.set(title="learning rate", xlabel="epoch", yscale="log")
     for axes in (loss, error, rate):
