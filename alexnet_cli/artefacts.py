@@ -6,6 +6,7 @@ always complete.
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     If the block raises, the temporary file is removed and ``path`` is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two processes that write the same artefact apart. The suffix stays, because some libraries
-    # choose the file format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    # Process id and token keep processes and threads that write the same artefact apart. The suffix stays, because some
+    # libraries choose the file format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -108,6 +109,8 @@ def model_header(folder: Path) -> dict[str, str]:
         with safe_open(folder / MODEL_FILE, framework="numpy") as file:
             header = dict(file.metadata() or {})
         return {"fingerprint": header["fingerprint"], **header}
+    except FileNotFoundError:
+        raise BadArtefact(f"no model at {folder}: it has no {MODEL_FILE}") from None
     except (OSError, SafetensorError, KeyError) as error:
         raise BadArtefact(f"{folder} is not a model, or is damaged ({first_line(error)}): train it again") from None
 

@@ -280,9 +280,7 @@ def _network(tables: Tables) -> Network:
     if repeated := [name for name in section.layers if section.layers.count(name) > 1]:
         raise BadRecipe(f"network.layers names {repeated[0]} twice")
     for name in section.layers:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise BadRecipe(f"network.layers: {name!r} cannot be a layer's name: letters, digits, _ and - only")
-        if name not in tables:
+        if name not in tables and re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise BadRecipe(f"network.layers names {name!r}, but there is no section [{name}]")
     layers = _named(tables, section.layers, LAYERS, "network.layers")
     steps = {step: name for name, layer in layers.items() for step in layer.then}
@@ -298,6 +296,8 @@ def _network(tables: Tables) -> Network:
 def _named(tables: Tables, named: Sequence[str], registry: Registry[Any], where: str) -> dict[str, Any]:
     """The objects that a list of a recipe names, by name."""
     for name in named:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise BadRecipe(f"{where}: {name!r} cannot be a name: letters, digits, _ and - only")
         if name not in registry and name not in tables:
             raise BadRecipe(f"{where}: {unknown(name, [*registry, *_sections_of(tables, registry)], 'name')}")
     return {name: registry.parse(name, _section(tables, name)) for name in named}

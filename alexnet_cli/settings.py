@@ -82,8 +82,9 @@ def _value(key: str, kind: Any, value: Any) -> Any:
         elif get_origin(one) is Literal:
             if value in get_args(one):
                 return value
-        elif one is float and isinstance(value, (int, float)) and math.isfinite(value) and not isinstance(value, bool):
-            return float(value)
+        elif one is float:
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+                return float(value)
         elif type(value) is one:
             return value
     words = []

@@ -14,6 +14,7 @@ from pictures import files, write_folder
 
 from alexnet_cli.commands import COMMANDS, build_app, common, main
 from alexnet_cli.console import show, show_json
+from alexnet_cli.errors import AlexNetError
 from alexnet_cli.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +88,7 @@ def test_the_next_command_can_be_pasted(tmp_path, capsys, monkeypatch):
     space = ["--workspace", "my work"]
     assert main(["prep", "p", "--size", "8", "--workers", "1", *space]) == 0
     *_, last = capsys.readouterr().out.splitlines()
-    assert last == "Next: alexnet train --workspace 'my work'"
+    assert last == "Next: alexnet train p --workspace 'my work'"
     assert main([*shlex.split(last)[2:], "--set", "a.b=1"]) == 1  # the dataset is found: only the setting is wrong
     assert "dataset" not in capsys.readouterr().err
 
@@ -125,7 +126,10 @@ def test_wrong_usage_exits_2_with_one_line(arguments, capsys):
         (["eval"], "no model in {}/models yet: make one with `alexnet train`, or name one"),
         (["export"], "no model in {}/models yet: make one with `alexnet train`, or name one"),
         (["search", "x.jpg"], "no index in {}/indexes yet: make one with `alexnet index`, or name one"),
-        (["train", "--recipe", "papr", "data"], "no dataset 'data': there is neither {0}/data/data/dataset.json nor "),
+        (
+            ["train", "--recipe", "papr", "data"],
+            "no dataset 'data': there is neither data/dataset.json nor {0}/data/data/dataset.json",
+        ),
         (["info", "nothing"], "nothing is no dataset, model, index or .onnx file: `alexnet prep --help` tells how to"),
         (["eval", "no.onnx"], "no file no.onnx: make one with `alexnet export`"),
         (["prep", "nowhere"], "no folder or archive at nowhere"),
@@ -151,6 +155,29 @@ def test_the_newest_artefact_is_taken_where_none_is_named(tmp_path):
     assert space.find("model", None).name == "newest"
     assert space.find("model", "old").name == "old"
     assert space.find("model", str(tmp_path / "models" / "new")).name == "new"
+
+
+def test_a_path_that_exists_means_that_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "data/photos", "models/net", "net"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data" / "photos" / "dataset.json").touch()
+    space = Workspace(Path("."))
+    assert space.find_pictures("photos") == Path("photos")
+    assert space.find("dataset", "photos") == Path("data/photos")  # the folder of pictures is no dataset
+    (tmp_path / "photos").rmdir()
+    assert space.find_pictures("photos") == Path("data/photos")
+    for folder in ("models/net", "net"):
+        (tmp_path / folder / "model.safetensors").touch()
+    assert space.find("model", "net") == Path("net")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a/"])
+def test_a_new_artefact_has_a_plain_name(name, tmp_path):
+    message = f"{name!r} is not a name for an index: it becomes a folder in indexes/, so give a plain name"
+    with pytest.raises(AlexNetError) as error:
+        Workspace(tmp_path).new("index", name)
+    assert str(error.value) == message
 
 
 def test_unforeseen_errors_are_one_line_unless_debugging(monkeypatch, capsys):

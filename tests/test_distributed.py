@@ -200,7 +200,7 @@ def test_a_process_that_dies_ends_the_run_which_one_process_can_go_on_with(works
     _, err = both.communicate(timeout=120)
     assert both.returncode == 1
     assert "error: another process of this run has ended; resume from" in err
-    assert "by: alexnet train --resume --out long" in err
+    assert "by: alexnet train --resume --out models/long" in err
     done = len(checkpoint.read_state(workspace / "models" / "long").history)
     resumed = ["train", "--resume", "--out", "long", "--epochs", str(done + 1)]
     assert main(resumed) == 0

@@ -146,7 +146,7 @@ def test_pictures_for_a_model_that_is_missing_or_damaged(folder, packed, tmp_pat
         pictures_to_check([packed.path], tmp_path / "none")
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(BadArtefact, match=r"model.safetensors is damaged \(.*\): train or fetch it again$"):
+    with pytest.raises(BadArtefact, match=r"is not a model, or is damaged \(.*\): train it again$"):
         pictures_to_check([packed.path], folder)
 
 

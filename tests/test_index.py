@@ -76,7 +76,8 @@ def test_a_folder(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", "photos", "--model", "m.onnx"]) == 0
     out, err = capsys.readouterr()
     assert out == (
-        "index indexes/photos: 12 pictures (12 added, 0 kept, 0 removed, 1 refused)\nNext: alexnet search PICTURE\n"
+        "index indexes/photos: 12 pictures (12 added, 0 kept, 0 removed, 1 refused)\n"
+        "Next: alexnet search PICTURE --index photos\n"
     )
     assert err.count("refused cat/bad.jpg: not a picture") == 1
     assert "13 pictures, 13 to embed: 24 features of 4 bytes each make an index of 0 MB on disk" in err
@@ -381,6 +382,21 @@ def test_interrupted_it_keeps_what_is_embedded(space: Path, monkeypatch: pytest.
     index.close()
     assert counts(update()) == (12, 7, 5, 0, 0)
     assert Index.open(folder).facts["unfinished"] == 0
+
+
+def test_pictures_that_were_never_reached_and_are_gone_are_no_longer_missing(space, monkeypatch) -> None:
+    monkeypatch.setattr(embedding, "BATCH", 5)
+    model, folder = OnnxModel.open(Path("m.onnx")), Path("indexes/photos")
+    with pytest.raises(Interrupted):
+        build_index(open_collection(Path("photos")), model, folder, model_path=Path("m.onnx"), progress=CtrlC())
+    index = Index.open(folder)
+    kept = {path for _, path, _, _ in index.rows()}
+    index.close()
+    for file in Path("photos").rglob("*.png"):
+        if str(file.relative_to("photos")) not in kept:
+            file.unlink()
+    update()
+    assert json.loads((folder / "index.json").read_text())["unfinished"] == 0
 
 
 def test_leftovers_of_an_update_that_was_cut_short_are_removed(space: Path) -> None:

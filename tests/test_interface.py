@@ -1,14 +1,18 @@
 """The Python interface: the example of docs/python.md, and names that are imported when they are used."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pictures import encoded, write_folder
 
 import alexnet_cli as alexnet
 from alexnet_cli import interface
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.model import Model
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "python.md"
 
@@ -42,3 +46,37 @@ def test_the_example_of_the_document_runs(tmp_path, monkeypatch, capsys):
     assert names["built"].images == 12
     assert printed[-4].startswith("1 photos/val/dark/0.jpg dark 0.0")  # the picture itself
     assert printed[-1] == "2"
+
+
+def test_settings_change_a_recipe_object_too(packed, narrow, tmp_path):
+    model = alexnet.train(packed.path, tmp_path / "m", recipe=narrow, settings=["training.batch=7"], epochs=1)
+    assert (model.recipe.training.batch, model.recipe.training.epochs) == (7, 1)
+
+
+def test_a_run_can_be_resumed_from_another_folder(packed, narrow, tmp_path, monkeypatch):
+    monkeypatch.chdir(packed.path.parent)
+    start = alexnet.train(packed.path.name, tmp_path / "start", recipe=narrow, epochs=1)
+    alexnet.train(packed.path.name, tmp_path / "m", recipe=narrow, start=start, epochs=1)
+    monkeypatch.chdir(tmp_path)
+    assert len(alexnet.resume("m", epochs=2).provenance) > 0
+
+
+def test_outputs_that_are_not_finite_are_an_error(packed, narrow, tmp_path):
+    """NaN would count as a right answer."""
+    model = alexnet.train(packed.path, tmp_path / "m", recipe=narrow, epochs=1)
+    with torch.no_grad():
+        model.net.fc8.bias[0] = float("nan")
+    Model.save(replace(model, saved_fingerprint=None), tmp_path / "broken")
+    message = r"^the outputs of model broken are not finite: its weights are damaged, or its training has diverged$"
+    with pytest.raises(BadArtefact, match=message):
+        alexnet.evaluate(tmp_path / "broken", packed)
+
+
+def test_a_precision_has_a_file_of_its_own(packed, narrow, tmp_path):
+    alexnet.train(packed.path, tmp_path / "m", recipe=narrow, epochs=1)
+    whole, half = (
+        alexnet.export(tmp_path / "m", precision=precision, datasets=[packed.path]).path
+        for precision in ("fp32", "fp16")
+    )
+    assert (whole.name, half.name) == ("model.onnx", "model.fp16.onnx")
+    assert alexnet.open_model(tmp_path / "m").precision == "fp32"

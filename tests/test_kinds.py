@@ -165,6 +165,23 @@ def test_an_update_keeps_the_kind_unless_another_is_named(space, capsys):  # noq
     assert update().added == 0
 
 
+def test_a_kind_that_was_named_is_kept_at_any_size(space, monkeypatch):  # noqa: F811
+    assert main(["index", "photos", "--model", "m.onnx", "--kind", "flat"]) == 0
+    monkeypatch.setattr(kinds, "FLAT_UP_TO", 0)
+    picture(Path("photos/cat/new.png"), 77)
+    assert update().added == 1
+    assert json.loads(Path("indexes/photos/index.json").read_text())["kind"] == "flat"
+
+
+def test_fewer_candidates_than_are_wanted_are_made_up_by_brute_force(space, monkeypatch):  # noqa: F811
+    update()
+    index = Index.open(Path("indexes/photos"))
+    monkeypatch.setattr(index.kind, "candidates", lambda vectors, queries, k: np.array([[3, -1, -1]]))
+    query = index.vectors.read(0, 1)
+    assert [one.row for one in index.neighbours(query, 5)[0]] == index.vectors.brute_force(query, 5)[0].tolist()
+    index.close()
+
+
 def test_damaged_codes_are_reported(space, capsys):  # noqa: F811
     assert main(["index", "photos", "--model", "m.onnx", "--kind", "sq8"]) == 0
     file = Path("indexes/photos/codes.faiss")

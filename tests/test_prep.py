@@ -54,7 +54,7 @@ def test_packs_a_zip_and_names_the_next_command(source: Path, capsys) -> None:
     shown = capsys.readouterr()
     assert shown.out.splitlines() == [
         "packed data/photos: 18 train, 6 val pictures, 2 classes, 0 rejected",
-        "Next: alexnet train",
+        "Next: alexnet train photos",
     ]
     assert "packing: 24 of 24" in shown.err
     dataset = Dataset.open(Path("data/photos"))

@@ -76,13 +76,18 @@ def test_settings_stand_above_the_recipe():
             ['training.augmentation=["randm_crop"]'],
             "training.augmentation: unknown name 'randm_crop': did you mean 'random_crop'?",
         ),
+        (['fc7.then=["relu", "my drop"]'], "fc7.then: 'my drop' cannot be a name: letters, digits, _ and - only"),
+        (["training.learning_rate=inf"], "training.learning_rate = Infinity does not fit: it takes a number"),
+        (["response_norm.alpha=-1.0"], "response_norm.k, alpha and beta must not be negative"),
+        (["network.layers=3"], "network.layers = 3 does not fit: it takes a list"),
+        (["conv1.then=3"], "conv1.then = 3 does not fit: it takes a list"),
         (["conv1.stride=0"], "conv1.size and stride must be at least 1"),
         (["conv2.padding=-1"], "conv2.padding must not be negative"),
         (["training.weight_decay=-0.1"], "training.weight_decay must not be negative"),
         (["conv1.type=conv"], "unknown type in [conv1] 'conv': there are convolution, dense"),
         (
             ['network.layers=["conv 1", "fc8"]'],
-            "network.layers: 'conv 1' cannot be a layer's name: letters, digits, _ and - only",
+            "network.layers: 'conv 1' cannot be a name: letters, digits, _ and - only",
         ),
         (['network.layers=["conv1", "conv1", "fc8"]'], "network.layers names conv1 twice"),
         (
@@ -121,3 +126,23 @@ def test_unknown_and_unreadable_recipes(tmp_path):
     (tmp_path / "key.toml").write_text('base = "paper"\nbananas = 3\n')
     with pytest.raises(BadRecipe, match=r"^unknown recipe key 'bananas'"):
         recipes.load(tmp_path / "key.toml")
+
+
+def test_a_base_is_relative_to_its_file_and_not_the_recipe_itself(tmp_path):
+    (tmp_path / "base.toml").write_text('base = "paper"\n[conv1]\nbias = 0.5\n')
+    (tmp_path / "mine.toml").write_text('base = "base.toml"\n[conv2]\nbias = 0.25\n')
+    layers = recipes.load(tmp_path / "mine.toml").network.layers
+    assert (layers["conv1"].bias, layers["conv2"].bias) == (0.5, 0.25)
+    (tmp_path / "base.toml").write_text('base = "mine.toml"\n')
+    with pytest.raises(BadRecipe, match=r"^the recipe .*mine.toml is its own base: "):
+        recipes.load(tmp_path / "mine.toml")
+
+
+def test_any_file_name_survives_writing(tmp_path):
+    (tmp_path / "😀.toml").write_text('base = "paper"\ndescription = "ünïcode"\n')
+    recipe = recipes.load(tmp_path / "😀.toml")
+    assert recipes.loads(recipes.dumps(recipe)) == recipe
+
+
+def test_a_recipe_of_ones_own_has_no_published_error():
+    assert recipes.published("mine.toml") == {}

@@ -188,6 +188,7 @@ class ResponseNorm(Operation):
 
     def __post_init__(self) -> None:
         require(self.n >= 1, "n must be at least 1")
+        require(min(self.k, self.alpha, self.beta) >= 0, "k, alpha and beta must not be negative")
 
     @property
     def crosses_columns(self) -> bool:

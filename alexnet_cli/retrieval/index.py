@@ -140,6 +140,8 @@ class Index:
         return found
 
     def _ranked(self, query: np.ndarray, candidates: np.ndarray, k: int) -> list[Neighbour]:
+        if len(candidates) < min(k, len(self)):  # the inverted lists that were probed hold fewer than k
+            candidates = self.vectors.brute_force(query[None], min(k, len(self)))[0]
         rows, distances = self.vectors.rank(query, candidates, k)
         pairs = zip(rows.tolist(), distances.tolist(), strict=True)
         return [self._neighbour(rank, row, distance) for rank, (row, distance) in enumerate(pairs, 1)]
