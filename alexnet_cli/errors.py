@@ -18,7 +18,7 @@ class BadArtefact(AlexNetError):
 
 
 class WrongModel(AlexNetError):
-    """A search in an index with another model than the one that built it."""
+    """The model is not the one that the index was built with."""
 
 
 class BadRecipe(AlexNetError):

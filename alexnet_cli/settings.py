@@ -33,8 +33,8 @@ class Registry(dict[str, type[Kind]]):
         return add
 
     def parse(self, section: str, table: dict[str, Any]) -> Kind:
-        """The object that ``[section]`` describes: of the class it names as its `type`, else of the class that has
-        the section's own name. Raises BadRecipe."""
+        """The object that ``[section]`` describes. Its class is the section's `type`, or by default the section's
+        name. Raises BadRecipe."""
         name = table.get("type", section)
         if name not in self:
             if "type" in table or not table:

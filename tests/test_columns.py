@@ -164,4 +164,4 @@ def test_one_device_or_one_per_column(packed, narrow, tmp_path, capsys):
     assert main(["train", "--devices", "cpu,cpu", "--device", "cpu", *space]) == 2
     assert "give one of --device, --devices and --gpus" in capsys.readouterr().err
     assert main(["train", "--devices", "cpu,nowhere", *space]) == 1
-    assert "no device 'nowhere' here" in capsys.readouterr().err
+    assert "this machine has no device 'nowhere'" in capsys.readouterr().err

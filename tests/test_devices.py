@@ -11,7 +11,7 @@ def test_a_device_by_its_name():
     assert pick_device("cpu") == "cpu"
     assert pick_device(None) == ("cuda:0" if torch.cuda.is_available() else "cpu")
     for name in ("nowhere", "cuda:99"):
-        with pytest.raises(AlexNetError, match=rf"^no device '{name}' here: try --device cpu$"):
+        with pytest.raises(AlexNetError, match=rf"^this machine has no device '{name}': try --device cpu$"):
             pick_device(name)
 
 
@@ -19,9 +19,9 @@ def test_a_device_for_the_network_or_one_for_each_column():
     assert pick_devices(None, None, None) == (pick_device(None),)
     assert pick_devices("cpu", None, None) == ("cpu",)
     assert pick_devices(None, "cpu,cpu", None) == ("cpu", "cpu")
-    with pytest.raises(AlexNetError, match=r"^no device 'nowhere' here: try --device cpu$"):
+    with pytest.raises(AlexNetError, match=r"^this machine has no device 'nowhere': try --device cpu$"):
         pick_devices(None, "cpu,nowhere", None)
-    with pytest.raises(AlexNetError, match=r"^no device 'cuda:[0-9]+' here: try --device cpu$"):
+    with pytest.raises(AlexNetError, match=r"^this machine has no device 'cuda:[0-9]+': try --device cpu$"):
         pick_devices(None, None, 99)
 
 

@@ -136,7 +136,7 @@ def test_alexnet_reproduce_runs_figures_and_tables(models, packed, tmp_path, mon
         assert main(["reproduce", name, useless, value]) == 1
         assert f"error: {name} has no use for {useless}: leave it out" in capsys.readouterr().err
     assert main(["reproduce", "figure-4", "--model", "m0", "--model", "m1"]) == 1
-    assert "error: figure-4 is of one model: name one with --model" in capsys.readouterr().err
+    assert "error: figure-4 takes a single --model" in capsys.readouterr().err
     assert main(["reproduce", "table-3"]) == 2
     assert main(["reproduce", "figure-3", "--model", "none"]) == 1
     assert "no model 'none'" in capsys.readouterr().err

@@ -71,7 +71,7 @@ def test_what_cannot_be_opened(narrow, packed, tmp_path):
     with pytest.raises(BadArtefact, match=r"^no ONNX file at .*none.onnx: make one with `alexnet export`$"):
         open_model(tmp_path / "none.onnx")
     folder = save(tmp_path / "m", narrow, packed)
-    with pytest.raises(AlexNetError, match=r"^no device 'nowhere' here: try --device cpu$"):
+    with pytest.raises(AlexNetError, match=r"^this machine has no device 'nowhere': try --device cpu$"):
         open_network(folder, "nowhere")
 
 

@@ -1,8 +1,8 @@
 """Sources of pictures: folders and archives, read in place.
 
 A source maps the names of its files to their locations: a range of bytes in a file on disk. Any process can read a
-location without opening the archive again. Nothing is extracted under a member's name, so a malicious name
-cannot overwrite a file.
+location without opening the archive again. Archives are never extracted to disk, so a member's name cannot overwrite
+anything.
 """
 
 import bz2

@@ -111,7 +111,7 @@ class Experiment:
         if useless := sorted(given - self.uses):
             raise AlexNetError(f"{name} has no use for {', '.join(useless)}: leave it out")
         if self.of_one_model and len(request.models) > 1:
-            raise AlexNetError(f"{name} is of one model: name one with --model")
+            raise AlexNetError(f"{name} takes a single --model")
 
 
 TRAINS = {"--data", "--set", "--epochs", "--seeds", "--device", "--precision"}

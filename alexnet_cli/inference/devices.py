@@ -16,7 +16,7 @@ def pick_device(name: str | None) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):
-        raise AlexNetError(f"no device {name!r} here: try --device cpu") from None
+        raise AlexNetError(f"this machine has no device {name!r}: try --device cpu") from None
     return name
 
 

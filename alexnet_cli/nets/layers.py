@@ -29,8 +29,8 @@ class Layer(Settings, ABC):
     bias: float  # initial bias
     then: list[str]  # the operations that follow, in this order
     milestones: list[int] = field(default_factory=list)  # its own instead of training.milestones
-    frozen_from: int = 0  # the epoch, counted from 1, from which on its weights stay as they are; 0: never
-    width_key: ClassVar[str]  # the setting that says how wide it is, all columns together
+    frozen_from: int = 0  # the epoch, counted from 1, at which its weights are frozen; 0: never
+    width_key: ClassVar[str]  # the setting with its width, over all columns
 
     def __post_init__(self) -> None:
         width = getattr(self, self.width_key)
@@ -73,7 +73,7 @@ class Convolution(Layer):
     size: int
     stride: int = 1
     padding: int = 0
-    ceil_mode: bool = False  # a kernel that only begins within the maps counts: 224 -> 54.25 -> 55
+    ceil_mode: bool = False  # round the output size up: 224 -> 54.25 -> 55
     width_key: ClassVar[str] = "kernels"
 
     def __post_init__(self) -> None:
@@ -236,7 +236,7 @@ class Pooling(Operation):
     size: int
     stride: int
     padding: int = 0
-    ceil_mode: bool = False  # a window that only begins within the maps counts
+    ceil_mode: bool = False  # round the output size up
     needs_maps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

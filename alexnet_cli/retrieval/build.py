@@ -103,7 +103,7 @@ def build_index(
 
 @dataclass(frozen=True, kw_only=True)
 class _Changes:
-    """What of a collection is in the old index as it is now, and what is not."""
+    """How a collection differs from the old index."""
 
     total: int  # pictures in the collection
     kept: list[tuple[int, IndexedPicture]]  # row in the old index

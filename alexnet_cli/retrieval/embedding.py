@@ -21,7 +21,7 @@ from alexnet_cli.inference.predictor import BATCH, Predictor
 from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture, loaded_batches
 
-PICTURES = 1024  # in a part: 16 MB of fc7, and the most that a run loses when it is killed
+PICTURES = 1024  # in a part: 16 MB of fc7; a killed run loses at most this much
 PARTS = "part-*.safetensors"
 
 

@@ -50,7 +50,7 @@ class Neighbour:
 class Index:
     """An open index. Its methods may be called from several threads at once.
 
-    It answers from the files it opened, also after an update has put others in their place.
+    It keeps using the files it opened, even after an update replaces them.
     """
 
     def __init__(

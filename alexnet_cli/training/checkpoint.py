@@ -22,7 +22,7 @@ FORMAT = 1
 class TrainingState:
     """How far a run has come. With the weights and velocities this is its whole state: all randomness follows from it.
 
-    The sums of the epoch under way are over its images so far, of all processes.
+    ``loss`` and ``wrong`` are totals over all processes for the current epoch.
     """
 
     settings: dict[str, Any]  # what identifies the run: recipe, seed, dataset, start model, precision
