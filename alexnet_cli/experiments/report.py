@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import alexnet_cli
-from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import atomic_write, model_name, write_json
-from alexnet_cli.recipe import Recipe
 
 if TYPE_CHECKING:
     from alexnet_cli.model import Model
+    from alexnet_cli.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +29,13 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)  # the numbers behind the rows
     figures: list[str] = field(default_factory=list)  # file names in the folder
 
-    def write(self, folder: Path, recipe_of: Mapping[str, Recipe]) -> None:
+    def write(self, folder: Path, recipe_of: "Mapping[str, Recipe]") -> None:
         """Write `table.md`, `table.json` and, for each of ``recipe_of``, `recipes/NAME.toml` to ``folder``."""
+        from alexnet_cli.recipe import dumps  # it imports torch, which `circumstances` needs not
+
         for name, recipe in recipe_of.items():
             with atomic_write(folder / "recipes" / f"{name}.toml") as temporary:
-                temporary.write_text(recipes.dumps(recipe), encoding="utf-8")
+                temporary.write_text(dumps(recipe), encoding="utf-8")
         content = {key: getattr(self, key) for key in self.__dataclass_fields__} | circumstances()
         write_json(folder / "table.json", content)
         with atomic_write(folder / "table.md") as temporary:
