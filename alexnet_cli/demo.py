@@ -92,7 +92,7 @@ def commands(queries: Sequence[str], epochs: int) -> list[str]:
         f"alexnet train {'--resume' if begun else fresh} --out {MODEL}",
         f"alexnet eval {MODEL} --data photos --views 10",
         f"alexnet export {MODEL}",
-        f"alexnet index photos --model {MODEL}",
+        f"alexnet index data/photos --model {MODEL}",
         f"alexnet search {pictures} --index photos -k 6 --sheet neighbours.png --html neighbours.html",
     ]
 
