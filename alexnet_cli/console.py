@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 10.0  # off a terminal, at most one progress line in this time
 
 
+def visible(text: str) -> str:
+    """``text`` with an escape such as \\x1b or \\u202e in the place of each character that does not print.
+
+    A file's name may hold characters that move a terminal's cursor or turn the direction of writing.
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(visible, text.split("\n")))
+
+
 class Console(Progress):
     """Progress bars on a terminal, plain lines elsewhere."""
 
@@ -25,6 +37,7 @@ class Console(Progress):
         self._last_line = 0.0
 
     def note(self, text: str) -> None:
+        text = _lines(text)
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -66,7 +79,7 @@ def show_json(content: object) -> None:
 
 def show(text: str) -> None:
     """A line of result on standard output."""
-    print(text)  # noqa: T201
+    print(_lines(text))  # noqa: T201
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]], note: str = "") -> None:
@@ -79,7 +92,7 @@ def show_table(title: str, columns: list[str], rows: list[list[str]], note: str 
         numeric = all(row[i].strip("%–-.,+ ").replace(".", "").replace(",", "").isdigit() or not row[i] for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_lines, row))
     # A pipe or a file has no width: without one given, rich would fold the cells to 80 columns.
     width = None if sys.stdout.isatty() else 200
     rich.console.Console(width=width, markup=False, emoji=False, highlight=False).print(table)
@@ -88,4 +101,5 @@ def show_table(title: str, columns: list[str], rows: list[list[str]], note: str 
 def fail(message: str) -> None:
     """One line on standard error that says what went wrong. A rank other than 0 gives its number."""
     rank = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
+    message = visible(message)
     print(f"error: {message}" if rank == "0" else f"error (rank {rank}): {message}", file=sys.stderr)  # noqa: T201

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.console import show
 from alexnet_cli.errors import AlexNetError, Interrupted
+from alexnet_cli.files import atomic_write
 
 PHOTOGRAPHS = {
     "astronaut": "astronaut.png",

@@ -52,7 +52,8 @@ def _model(path: Path) -> dict[str, Any]:
 
 
 def _index(path: Path) -> dict[str, Any]:
-    from alexnet_cli.artefacts import INDEX_FILE, read_json
+    from alexnet_cli.artefacts import INDEX_FILE
+    from alexnet_cli.files import read_json
 
     return read_json(path / INDEX_FILE, what="index")
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import MODEL_FILE, RECIPE_FILE, atomic_write, check_format
+from alexnet_cli.artefacts import MODEL_FILE, RECIPE_FILE, check_format
 from alexnet_cli.errors import BadArtefact, first_line
+from alexnet_cli.files import atomic_write, read_tensors, write_tensors
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.recipe import Recipe
 
@@ -47,8 +45,8 @@ class Model:
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `recipe.toml` into ``folder``."""
-        tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.net.state_dict().items()}
-        tensors["mean_image"] = torch.from_numpy(self.mean_image).contiguous()
+        tensors = {name: weight.detach().cpu().contiguous().numpy() for name, weight in self.net.state_dict().items()}
+        tensors["mean_image"] = self.mean_image
         text = recipes.dumps(self.recipe)
         metadata = {
             "alexnet_format": str(FORMAT),
@@ -59,8 +57,7 @@ class Model:
         }
         with atomic_write(folder / RECIPE_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        with atomic_write(folder / MODEL_FILE) as temporary:
-            save_file(tensors, temporary, metadata)
+        write_tensors(folder / MODEL_FILE, tensors, metadata)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Model":
@@ -70,9 +67,9 @@ class Model:
         check_format(metadata.get("alexnet_format"), FORMAT, path)
         try:
             recipe, classes = recipes.loads(metadata["recipe"]), json.loads(metadata["classes"])
-            mean_image = tensors.pop("mean_image").numpy()
+            mean_image = tensors.pop("mean_image")
             net = recipe.build(len(classes))
-            net.load_state_dict(tensors, assign=True)
+            net.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, assign=True)
             provenance = json.loads(metadata.get("provenance", "{}"))
         except (KeyError, ValueError, RuntimeError) as error:
             raise BadArtefact(f"{path} is damaged ({first_line(error)}): train or fetch it again") from None
@@ -86,14 +83,3 @@ class Model:
             path=folder,
             saved_fingerprint=metadata.get("fingerprint"),
         )
-
-
-def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file; loading it runs no code. Raises BadArtefact."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise BadArtefact(f"no {what} at {path.parent}: it has no {path.name}") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BadArtefact(f"{path} is damaged or no {what} ({error}): make or fetch it again") from None

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE, MODEL_FILE, with_article
+from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE, MODEL_FILE
 from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.files import with_article
 
 
 class Home(NamedTuple):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.artefacts import write_json
 from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = 5

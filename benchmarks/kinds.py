@@ -20,8 +20,8 @@ import faiss
 import numpy as np
 from common import RESULTS
 
-from alexnet_cli.artefacts import write_json
 from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.files import write_json
 from alexnet_cli.retrieval.kinds import KINDS, build_kind, recall
 from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
 

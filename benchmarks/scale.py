@@ -23,8 +23,8 @@ from common import RESULTS
 from prep import extract
 from search import OBSERVER
 
-from alexnet_cli.artefacts import write_json
 from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.files import write_json
 
 DISTINCT = 500  # different files; all others are links to them
 ALONE = [sys.executable, "-m", "alexnet_cli"]

@@ -25,12 +25,12 @@ import torch
 from torch.nn import functional as F
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import write_json
 from alexnet_cli.data.augment import EpochPlan, augment
 from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.data.statistics import Statistics
 from alexnet_cli.distributed import World, is_distributed, local_rank, process_group
 from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.files import write_json
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.nets import alexnet, columns
 from alexnet_cli.training.sgd import SGD

@@ -111,7 +111,9 @@ def _interrupt(_number: int, _frame: object) -> None:
 def _one_line(error: Exception) -> str:
     if isinstance(error, AlexNetError):
         return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, MemoryError):
+        return "out of memory: close other programs, or run it on a machine with more"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.filename or 'while writing'}): free some space and run the command again"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alexnet_cli.artefacts import DATASET_FILE, REJECTED_FILE, STATISTICS_FILE, atomic_write, read_json, write_json
+from alexnet_cli.artefacts import DATASET_FILE, REJECTED_FILE, STATISTICS_FILE
 from alexnet_cli.data import shards
 from alexnet_cli.data.layouts import list_pictures
 from alexnet_cli.data.layouts.listing import SPLITS, Listing
@@ -26,6 +26,7 @@ from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import FORMAT, Dataset, read_shard
 from alexnet_cli.distributed import SINGLE_PROCESS, World, available_cores
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource
+from alexnet_cli.files import atomic_write, read_json, write_json
 from alexnet_cli.progress import SILENT, Progress
 
 PLAN_FILE = "plan.json"  # digest of the plan of an incomplete dataset

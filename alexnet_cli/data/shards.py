@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_cli.artefacts import write_json
 from alexnet_cli.data.layouts.listing import SPLITS, Entry, Listing
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.sources import read_location
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import read_shard
 from alexnet_cli.errors import BadArtefact, BadPicture
+from alexnet_cli.files import write_json
 
 SHARD_SIZE = 256  # pictures: 50 MB in a worker's memory, and the most that each worker loses when the run is stopped
 WRITE_SIZE = 4 << 20  # bytes

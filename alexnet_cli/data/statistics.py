@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_cli.artefacts import STATISTICS_FILE, atomic_write
+from alexnet_cli.artefacts import STATISTICS_FILE
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import read_tensors, write_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,22 +21,16 @@ class Statistics:
 
     def save(self, folder: Path) -> None:
         """Write the statistics file of the dataset in ``folder``."""
-        from safetensors.numpy import save_file
-
-        with atomic_write(folder / STATISTICS_FILE) as temporary:
-            save_file(asdict(self), temporary)
+        write_tensors(folder / STATISTICS_FILE, asdict(self), {})
 
     @classmethod
     def load(cls, folder: Path) -> "Statistics":
         """Read the statistics file of the dataset in ``folder``. Raises BadArtefact if it is missing or damaged."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        path = folder / STATISTICS_FILE
+        _, tensors = read_tensors(folder / STATISTICS_FILE, what="dataset")
         try:
-            return cls(**load_file(path))
-        except (OSError, SafetensorError, TypeError) as error:
-            raise BadArtefact(f"{path} is missing or damaged ({error}): prep the dataset again") from None
+            return cls(**tensors)
+        except TypeError as error:
+            raise BadArtefact(f"{folder / STATISTICS_FILE} is damaged ({error}): prep the dataset again") from None
 
 
 @dataclass(kw_only=True)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_cli.artefacts import DATASET_FILE, check_format, read_json
+from alexnet_cli.artefacts import DATASET_FILE, check_format
 from alexnet_cli.data.statistics import Statistics
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import read_json
 
 FORMAT = 1  # version of the files of a dataset
 

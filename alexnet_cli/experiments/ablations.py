@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import read_json, write_json
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.experiments.report import Report
+from alexnet_cli.files import read_json, write_json
 from alexnet_cli.inference.evaluation import evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model

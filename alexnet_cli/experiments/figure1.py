@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import CHECKPOINT_FILE, atomic_write
+from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import Diverged
 from alexnet_cli.experiments.report import Report
+from alexnet_cli.files import atomic_write
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint

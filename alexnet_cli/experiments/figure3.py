@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.experiments.report import Report, model_sentence
 from alexnet_cli.figures.lettering import font
+from alexnet_cli.files import atomic_write
 from alexnet_cli.model import Model
 
 ACROSS = 16  # kernels in a row

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.experiments.report import Report, model_sentence
+from alexnet_cli.files import atomic_write
 from alexnet_cli.inference.evaluation import average_probabilities, check_fit
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Predictor

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import alexnet_cli
-from alexnet_cli.artefacts import atomic_write, model_name, write_json
+from alexnet_cli.artefacts import model_name
+from alexnet_cli.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     from alexnet_cli.model import Model

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.artefacts import model_name, read_json, write_json
+from alexnet_cli.artefacts import model_name
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.experiments.published import TABLE1, TABLE2, Published, are_of_table2
 from alexnet_cli.experiments.report import Report
+from alexnet_cli.files import read_json, write_json
 from alexnet_cli.inference.evaluation import evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_cli.artefacts import ONNX_FILE, atomic_write
+from alexnet_cli.artefacts import ONNX_FILE
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.exporting.graph import Precision, build_graph
 from alexnet_cli.exporting.pictures import CHECKED_BATCHES, made_up_pictures
 from alexnet_cli.exporting.quantization import quantize
+from alexnet_cli.files import atomic_write
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.predictor import Predictor

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.figures.sheet import Row
+from alexnet_cli.files import atomic_write
 from alexnet_cli.retrieval.searcher import Answer
 
 STYLE = """

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import BadArtefact, BadPicture
 from alexnet_cli.figures.lettering import fit, font
+from alexnet_cli.files import atomic_write
 from alexnet_cli.retrieval.collection import Collection, Loaded
 from alexnet_cli.retrieval.searcher import Answer
 

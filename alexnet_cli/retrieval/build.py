@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_cli.artefacts import INDEX_FILE, atomic_write, model_name, write_json
+from alexnet_cli.artefacts import INDEX_FILE, model_name
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
+from alexnet_cli.files import atomic_write, write_json
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture

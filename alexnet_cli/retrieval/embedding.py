@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.distributed import World
 from alexnet_cli.errors import Interrupted
+from alexnet_cli.files import read_tensors, write_tensors
 from alexnet_cli.inference.predictor import BATCH, Predictor
 from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture, loaded_batches
@@ -39,17 +39,12 @@ class Part:
 
     def save(self, features: np.ndarray, reasons: list[str | None]) -> None:
         """Write ``features`` (n, D) float32 of the pictures that have no entry in ``reasons``; the others have none."""
-        from safetensors.numpy import save_file
-
-        with atomic_write(self.file) as temporary:
-            save_file({"features": features}, temporary, {"reasons": json.dumps(reasons)})
+        write_tensors(self.file, {"features": features}, {"reasons": json.dumps(reasons)})
 
     def read(self) -> tuple[list[IndexedPicture], np.ndarray, list[tuple[IndexedPicture, str]]]:
         """The pictures that have features, these (n, D) float32, and the other pictures, each with the reason."""
-        from safetensors import safe_open
-
-        with safe_open(self.file, framework="numpy") as file:
-            features, reasons = file.get_tensor("features"), json.loads(file.metadata()["reasons"])
+        metadata, tensors = read_tensors(self.file, what="part of an index")
+        features, reasons = tensors["features"], json.loads(metadata["reasons"])
         pairs = list(zip(self.pictures, reasons, strict=True))
         embedded = [picture for picture, reason in pairs if reason is None]
         return embedded, features, [(picture, reason) for picture, reason in pairs if reason is not None]

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_cli.artefacts import INDEX_FILE, check_format, read_json
+from alexnet_cli.artefacts import INDEX_FILE, check_format
 from alexnet_cli.errors import BadArtefact, WrongModel, first_line
+from alexnet_cli.files import read_json
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.retrieval.kinds import KINDS, Kind
 from alexnet_cli.retrieval.vectors import Vectors

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from alexnet_cli.artefacts import atomic_write
 from alexnet_cli.errors import AlexNetError
+from alexnet_cli.files import atomic_write
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.vectors import Vectors
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE, atomic_write, check_format
+from alexnet_cli.artefacts import CHECKPOINT_FILE, check_format
 from alexnet_cli.errors import BadArtefact, Diverged
-from alexnet_cli.model import read_tensors
+from alexnet_cli.files import read_tensors, write_tensors
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.training.sgd import SGD
 
@@ -41,8 +40,7 @@ def save(folder: Path, net: AlexNet, sgd: SGD, state: TrainingState) -> None:
         raise Diverged("a weight is not finite")
     tensors |= {f"velocity/{name}": v.cpu().contiguous() for name, v in sgd.velocities.items()}
     metadata = {"alexnet_format": str(FORMAT), "state": json.dumps(asdict(state))}
-    with atomic_write(folder / CHECKPOINT_FILE) as temporary:
-        save_file(tensors, temporary, metadata)
+    write_tensors(folder / CHECKPOINT_FILE, {name: tensor.numpy() for name, tensor in tensors.items()}, metadata)
 
 
 @torch.no_grad()
@@ -51,9 +49,9 @@ def load(folder: Path, net: AlexNet, sgd: SGD) -> None:
     _, tensors = read_tensors(folder / CHECKPOINT_FILE, what="checkpoint")
     try:
         for name, weight in net.state_dict().items():
-            weight.copy_(tensors[f"weight/{name}"])
+            weight.copy_(torch.from_numpy(tensors[f"weight/{name}"]))
         for name, v in sgd.velocities.items():
-            v.copy_(tensors[f"velocity/{name}"])
+            v.copy_(torch.from_numpy(tensors[f"velocity/{name}"]))
     except (KeyError, RuntimeError) as error:
         raise BadArtefact(
             f"{folder / CHECKPOINT_FILE} does not fit its recipe ({error}): start the training again"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.artefacts import atomic_write
+from alexnet_cli.files import atomic_write
 
 
 def draw_curves(history: list[dict[str, Any]], path: Path, *, title: str) -> None:

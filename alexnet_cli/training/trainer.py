@@ -16,13 +16,14 @@ from torch.nn import functional as F
 
 import alexnet_cli
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE, atomic_write
+from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE
 from alexnet_cli.data.augment import DROPOUT, INITIAL, EpochPlan, augment, seed_of, stream
 from alexnet_cli.data.loader import Batch, batches
 from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import BadRecipe, Diverged, Interrupted
+from alexnet_cli.files import atomic_write
 from alexnet_cli.inference.evaluation import count_errors
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model

@@ -1,0 +1,216 @@
+"""Files that are whole or not there: written under a temporary name, with checksums, by one process at a time."""
+
+import json
+import os
+import secrets
+import shutil
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
+
+TEMPORARY = ".*.part*"  # what all temporary files are called, as a pattern
+LOCK_FILE = ".lock"
+DTYPES = {  # NumPy's names of types -> those of safetensors
+    "float64": "F64",
+    "int64": "I64",
+    "uint64": "U64",
+    "float32": "F32",
+    "int32": "I32",
+    "float16": "F16",
+    "uint16": "U16",
+    "uint8": "U8",
+}
+
+
+def temporary_path(path: Path) -> Path:
+    """A name in the folder of ``path`` that no other process or thread takes, and that `sweep` removes.
+
+    It keeps the suffix of ``path``, because some libraries choose the file format by it.
+    """
+    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``; on success sync it and rename it to ``path``.
+
+    If the block raises, the temporary file is removed and ``path`` is left as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:  # a failed write does not know the name of its file
+        error.filename = error.filename or str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` outlast a power failure."""
+    with suppress(PermissionError):  # a system that does not open folders has no need of it
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed runs left in ``folder``. Only the one writer of an artefact may do this."""
+    for path in folder.glob(TEMPORARY):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_writer(folder: Path, what: str) -> Iterator[None]:
+    """Hold the lock of the artefact in ``folder``, a ``what`` ("dataset", "model", "index"), and sweep the folder.
+
+    The lock ends with its process, however that ends. Raises AlexNetError if another process holds it. A folder that
+    is empty afterwards is removed.
+    """
+    import fcntl
+
+    path = folder / LOCK_FILE
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = open(path, "w")  # noqa: SIM115 - closed below, which ends the lock
+        except FileNotFoundError:  # a process that ended has just removed the folder
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise AlexNetError(
+                f"another process is writing the {what} {folder}: wait for it to end, or choose another name"
+            ) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+                break
+        lock.close()  # of a file that its holder removed in between: nobody else would see this lock
+    try:
+        sweep(folder)
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while the lock is held, so that no other process can hold it
+        lock.close()
+        with suppress(OSError):
+            folder.rmdir()  # if it is empty
+
+
+# Checksums: they find damage by disks, not by people, who could change them as well.
+
+
+def checksum(content: bytes | memoryview | np.ndarray) -> str:
+    """XXH3 of ``content``, 128 bits in hexadecimal."""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
+def file_checksum(path: Path, start: int = 0) -> str:
+    """The checksum of the file at ``path``, from byte ``start`` on."""
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        file.seek(start)
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+# JSON
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write ``content`` atomically as indented JSON."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, *, what: str) -> dict[str, Any]:
+    """Read the JSON object in ``path``, a file of a ``what`` ("dataset", "index").
+
+    Raises BadArtefact if the file is missing or not a JSON object, and OSError if it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadArtefact(f"{path.parent} is not {with_article(what)}: it has no {path.name}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadArtefact(f"{path} is damaged ({first_line(error)}): make the {what} again") from None
+    if not isinstance(content, dict):
+        raise BadArtefact(f"{path} is damaged (not a JSON object): make the {what} again")
+    return content
+
+
+def with_article(noun: str) -> str:
+    """ "a model", "an index"."""
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+# Tensors, in the format of safetensors: the size of a JSON header, the header, and the arrays one after the other. The
+# library would write a temporary file of its own, readable by its owner alone.
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write ``tensors`` and ``metadata`` atomically as a safetensors file, with a checksum of both."""
+    ordered = dict(sorted(tensors.items(), key=lambda pair: (-pair[1].dtype.itemsize, pair[0])))  # keeps them aligned
+    arrays = {name: np.asarray(array, order="C") for name, array in ordered.items()}
+    header: dict[str, Any] = {"__metadata__": {**metadata, "checksum": _tensors_checksum(arrays, metadata)}}
+    offset = 0
+    for name, array in arrays.items():
+        header[name] = {
+            "dtype": DTYPES[array.dtype.name],
+            "shape": array.shape,
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for array in arrays.values():
+            file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Metadata and tensors of a safetensors file of a ``what`` ("model", "checkpoint"); loading it runs no code.
+
+    Raises BadArtefact if it is missing or damaged, and OSError if it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        open(path, "rb").close()  # an error of the system is told as itself, which the library does not do
+        with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadArtefact(f"no {what} at {path.parent}: it has no {path.name}") from None
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise BadArtefact(f"{path} is damaged or no {what} ({first_line(error)}): make it again") from None
+    if metadata.pop("checksum", None) != _tensors_checksum(tensors, metadata):
+        raise BadArtefact(f"{path} is damaged (its checksum differs): make the {what} again")
+    return metadata, tensors
+
+
+def _tensors_checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    digest = xxhash.xxh3_128(json.dumps(sorted(metadata.items())).encode())
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.asarray(array, order="C").reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
