@@ -69,7 +69,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed runs left in ``folder``. Only the one writer of an artefact may do this."""
+    """Remove the temporary files that killed runs left in ``folder``. Only an artefact's one writer may do this."""
     for path in folder.glob(TEMPORARY):
         if path.is_dir():
             shutil.rmtree(path)
