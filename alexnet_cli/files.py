@@ -88,10 +88,12 @@ def one_writer(folder: Path, what: str) -> Iterator[None]:
 
     path = folder / LOCK_FILE
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock = open(path, "w")  # noqa: SIM115 - closed below, which ends the lock
-        except FileNotFoundError:  # a process that ended has just removed the folder
+        except (FileNotFoundError, FileExistsError):  # a process that ended has just removed the folder
+            if folder.exists() and not folder.is_dir():
+                raise
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
