@@ -123,8 +123,8 @@ class _Changes:
 
 
 def _compare(old: Index | None, pictures: list[IndexedPicture]) -> _Changes:
-    known = {} if old is None else {name: (row, label, stamp) for row, name, label, stamp in old.rows()}
-    refusals = {} if old is None else {name: (reason, stamp) for name, reason, stamp in old.refused()}
+    known = {} if old is None else {name: (row, label, stamp) for row, name, label, stamp in old.table.rows()}
+    refusals = {} if old is None else {name: (reason, stamp) for name, reason, stamp in old.table.refused()}
     fresh, refused, kept, same_labels = [], [], [], True
     for picture in pictures:
         row, label, stamp = known.get(picture.name, (-1, None, None))

@@ -296,7 +296,7 @@ def _components(dimension: int, count: int) -> int:
 
 
 def _read_index(file: Path) -> Any:
-    """The index of FAISS in ``file``. Raises RuntimeError if it is damaged, and not by taking memory that it has not."""
+    """The index of FAISS in ``file``. Raises RuntimeError if it is damaged, and then takes no memory for it."""
     faiss, size = import_module("faiss"), file.stat().st_size
     with _reading:
         if hasattr(faiss, "set_deserialization_vector_byte_limit"):  # from 1.13 on
