@@ -34,7 +34,7 @@ CANDIDATE_COUNTS = (50, 100, 200, 400)  # tried
 PARAMETER_VALUES = (4, 8, 16, 32, 64, 128, 256, 512)  # tried for nprobe and ef_search
 MOST = 1 << 20  # candidates, and values of a parameter, in an index that is opened
 
-_reading = threading.Lock()  # the limits of FAISS hold for the whole process
+_reading = threading.Lock()  # FAISS has one set of limits for the whole process
 
 
 class Kind(ABC):
@@ -299,6 +299,11 @@ def _read_index(file: Path) -> Any:
     """The index of FAISS in ``file``. Raises RuntimeError if it is damaged, and then takes no memory for it."""
     faiss, size = import_module("faiss"), file.stat().st_size
     with _reading:
-        if hasattr(faiss, "set_deserialization_vector_byte_limit"):  # from 1.13 on
-            faiss.set_deserialization_vector_byte_limit(size)
-        return faiss.read_index(str(file))
+        before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+        faiss.set_deserialization_vector_byte_limit(size)
+        faiss.set_deserialization_loop_limit(size)
+        try:
+            return faiss.read_index(str(file))
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before[0])
+            faiss.set_deserialization_loop_limit(before[1])
