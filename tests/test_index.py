@@ -287,11 +287,11 @@ def crash(*_):
     calls += 1
     if calls == int(sys.argv[2]):
         os._exit(9)  # as by kill -9: no clean-up of any kind
-original = getattr(b if step != "replace" else b.os, step)
+original = getattr(b if step != "replace" else os, step)
 def stepped(*given, **named):
     crash()
     return original(*given, **named)
-setattr(b if step != "replace" else b.os, step, stepped)
+setattr(b if step != "replace" else os, step, stepped)
 model = OnnxModel.open(Path("m.onnx"))
 b.build_index(open_collection(Path("photos")), model, Path("indexes/photos"), model_path=Path("m.onnx"))
 """

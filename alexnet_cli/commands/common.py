@@ -15,7 +15,6 @@ from alexnet_cli.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from alexnet_cli.distributed import World
-    from alexnet_cli.inference.predictor import Picture
 
 HERE = Path(".")
 Result = TypeVar("Result")
@@ -74,7 +73,7 @@ class Failures:
         self.count, self.console = count, console
         self.failed: list[dict[str, str]] = []  # path, reason: as in JSON
 
-    def without(self, pairs: "Iterable[tuple[Picture, Result | BadPicture]]") -> Iterator[tuple[str, Result]]:
+    def without(self, pairs: Iterable[tuple[object, Result | BadPicture]]) -> Iterator[tuple[str, Result]]:
         """The path and the result of each of ``pairs`` that has one."""
         for picture, result in pairs:
             if not isinstance(result, BadPicture):

@@ -33,6 +33,9 @@ COMPONENTS = 256  # of PCA, before product quantization and in the graph
 CANDIDATE_COUNTS = (50, 100, 200, 400)  # tried
 PARAMETER_VALUES = (4, 8, 16, 32, 64, 128, 256, 512)  # tried for nprobe and ef_search
 MOST = 1 << 20  # candidates, and values of a parameter, in an index that is opened
+LEAST_LIMIT = (
+    1 << 28
+)  # bytes: FAISS makes tables when it reads a file, for `ivfpq` of 128 KB times the root of the count
 
 _reading = threading.Lock()  # FAISS has one set of limits for the whole process
 
@@ -296,12 +299,15 @@ def _components(dimension: int, count: int) -> int:
 
 
 def _read_index(file: Path) -> Any:
-    """The index of FAISS in ``file``. Raises RuntimeError if it is damaged, and then takes no memory for it."""
-    faiss, size = import_module("faiss"), file.stat().st_size
+    """The index of FAISS in ``file``; no size in it makes FAISS take more memory than it needs.
+
+    Raises RuntimeError if it is damaged.
+    """
+    faiss, limit = import_module("faiss"), max(LEAST_LIMIT, file.stat().st_size)
     with _reading:
         before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
-        faiss.set_deserialization_vector_byte_limit(size)
-        faiss.set_deserialization_loop_limit(size)
+        faiss.set_deserialization_vector_byte_limit(limit)
+        faiss.set_deserialization_loop_limit(limit)
         try:
             return faiss.read_index(str(file))
         finally:
