@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -139,21 +140,23 @@ def test_many_threads_get_right_answers_also_while_the_index_is_replaced(
 
 @pytest.mark.parametrize("moment", ["table", "vectors"])
 def test_an_index_that_is_updated_while_it_is_opened(space: Path, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The update comes between the table and the vectors, or before both; all files keep their sizes."""
+    """Updates come between table and vectors, or before both, one at each attempt; all files keep their sizes."""
     owner, name = (Table, "open") if moment == "table" else (Vectors, "open")
-    original, updated = getattr(owner, name), []
+    original, updated, updating = getattr(owner, name), [], []
 
     def update_first(*given: object, **named: object) -> object:
-        if not updated:
+        if len(updated) < 5 and not updating:
+            updating.append(True)  # an update opens the index as well
             updated.append(True)
-            Path("photos/cat/0.png").rename("photos/dog/6.png")
+            Path(f"photos/cat/{len(updated)}.png").rename(f"photos/dog/{5 + len(updated)}.png")
             update(model="models/pets/model.onnx")
+            updating.clear()
         return original(*given, **named)
 
     monkeypatch.setattr(owner, name, update_first)
     index = Index.open(Path("indexes/photos"))
     paths = {row: f"photos/{path}" for row, path, _, _ in index.table.rows()}
-    assert "photos/dog/6.png" in paths.values()
+    assert "photos/dog/10.png" in paths.values()
     assert index.facts == read_facts(Path("indexes/photos"))
     features = OnnxModel.open(Path("models/pets/model.onnx")).features(paths.values())
     np.testing.assert_allclose(index.vectors.read(0, len(index)), features, rtol=1e-4, atol=1e-5)
@@ -423,3 +426,22 @@ def test_features_are_taken_after_the_relu(space: Path) -> None:
     assert vectors.shape == (12, FEATURES)
     assert vectors.min() == 0 < vectors.max()
     index.close()
+
+
+@pytest.mark.parametrize("command", ["predict", "search"])
+def test_a_query_whose_name_is_not_utf8(space: Path, command: str) -> None:
+    """On an output that takes nothing but UTF-8."""
+    query = os.fsdecode(b"\xff.png")
+    try:
+        shutil.copy("photos/cat/0.png", query)
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    for options in (["--json"], *([["--html", "page.html", "--sheet", "sheet.png"]] if command == "search" else [[]])):
+        done = subprocess.run(
+            [sys.executable, "-m", "alexnet_cli", command, query, *options],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        )
+        assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr
+        assert r"\udcff.png" in done.stdout

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexnet_cli.commands.common import HERE, Failures, JsonOption, PicturesArgument, WorkspaceOption
-from alexnet_cli.console import Console, show_json, show_table
+from alexnet_cli.console import Console, show_json, show_table, visible
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.workspace import Workspace
 
@@ -69,7 +69,7 @@ def search(
 
 def _show(answer: "Answer") -> None:
     rows = [[str(n.rank), n.name or "", f"{n.distance:.2f}", n.path] for n in answer.neighbours]
-    show_table(f"nearest to {answer.path}", ["", "class", "distance", "picture"], rows)
+    show_table(f"nearest to {visible(answer.path)}", ["", "class", "distance", "picture"], rows)
 
 
 def _draw(
