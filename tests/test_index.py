@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -20,8 +19,7 @@ from PIL import Image
 
 from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
-from alexnet_cli.errors import AlexNetError, BadArtefact, Interrupted
-from alexnet_cli.files import one_writer
+from alexnet_cli.errors import BadArtefact, Interrupted
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval import embedding
@@ -373,14 +371,6 @@ def test_leftovers_of_an_update_that_was_cut_short_are_removed(space: Path) -> N
         Path("indexes/photos", stale).write_bytes(b"half")
     assert counts(update()) == (12, 0, 12, 0, 0)
     assert sorted(os.listdir("indexes/photos")) == there
-
-
-def test_a_second_update_at_the_same_time_is_refused(space: Path) -> None:
-    message = "another process is writing the index indexes/photos: wait for it to end, or choose another name"
-    with one_writer(Path("indexes/photos"), "index"), pytest.raises(AlexNetError, match=f"^{re.escape(message)}$"):
-        update()
-    update()
-    assert not Path("indexes/photos/.lock").exists()
 
 
 def test_a_name_that_is_not_utf8_refuses_itself_alone(space: Path, capsys: pytest.CaptureFixture[str]) -> None:

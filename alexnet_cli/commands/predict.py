@@ -2,18 +2,9 @@
 
 from typing import Any
 
-from alexnet_cli.commands.common import (
-    HERE,
-    Failures,
-    JsonOption,
-    ModelOption,
-    PicturesArgument,
-    WorkspaceOption,
-)
+from alexnet_cli.commands.common import HERE, Failures, JsonOption, ModelOption, PicturesArgument, WorkspaceOption
 from alexnet_cli.console import Console, show_json, show_table
 from alexnet_cli.workspace import Workspace
-
-AT_A_TIME = 64  # pictures in a table: answers are printed as they come
 
 
 def predict(
@@ -29,13 +20,14 @@ def predict(
     Example: alexnet predict image.jpg
     """
     import alexnet_cli as alexnet
+    from alexnet_cli.inference.predictor import BATCH
     from alexnet_cli.prefetch import batched
 
     console, space = Console(), Workspace(workspace)
     path = space.find_classifier(model)
     predictor = alexnet.open_model(path, pictures=len(pictures), datasets=space.all("dataset"), progress=console)
     failures, predictions = Failures(len(pictures), console), list[dict[str, Any]]()
-    for some in batched(failures.without(predictor.predict_each(pictures)), AT_A_TIME):
+    for some in batched(failures.without(predictor.predict_each(pictures)), BATCH):
         if as_json:
             predictions += [{"path": image, "classes": [vars(best) for best in classes]} for image, classes in some]
             continue

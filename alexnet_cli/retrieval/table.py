@@ -34,8 +34,8 @@ class Table:
             raise damaged(file.parent, f"{TABLE} cannot be opened ({first_line(error)})") from None
 
     def __len__(self) -> int:
-        with _reading(self.file):
-            return int(self.connection.execute("SELECT COUNT(*) FROM images").fetchone()[0])
+        with _reading(self.file):  # the rows are numbered from 0: to count them would read the whole table
+            return int(self.connection.execute("SELECT COALESCE(MAX(row) + 1, 0) FROM images").fetchone()[0])
 
     def picture(self, row: int) -> tuple[str, str | None]:
         """Path within the source and label of the picture in ``row``. Raises BadArtefact if the table has none."""

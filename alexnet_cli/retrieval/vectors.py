@@ -60,7 +60,11 @@ class Vectors:
         content = vectors.reshape(-1).view(np.uint8).data
         start = self.offset + 4 * first * self.dimension
         while content:  # one call reads at most 2 GB
-            read = os.preadv(self.file.fileno(), [content], start)
+            try:
+                read = os.preadv(self.file.fileno(), [content], start)
+            except OSError as error:  # which does not know the name of its file
+                error.filename = self.file.name
+                raise
             if not read:
                 raise damaged(Path(self.file.name).parent, f"{VECTORS} is cut short")
             content, start = content[read:], start + read
