@@ -144,6 +144,17 @@ def test_a_read_only_disk_is_told_and_can_be_searched(space: Path, capsys: pytes
         assert main(["search", "photos/cat/0.png", "--model", "m.onnx"]) == 0
 
 
+def test_files_are_readable_as_the_umask_says(space: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        assert main(["index", "photos", "--model", "m.onnx", "--kind", "sq8"]) == 0
+    finally:
+        os.umask(before)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in FOLDER.iterdir()} == dict.fromkeys(
+        [*WHOLE, "codes.faiss"], "0o640"
+    )
+
+
 # Searches and updates at the same time
 
 
