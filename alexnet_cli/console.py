@@ -74,7 +74,8 @@ class Console(Progress):
 
 def show_json(content: object) -> None:
     """One JSON object on standard output."""
-    print(json.dumps(content, ensure_ascii=False))  # noqa: T201
+    text = json.dumps(content, ensure_ascii=False)
+    print(text.encode("utf-8", "backslashreplace").decode())  # noqa: T201 - a file name may not be UTF-8
 
 
 def show(text: str) -> None:

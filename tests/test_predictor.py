@@ -153,3 +153,26 @@ def test_several_threads_get_what_one_thread_gets(model):
             np.testing.assert_allclose(outputs, alone, rtol=1e-5, atol=1e-6)
         for rows, alone in zip(ours[3], wanted[3], strict=True):
             assert [p.label for p in rows] == [p.label for p in alone]
+
+
+def test_pictures_are_read_as_they_are_used(tmp_path):
+    model, taken = OnnxModel.open(write_onnx(tmp_path / "m.onnx")), []
+
+    def pictures():
+        for i in range(10 * BATCH):
+            taken.append(i)
+            yield np.full((SIZE, SIZE, 3), i % 256, np.uint8)
+
+    answers = model.predict_each(pictures())
+    next(answers)
+    assert len(taken) == 2 * BATCH  # one batch is answered, the next one is read meanwhile
+    assert len(list(answers)) == 10 * BATCH - 1
+
+
+def test_bad_pictures_stand_among_the_answers_of_the_others(model, photos):
+    given = [photos[0], "gone.jpg", b"hello", *photos[1:]]
+    pairs = list(model.predict_each(given, top=2))
+    assert [picture for picture, _ in pairs] == given
+    assert [str(result) for _, result in pairs[1:3]] == ["no such file", "not a picture that can be read"]
+    assert [pairs[i][1] for i in (0, 3, 4)] == model.predict(photos, top=2)
+    assert [str(result) for _, result in model.predict_each(["gone.jpg"])] == ["no such file"]

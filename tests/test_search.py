@@ -3,10 +3,10 @@
 import html.parser
 import json
 import shutil
-import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,12 @@ from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import BadPicture
 from alexnet_cli.figures.sheet import GAP, SIDE, TEXT
+from alexnet_cli.files import file_checksum
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.retrieval import vectors as vectors_module
 from alexnet_cli.retrieval.index import Index, Neighbour
+from alexnet_cli.retrieval.layout import read_facts, tidy, write_facts
+from alexnet_cli.retrieval.table import Table, TableWriter
 from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
 
 
@@ -61,7 +64,7 @@ def test_neighbours_are_those_of_brute_force(space: Path, queries: int) -> None:
     near = vectors[random.integers(0, len(index), queries)]
     noisy = (near + random.normal(0, 1e-3, near.shape)).astype(np.float32)
     exact = brute_force(noisy, vectors)
-    names = {name: row for row, name, _, _ in index.rows()}
+    names = {name: row for row, name, _, _ in index.table.rows()}
     for line, found in zip(exact, index.neighbours(noisy, 5), strict=True):
         np.testing.assert_allclose([one.distance for one in found], np.sort(line)[:5], rtol=1e-5)
         np.testing.assert_allclose([line[names[one.source_path]] for one in found], np.sort(line)[:5], rtol=1e-5)
@@ -82,22 +85,21 @@ def write_made_up_index(folder: Path, seed: int) -> Path:
     """Vectors (ROWS, WIDE) and their table, as an update of an index would put them into ``folder``."""
     folder.mkdir(exist_ok=True)
     vectors = np.random.default_rng(seed).standard_normal((ROWS, WIDE)).astype(np.float32)
-    writer = VectorWriter(folder / "new.faiss", WIDE)
-    writer.add(vectors)
-    writer.finish()
-    writer.close()
-    table = sqlite3.connect(folder / "new.sqlite")
-    table.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
-    lines = [(row, f"{seed}/{row}.jpg", str(seed), "") for row in range(ROWS)]
-    table.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", lines)
-    table.commit()
-    table.close()
-    (folder / "new.faiss").replace(folder / "index.faiss")
-    (folder / "new.sqlite").replace(folder / "images.sqlite")
-    facts = {"format": 1, "kind": "flat", "count": ROWS, "dimension": WIDE, "generation": "g", "are_files": False}
+    writer, table = VectorWriter(folder / "index.new.faiss", WIDE), TableWriter(folder / "images.new.sqlite")
+    with closing(writer), closing(table):
+        writer.add(vectors)
+        table.add((row, f"{seed}/{row}.jpg", str(seed), "") for row in range(ROWS))
+        writer.finish()
+        table.finish()
+    facts = {"format": 1, "kind": "flat", "named_kind": None, "metric": "euclidean", "generation": "new"}
+    facts |= {"count": ROWS, "dimension": WIDE, "unfinished": 0, "image_size": SIZE, "model": "m", "model_path": "m"}
     facts |= {"model_fingerprint": "seed-0", "precision": "fp32", "source": str(folder), "named": str(folder)}
-    facts["bytes"] = {name: (folder / name).stat().st_size for name in ("index.faiss", "images.sqlite")}
-    (folder / "index.json").write_text(json.dumps(facts))
+    facts |= {"are_files": False, "files": {}}
+    for name, file in (("index.faiss", "index.new.faiss"), ("images.sqlite", "images.new.sqlite")):
+        facts["files"][name] = {"bytes": (folder / file).stat().st_size, "checksum": file_checksum(folder / file)}
+    facts["files"]["index.faiss"]["checksum"] = writer.checksum
+    write_facts(folder, facts)
+    tidy(folder)
     return folder
 
 
@@ -137,22 +139,24 @@ def test_many_threads_get_right_answers_also_while_the_index_is_replaced(
 
 @pytest.mark.parametrize("moment", ["table", "vectors"])
 def test_an_index_that_is_updated_while_it_is_opened(space: Path, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The update comes between the table and the vectors, or before both; all files keep their sizes."""
-    owner, name = (sqlite3, "connect") if moment == "table" else (Vectors, "open")
-    original, updated = getattr(owner, name), []
+    """Updates come between table and vectors, or before both, one at each attempt; all files keep their sizes."""
+    owner, name = (Table, "open") if moment == "table" else (Vectors, "open")
+    original, updated, updating = getattr(owner, name), [], []
 
     def update_first(*given: object, **named: object) -> object:
-        if not updated:
+        if len(updated) < 5 and not updating:
+            updating.append(True)  # an update opens the index as well
             updated.append(True)
-            Path("photos/cat/0.png").rename("photos/dog/6.png")
+            Path(f"photos/cat/{len(updated)}.png").rename(f"photos/dog/{5 + len(updated)}.png")
             update(model="models/pets/model.onnx")
+            updating.clear()
         return original(*given, **named)
 
     monkeypatch.setattr(owner, name, update_first)
     index = Index.open(Path("indexes/photos"))
-    paths = {row: f"photos/{path}" for row, path, _, _ in index.rows()}
-    assert "photos/dog/6.png" in paths.values()
-    assert index.facts == json.loads(Path("indexes/photos/index.json").read_text())
+    paths = {row: f"photos/{path}" for row, path, _, _ in index.table.rows()}
+    assert "photos/dog/10.png" in paths.values()
+    assert index.facts == read_facts(Path("indexes/photos"))
     features = OnnxModel.open(Path("models/pets/model.onnx")).features(paths.values())
     np.testing.assert_allclose(index.vectors.read(0, len(index)), features, rtol=1e-4, atol=1e-5)
     index.close()
@@ -253,18 +257,6 @@ def test_an_index_of_a_file_of_another_precision_is_searched_with_that_file(
     )
 
 
-def test_queries_that_are_no_pictures(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("text.jpg").write_text("hello")
-    for command in ("search", "predict"):
-        for bad, reason in (("gone.jpg", "no such file"), ("photos", "a folder"), ("text.jpg", "not a picture")):
-            assert error_of(command, "photos/dog/2.png", bad, capsys=capsys).startswith(f"{bad}: {reason}")
-    shutil.rmtree("indexes")
-    assert error_of("search", "photos/dog/2.png", capsys=capsys) == (
-        "no index in indexes yet: make one with `alexnet index`, or name one"
-    )
-    assert main(["search"]) == 2
-
-
 def thumbnail_at(sheet: Image.Image, row: int, column: int) -> np.ndarray:
     """(SIDE, SIDE, 3): the query in column 0, then the neighbours."""
     left = GAP if column == 0 else 3 * GAP + column * (SIDE + GAP)
@@ -337,7 +329,7 @@ def test_sheets_of_archives_and_datasets(space: Path, kind: str, capsys: pytest.
         source = "data/pets"
     update(source, model="models/pets/model.onnx", name="other")
     index = Index.open(Path("indexes/other"))
-    name = next(name for _, name, _, _ in index.rows())
+    name = next(name for _, name, _, _ in index.table.rows())
     index.close()
     query = f"photos/{name.removeprefix('photos/')}"
     printed = answer("search", query, "--index", "other", "-k", "1", "--sheet", "s.png", capsys=capsys)

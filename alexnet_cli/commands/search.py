@@ -1,12 +1,13 @@
 """`alexnet search`."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, JsonOption, PicturesArgument, WorkspaceOption
-from alexnet_cli.console import Console, show_json, show_table
+from alexnet_cli.commands.common import HERE, Failures, JsonOption, PicturesArgument, WorkspaceOption
+from alexnet_cli.console import Console, show_json, show_table, visible
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.workspace import Workspace
 
@@ -37,11 +38,13 @@ def search(
 ) -> None:
     """Find the most similar pictures of an index.
 
-    Similarity is the Euclidean distance between the features (fc7) of two pictures.
+    Similarity is the Euclidean distance between the features (fc7) of two pictures. A picture that cannot be read does
+    not stop the others.
 
     Example: alexnet search image.jpg
     """
     import alexnet_cli as alexnet
+    from alexnet_cli.retrieval.searcher import Answer
 
     console, space = Console(), Workspace(workspace)
     own = None if model is None else space.find_classifier(model)
@@ -49,16 +52,24 @@ def search(
     with alexnet.open_index(
         found, model=own, workspace=workspace, pictures=len(pictures), progress=console
     ) as searcher:
-        answers = searcher.answer(pictures, k)
-        if sheet or page:
-            _draw(answers, searcher, sheet, page, console)
+        failures, answers = Failures(len(pictures), console), list[Answer]()
+        for path_of_query, neighbours in failures.without(searcher.search_each(pictures, k)):
+            answer = Answer(path=path_of_query, neighbours=neighbours)
+            if as_json or sheet or page:  # else memory stays flat, however many queries there are
+                answers.append(answer)
+            if not as_json:
+                _show(answer)
         if as_json:
-            queries = [answer.as_json() for answer in answers]
-            show_json({"index": searcher.index.path.name, "model": searcher.model.name, "queries": queries})
-            return
-    for answer in answers:
-        rows = [[str(n.rank), n.name or "", f"{n.distance:.2f}", n.path] for n in answer.neighbours]
-        show_table(f"nearest to {answer.path}", ["", "class", "distance", "picture"], rows)
+            facts = {"index": searcher.index.path.name, "model": searcher.model.name}
+            show_json(facts | {"queries": [answer.as_json() for answer in answers], "failed": failures.failed})
+        if answers and (sheet or page):
+            _draw(answers, searcher, sheet, page, console)
+    failures.check()
+
+
+def _show(answer: "Answer") -> None:
+    rows = [[str(n.rank), n.name or "", f"{n.distance:.2f}", n.path] for n in answer.neighbours]
+    show_table(f"nearest to {visible(answer.path)}", ["", "class", "distance", "picture"], rows)
 
 
 def _draw(
@@ -69,11 +80,11 @@ def _draw(
     from alexnet_cli.retrieval.collection import open_collection
 
     index = searcher.index
-    try:
-        collection = open_collection(index.source)
-    except AlexNetError:
-        collection = None  # it has moved since: there are no thumbnails, but the distances are right
-    rows = thumbnails(answers, collection, index.facts["image_size"])
+    with contextlib.ExitStack() as stack:
+        collection = None  # if it has moved since: there are no thumbnails, but the distances are right
+        with contextlib.suppress(AlexNetError):
+            collection = stack.enter_context(contextlib.closing(open_collection(index.source)))
+        rows = thumbnails(answers, collection, index.facts["image_size"])
     if sheet:
         draw_sheet(answers, rows, sheet)
         console.note(f"wrote {sheet}")

@@ -50,6 +50,7 @@ def write_page(answers: Sequence[Answer], rows: list[Row], path: Path, *, index:
             "Euclidean distance between features (fc7).</p>"
             f"\n{sections}\n</body></html>\n",
             encoding="utf-8",
+            errors="backslashreplace",  # a file name may not be UTF-8
         )
 
 

@@ -4,17 +4,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import BadArtefact, BadPicture
 from alexnet_cli.inference.views import View
-from alexnet_cli.prefetch import prefetch
+from alexnet_cli.prefetch import batched, prefetch
 
 BATCH = 64  # images per forward pass: bounds memory
 
 Picture = str | Path | bytes | np.ndarray  # a path, the content of a file, or pixels (S, S, 3) uint8 RGB
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,22 @@ class Prediction:
     label: str
     name: str  # in words; the label where they are not known
     probability: float  # 0 to 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some pictures, and what the network makes of those that can be read."""
+
+    pictures: list[Picture]
+    bad: dict[int, BadPicture]  # position -> why the picture cannot be read
+    probabilities: np.ndarray  # (n, classes) float32 of the n others, in order
+    features: np.ndarray  # (n, D) float32, likewise
+
+    def pair(self, results: Iterable[Result]) -> Iterator[tuple[Picture, Result | BadPicture]]:
+        """Each picture, in order, with its own of ``results`` (n), or with why it cannot be read."""
+        remaining = iter(results)
+        for position, picture in enumerate(self.pictures):
+            yield picture, self.bad[position] if position in self.bad else next(remaining)
 
 
 class Predictor(ABC):
@@ -52,39 +70,45 @@ class Predictor(ABC):
         and resized to S; an array must have that form already. Raises BadPicture, naming the first picture that
         cannot be read.
         """
-        return [
-            [self._prediction(int(i), row) for i in np.argsort(-row, kind="stable")[:top]]
-            for images in self._batches(pictures)
-            for row in self.run(images)[0]
-        ]
+        return _results(self.predict_each(pictures, top))
+
+    def predict_each(
+        self, pictures: Picture | Iterable[Picture], top: int = 5
+    ) -> Iterator[tuple[Picture, list[Prediction] | BadPicture]]:
+        """Each picture with its `predict`, or with why it cannot be read; pictures are read as they are used."""
+        for batch in self.batches(pictures):
+            yield from batch.pair([self._best(row, top) for row in batch.probabilities])
 
     def features(self, pictures: Picture | Iterable[Picture]) -> np.ndarray:
         """Activations of layer ``feature_name`` for each picture's centre view, (N, D) float32.
 
         ``pictures`` and errors: as in `predict`.
         """
-        batches = [self.run(images)[1] for images in self._batches(pictures)]
-        return np.concatenate(batches) if batches else np.empty((0, self.feature_size), np.float32)
+        pairs = (pair for batch in self.batches(pictures) for pair in batch.pair(batch.features))
+        return np.array(_results(pairs), np.float32).reshape(-1, self.feature_size)
+
+    def batches(self, pictures: Picture | Iterable[Picture]) -> Iterator[Batch]:
+        """``pictures``, BATCH at a time, as they are used: the next batch is read during inference."""
+        for some, images, bad in prefetch(self._load, batched(_each(pictures), BATCH)):
+            probabilities, features = self.run(images)
+            yield Batch(pictures=some, bad=bad, probabilities=probabilities, features=features)
+
+    def _best(self, probabilities: np.ndarray, top: int) -> list[Prediction]:
+        return [self._prediction(int(i), probabilities) for i in np.argsort(-probabilities, kind="stable")[:top]]
 
     def _prediction(self, i: int, probabilities: np.ndarray) -> Prediction:
         label = self.classes[i]
         return Prediction(label=label, name=label, probability=float(probabilities[i]))
 
-    def _batches(self, pictures: Picture | Iterable[Picture]) -> Iterator[np.ndarray]:
-        """Pixels (B, S, S, 3) uint8 of all ``pictures``, BATCH at a time; the next batch is read during inference."""
-        numbered = list(enumerate(_as_list(pictures)))
-        parts = [numbered[start : start + BATCH] for start in range(0, len(numbered), BATCH)]
-        return prefetch(self._load, parts)
-
-    def _load(self, numbered: list[tuple[int, Picture]]) -> np.ndarray:
-        images = np.empty((len(numbered), self.image_size, self.image_size, 3), np.uint8)
-        for image, (number, picture) in zip(images, numbered, strict=True):
+    def _load(self, pictures: list[Picture]) -> tuple[list[Picture], np.ndarray, dict[int, BadPicture]]:
+        """``pictures``, the pixels (n, S, S, 3) uint8 of those that can be read, and why the others cannot."""
+        images, bad = [np.empty((0, self.image_size, self.image_size, 3), np.uint8)], dict[int, BadPicture]()
+        for position, picture in enumerate(pictures):
             try:
-                image[:] = _pixels(picture, self.image_size)
+                images.append(_pixels(picture, self.image_size)[None])
             except BadPicture as error:
-                named = picture if isinstance(picture, str | Path) else f"pictures[{number}]"
-                raise BadPicture(f"{named}: {error}") from None
-        return images
+                bad[position] = error
+        return pictures, np.concatenate(images), bad
 
     def _run_in_batches(
         self, images: np.ndarray, run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -106,12 +130,23 @@ class Predictor(ABC):
         return probabilities, features
 
 
-def _as_list(pictures: Picture | Iterable[Picture]) -> list[Picture]:
+def _each(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     if isinstance(pictures, str | Path | bytes):
         return [pictures]
     if isinstance(pictures, np.ndarray) and pictures.ndim == 3:
         return [pictures]
-    return list(pictures)
+    return pictures
+
+
+def _results(pairs: Iterable[tuple[Picture, Result | BadPicture]]) -> list[Result]:
+    """The results alone. Raises BadPicture, naming the first picture that has none."""
+    results = []
+    for number, (picture, result) in enumerate(pairs):
+        if isinstance(result, BadPicture):
+            named = picture if isinstance(picture, str | Path) else f"pictures[{number}]"
+            raise BadPicture(f"{named}: {result}")
+        results.append(result)
+    return results
 
 
 def _pixels(picture: Picture, size: int) -> np.ndarray:

@@ -1,12 +1,12 @@
 """From pictures to an index, made or brought up to date. Memory holds a few batches, whatever the size of the index."""
 
+import collections
 import contextlib
 import datetime
-import os
+import math
 import secrets
 import shutil
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,16 @@ import numpy as np
 from alexnet_cli.artefacts import INDEX_FILE, model_name
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
-from alexnet_cli.files import atomic_write, write_json
+from alexnet_cli.files import atomic_write, file_checksum, one_writer
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture
-from alexnet_cli.retrieval.embedding import Embedded, Part, embed, remove_parts
-from alexnet_cli.retrieval.index import CODES, FORMAT, TABLE, VECTORS, Index, of_generation
+from alexnet_cli.retrieval.embedding import Embedded, Part, embed, embed_again, parts_of, remove_parts
+from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.kinds import KINDS, Flat, build_kind, check_kind, choose_kind
+from alexnet_cli.retrieval.layout import CODES, FORMAT, TABLE, VECTORS, of_generation, tidy, write_facts
+from alexnet_cli.retrieval.table import TableWriter
 from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
-
-COPIED = 1024  # vectors copied from the old index at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,22 +76,25 @@ def build_index(
         check_kind(kind)  # before the work
     with contextlib.ExitStack() as stack:
         if world.is_main:
-            stack.enter_context(_exclusive_lock(folder))
+            stack.enter_context(one_writer(folder, "index"))
+            tidy(folder)
+            stack.callback(tidy, folder)  # also after a full disk
         world.barrier()
         old = _open_old(folder, collection, model)
         if old is not None:
             stack.callback(old.close)
-        if world.is_main:
-            _remove_leftovers(folder, keep=None if old is None else old.facts["generation"])
         changes = _compare(old, collection.all())
         named_kind = kind or (None if old is None else old.facts["named_kind"])
         kind = _kind_of(named_kind, old, changes, model)
+        parts = parts_of(changes.fresh, model, folder)
+        if world.is_main:
+            remove_parts(folder, keep=parts)  # those of pictures that have changed since
         if old is not None and changes.none and not old.facts["unfinished"] and old.facts["kind"] == kind:
             progress.note(f"all {len(old):,} pictures are in {folder} already")
             refused = [(picture.name, reason) for picture, reason in changes.refused]
             return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
-        _check_disk_space(changes, model.feature_size, folder, progress)
-        embedded = embed(changes.fresh, collection, model, folder, progress=progress, world=world)
+        _check_disk_space(changes, parts, model.feature_size, folder, progress)
+        embedded = embed(parts, collection, model, progress=progress, world=world)
         with world.main_first():
             if world.is_main:
                 writer = _Writer(collection, model, folder, model_path, kind, named_kind, progress)
@@ -120,8 +123,8 @@ class _Changes:
 
 
 def _compare(old: Index | None, pictures: list[IndexedPicture]) -> _Changes:
-    known = {} if old is None else {name: (row, label, stamp) for row, name, label, stamp in old.rows()}
-    refusals = {} if old is None else {name: (reason, stamp) for name, reason, stamp in old.refused()}
+    known = {} if old is None else {name: (row, label, stamp) for row, name, label, stamp in old.table.rows()}
+    refusals = {} if old is None else {name: (reason, stamp) for name, reason, stamp in old.table.refused()}
     fresh, refused, kept, same_labels = [], [], [], True
     for picture in pictures:
         row, label, stamp = known.get(picture.name, (-1, None, None))
@@ -163,18 +166,21 @@ def _open_old(folder: Path, collection: Collection, model: Predictor) -> Index |
     return old
 
 
-def _check_disk_space(changes: _Changes, features: int, folder: Path, progress: Progress) -> None:
+def _check_disk_space(
+    changes: _Changes, parts: Sequence[Part], features: int, folder: Path, progress: Progress
+) -> None:
     """Note the size of the index before the work. Raises AlexNetError if the disk has no room for it."""
     size, free = changes.total * features * 4, shutil.disk_usage(folder).free
-    parts = len(changes.fresh) * features * 4  # until the index is complete
+    pending = sum(len(part.pictures) for part in parts if not part.is_complete)  # parts stay until the index is there
+    needed = size + pending * features * 4
     progress.note(
         f"{changes.total:,} pictures, {len(changes.fresh):,} to embed: {features:,} features of 4 bytes each "
         f"make an index of {size / 1e6:,.0f} MB on disk"
     )
-    if size + parts > free:
+    if needed > free:
         raise AlexNetError(
-            f"building the index takes {(size + parts) / 1e9:,.1f} GB in addition to the old one, and "
-            f"{folder} has {free / 1e9:,.1f} GB free: free some, or use --workspace on another disk"
+            f"building the index takes {math.ceil(needed / 1e6):,} MB in addition to the old one, and "
+            f"{folder} has {free // 10**6:,} MB free: free some, or use --workspace on another disk"
         )
 
 
@@ -182,7 +188,7 @@ def _check_disk_space(changes: _Changes, features: int, folder: Path, progress: 
 
 
 class _Writer:
-    """Writes the next generation of an index and puts it in the place of the old one."""
+    """Writes the next generation of an index; once it is written, it is the index."""
 
     def __init__(
         self,
@@ -203,13 +209,13 @@ class _Writer:
         """Raises Interrupted if the embedding was stopped, once what was embedded is in the index."""
         rows = self._write_rows(old, changes, embedded)
         unfinished = changes.total - rows.count - len(rows.refused)
-        vectors = Vectors.open(self.files[VECTORS], rows.count, self.model.feature_size)
+        vectors = Vectors.open(self.files[VECTORS], rows.count, self.model.feature_size, rows.vectors.checksum)
         with contextlib.closing(vectors):
             facts = self._facts() | build_kind(self.kind, vectors, self.files.get(CODES, Path()), self.progress)
         facts |= {"unfinished": unfinished, "count": rows.count, "dimension": self.model.feature_size}
-        facts["bytes"] = {name: file.stat().st_size for name, file in self.files.items()}
-        write_json(self.folder / INDEX_FILE, facts)  # from here on the new generation is the index
-        self._rename()
+        facts["files"] = self._file_facts(rows.vectors.checksum)
+        write_facts(self.folder, facts)
+        remove_parts(self.folder)
         if embedded.stopped:
             raise Interrupted(
                 f"stopped; {rows.count:,} pictures are in the index, {unfinished:,} are not yet: "
@@ -236,7 +242,7 @@ class _Writer:
             for picture, reason in changes.refused:
                 rows.refuse(picture, reason)
             for part in embedded.parts:
-                rows.add_part(part)
+                self._add_part(part, rows)
             if not rows.count:
                 remove_parts(self.folder)
                 if embedded.stopped:
@@ -245,6 +251,16 @@ class _Writer:
                 raise BadSource(f"none of {len(rows.refused):,} pictures could be embedded ({name}: {reason})")
             rows.finish()
         return rows
+
+    def _add_part(self, part: Part, rows: "_Rows") -> None:
+        try:
+            content = part.read()
+        except BadArtefact:
+            content = embed_again(part, self.collection, self.model, self.progress).read()
+        embedded, features, refused = content
+        rows.add(embedded, features)
+        for picture, reason in refused:
+            rows.refuse(picture, reason)
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -264,26 +280,23 @@ class _Writer:
             "generation": self.generation,
         }
 
-    def _rename(self) -> None:
-        """Give the files of the new generation their plain names, and remove the parts."""
-        remove_parts(self.folder)
-        if CODES not in self.files:
-            (self.folder / CODES).unlink(missing_ok=True)  # of an index that was of another kind
-        for name, file in self.files.items():
-            os.replace(file, self.folder / name)
-        _remove_leftovers(self.folder, keep=None)
+    def _file_facts(self, vectors_checksum: str) -> dict[str, dict[str, Any]]:
+        """Size and checksum of each file; of the vectors, the checksum is without the header."""
+        return {
+            name: {
+                "bytes": file.stat().st_size,
+                "checksum": vectors_checksum if name == VECTORS else file_checksum(file),
+            }
+            for name, file in self.files.items()
+        }
 
 
 class _Rows:
     """The vectors and the table of their pictures, row by row."""
 
     def __init__(self, vectors: Path, table: Path, dimension: int) -> None:
-        self.vectors = VectorWriter(vectors, dimension)
+        self.vectors, self.table = VectorWriter(vectors, dimension), TableWriter(table)
         self.refused: list[tuple[str, str]] = []  # name, reason
-        self.table = sqlite3.connect(table)
-        self.table.execute("PRAGMA journal_mode = OFF")  # an incomplete table is thrown away
-        self.table.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
-        self.table.execute("CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)")
 
     @property
     def count(self) -> int:
@@ -291,66 +304,29 @@ class _Rows:
 
     def add(self, pictures: Sequence[IndexedPicture], vectors: np.ndarray) -> None:
         """Append ``vectors`` (n, D) float32 of ``pictures`` (n,)."""
-        lines = [(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)]
-        self.table.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", lines)
+        self.table.add([(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)])
         self.vectors.add(vectors)
-
-    def add_part(self, part: Part) -> None:
-        """Append the pictures of a part."""
-        embedded, features, refused = part.read()
-        self.add(embedded, features)
-        for picture, reason in refused:
-            self.refuse(picture, reason)
 
     def refuse(self, picture: IndexedPicture, reason: str) -> None:
         """Note that ``picture`` cannot be embedded; it is tried again once it has changed."""
-        self.table.execute("INSERT INTO refused VALUES (?, ?, ?)", (picture.name, reason, picture.stamp))
+        self.table.refuse(picture.name, reason, picture.stamp)
         self.refused.append((picture.name, reason))
 
     def finish(self) -> None:
         """Complete both files."""
         self.vectors.finish()
-        self.table.commit()
+        self.table.finish()
 
     def close(self) -> None:
-        self.vectors.close()
-        self.table.close()
+        with contextlib.closing(self.table):
+            self.vectors.close()
 
 
 def _copy(old: Index, kept: list[tuple[int, IndexedPicture]], rows: _Rows) -> None:
-    for start in range(0, len(kept), COPIED):
-        some = kept[start : start + COPIED]
-        vectors = old.vectors.take(np.array([row for row, _ in some], np.int64))
-        rows.add([picture for _, picture in some], vectors)
-
-
-# The folder
-
-
-def _remove_leftovers(folder: Path, keep: str | None) -> None:
-    """Remove what updates that were cut short left behind: files of every generation but the one to ``keep``."""
-    for name in (VECTORS, TABLE, CODES):
-        stem, suffix = os.path.splitext(name)
-        for file in [*folder.glob(f"{stem}.*{suffix}"), *folder.glob(f".{stem}.*.part*")]:
-            if keep is None or file != of_generation(folder, name, keep):
-                file.unlink()
-
-
-@contextlib.contextmanager
-def _exclusive_lock(folder: Path) -> Iterator[None]:
-    """Only one process updates an index at a time; SQLite's lock ends with its process. Raises AlexNetError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".lock"
-    connection = sqlite3.connect(lock, timeout=0, isolation_level=None)
-    try:
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError:
-        connection.close()
-        raise AlexNetError(f"another process is updating {folder}: wait for it to end") from None
-    try:
-        yield
-    finally:
-        connection.close()
-        lock.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # if it is empty
+    """Append what is ``kept`` of ``old``, by row. Raises BadArtefact, after all, if the old vectors are damaged."""
+    remaining = collections.deque(kept)
+    for first, chunk in old.vectors.chunks():  # also those that are not kept: the checksum is of all
+        some = []
+        while remaining and remaining[0][0] < first + len(chunk):
+            some.append(remaining.popleft())
+        rows.add([picture for _, picture in some], chunk[[row - first for row, _ in some]])

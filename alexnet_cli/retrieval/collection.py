@@ -43,6 +43,10 @@ class Collection(Protocol):
         """The pixels of each, or the reason why there are none."""
         ...
 
+    def close(self) -> None:
+        """Close its files. Nothing may be loading from it."""
+        ...
+
 
 def open_collection(path: Path) -> Collection:
     """The collection at ``path``: a dataset's folder, another folder, or an archive. Raises BadSource, BadArtefact."""
@@ -56,30 +60,42 @@ class FileCollection:
 
     def __init__(self, path: Path, files: Source) -> None:
         self.files, self.source, self.are_files = files, path, path.is_dir()
+        self._not_utf8: set[str] = set()  # names as `all` gives them
         self._pool = ThreadPoolExecutor(available_cores())  # decoding takes no lock of Python's
 
     def all(self) -> list[IndexedPicture]:
         names = sorted({name for name in self.files.names() if is_picture(name)})
         if not names:
             raise BadSource(f"no pictures in {self.source}: name a folder, a .zip or a .tar that has some")
-        for name in names:
-            if any("\ud800" <= letter <= "\udfff" for letter in name):
-                raise BadSource(f"the name {name!a} in {self.source} is not UTF-8: rename it")
         return [
-            IndexedPicture(name=name, label=label, stamp=self.files.stamp(name))
-            for name, label in zip(names, labels(names), strict=True)
+            IndexedPicture(name=self._utf8(name), label=label, stamp=self.files.stamp(name))
+            for name, label in zip(names, labels([self._utf8(name) for name in names]), strict=True)
         ]
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         return list(self._pool.map(lambda name: self._load(name, size), names))
 
+    def _utf8(self, name: str) -> str:
+        """``name``, if it is UTF-8; else with escapes, which `load` refuses: no table or JSON could hold it."""
+        if name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name):
+            return name
+        escaped = name.encode("utf-8", "backslashreplace").decode()
+        self._not_utf8.add(escaped)
+        return escaped
+
     def _load(self, name: str, size: int) -> Loaded:
+        if name in self._not_utf8:
+            return "its name is not UTF-8: rename it"
         try:
             return load_picture(self.files.read(name), size)
         except KeyError:
             return "not in the archive any more"
         except BadPicture as error:
             return str(error)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self.files.close()
 
 
 class PackedCollection:
@@ -107,6 +123,9 @@ class PackedCollection:
         positions = [self._positions.get(name) for name in names]
         images = iter(self.split.read(np.array([p for p in positions if p is not None], np.int64)))
         return ["not in the dataset any more" if position is None else next(images) for position in positions]
+
+    def close(self) -> None:
+        pass
 
 
 def labels(names: Sequence[str]) -> list[str | None]:

@@ -42,7 +42,10 @@ class Part:
         write_tensors(self.file, {"features": features}, {"reasons": json.dumps(reasons)})
 
     def read(self) -> tuple[list[IndexedPicture], np.ndarray, list[tuple[IndexedPicture, str]]]:
-        """The pictures that have features, these (n, D) float32, and the other pictures, each with the reason."""
+        """The pictures that have features, these (n, D) float32, and the other pictures, each with the reason.
+
+        Raises BadArtefact if the file is damaged.
+        """
         metadata, tensors = read_tensors(self.file, what="part of an index")
         features, reasons = tensors["features"], json.loads(metadata["reasons"])
         pairs = list(zip(self.pictures, reasons, strict=True))
@@ -59,24 +62,29 @@ class Embedded:
     images_per_second: float  # of all ranks
 
 
+def parts_of(pictures: Sequence[IndexedPicture], model: Predictor, folder: Path) -> list[Part]:
+    """``pictures`` in parts, whose files are in ``folder`` if they are complete."""
+    return [_part(folder, pictures[start : start + PICTURES], model) for start in range(0, len(pictures), PICTURES)]
+
+
 def embed(
-    pictures: Sequence[IndexedPicture],
+    parts: Sequence[Part],
     collection: Collection,
     model: Predictor,
-    folder: Path,
     *,
     progress: Progress,
     world: World,
 ) -> Embedded:
-    """Embed ``pictures`` into parts in ``folder``, except those that an earlier run has embedded; each rank its share.
+    """Embed the pictures of ``parts``, except the parts that an earlier run has completed; each rank its share.
 
     A single process that is stopped by KeyboardInterrupt returns what it has; a rank among others raises Interrupted.
     """
-    parts = _parts(folder, pictures, model)
+    parts = list(parts)
     pending = [part for part in parts if not part.is_complete]
     if len(pending) < len(parts):
-        done = len(pictures) - sum(len(part.pictures) for part in pending)
-        progress.note(f"resuming: {done:,} of {len(pictures):,} pictures are already embedded")
+        total = sum(len(part.pictures) for part in parts)
+        done = total - sum(len(part.pictures) for part in pending)
+        progress.note(f"resuming: {done:,} of {total:,} pictures are already embedded")
     world.barrier()  # every rank lists the work before any rank starts
     mine, began, count = pending[world.rank :: world.size], time.monotonic(), 0
     total, stopped = sum(len(part.pictures) for part in mine), False
@@ -98,10 +106,22 @@ def embed(
     )
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove all parts, also those that are incomplete."""
-    for file in [*folder.glob(PARTS), *folder.glob(f".{PARTS}")]:
-        file.unlink()
+def embed_again(part: Part, collection: Collection, model: Predictor, progress: Progress) -> Part:
+    """Embed ``part``, whose file is damaged, once more. Raises Interrupted if KeyboardInterrupt stops it."""
+    progress.note(f"{part.file.name} is damaged: embedding its {len(part.pictures):,} pictures again")
+    part.file.unlink()
+    saved, stopped = _embed_part(part, collection, model, lambda count: None)
+    if stopped:
+        raise Interrupted("stopped; run the same command to resume")
+    return saved
+
+
+def remove_parts(folder: Path, keep: Sequence[Part] = ()) -> None:
+    """Remove all parts but those to ``keep``."""
+    kept = {part.file for part in keep}
+    for file in folder.glob(PARTS):
+        if file not in kept:
+            file.unlink()
 
 
 def _report(progress: Progress, before: int, total: int, count: int) -> None:
@@ -137,7 +157,3 @@ def _part(folder: Path, pictures: Sequence[IndexedPicture], model: Predictor) ->
     facts = [model.fingerprint, model.precision, model.image_size, lines]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     return Part(file=folder / PARTS.replace("*", digest), pictures=pictures)
-
-
-def _parts(folder: Path, pictures: Sequence[IndexedPicture], model: Predictor) -> list[Part]:
-    return [_part(folder, pictures[start : start + PICTURES], model) for start in range(0, len(pictures), PICTURES)]

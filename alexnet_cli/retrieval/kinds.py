@@ -9,6 +9,7 @@ To add a kind, write a class and register it in KINDS.
 """
 
 import itertools
+import threading
 import time
 from abc import ABC, abstractmethod
 from importlib import import_module
@@ -20,6 +21,7 @@ import numpy as np
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.files import atomic_write
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.retrieval.layout import is_count
 from alexnet_cli.retrieval.vectors import Vectors
 
 FLAT_UP_TO = 1 << 31  # bytes of vectors: up to here an index is flat unless a kind is named
@@ -30,6 +32,12 @@ TRAINED_ON = 50_000  # vectors, evenly spread over all
 COMPONENTS = 256  # of PCA, before product quantization and in the graph
 CANDIDATE_COUNTS = (50, 100, 200, 400)  # tried
 PARAMETER_VALUES = (4, 8, 16, 32, 64, 128, 256, 512)  # tried for nprobe and ef_search
+MOST = 1 << 20  # candidates, and values of a parameter, in an index that is opened
+LEAST_LIMIT = (
+    1 << 28
+)  # bytes: FAISS makes tables when it reads a file, for `ivfpq` of 128 KB times the root of the count
+
+_reading = threading.Lock()  # FAISS has one set of limits for the whole process
 
 
 class Kind(ABC):
@@ -60,12 +68,15 @@ class Kind(ABC):
 
     @abstractmethod
     def load(self, file: Path, facts: dict[str, Any]) -> None:
-        """Read the codes from ``file``; ``facts`` are those of `tune`. Raises RuntimeError or KeyError if damaged."""
+        """Read the codes from ``file``; ``facts`` are those of `tune`.
+
+        Raises RuntimeError, KeyError or ValueError if they are not as they were written.
+        """
 
     @property
     @abstractmethod
-    def count(self) -> int | None:
-        """How many vectors have codes; None for a kind without codes."""
+    def shape(self) -> tuple[int, int] | None:
+        """How many vectors have codes, and their dimension; None for a kind without codes."""
 
 
 class Flat(Kind):
@@ -73,7 +84,7 @@ class Flat(Kind):
 
     name = "flat"
     has_codes = False
-    count = None
+    shape = None
 
     def train(self, sample: np.ndarray, count: int) -> None:
         pass
@@ -158,16 +169,29 @@ class Coded(Kind):
         }
 
     def save(self, file: Path) -> None:
-        import_module("faiss").write_index(self.index, str(file))
+        faiss, failures = import_module("faiss"), list[OSError]()
+
+        def write(part: bytes) -> None:
+            try:
+                stream.write(part)
+            except OSError as error:  # raised here, it would come out of FAISS as another error, without the reason
+                failures.append(error)
+
+        with open(file, "wb") as stream:
+            faiss.write_index(self.index, faiss.PyCallbackIOWriter(write))
+            if failures:
+                raise failures[0]
 
     def load(self, file: Path, facts: dict[str, Any]) -> None:
-        self.index = import_module("faiss").read_index(str(file))
         self.candidate_count = facts["candidates"]
         self.value = facts[self.parameter] if self.parameter else 0
+        if not is_count(self.candidate_count, least=1, most=MOST) or not is_count(self.value, most=MOST):
+            raise ValueError(f"{self.candidate_count} candidates, {self.parameter} {self.value}")
+        self.index = _read_index(file)
 
     @property
-    def count(self) -> int | None:
-        return int(self.index.ntotal)
+    def shape(self) -> tuple[int, int]:
+        return int(self.index.ntotal), int(self.index.d)
 
 
 class ScalarQuantizer(Coded):
@@ -272,3 +296,20 @@ def recall(found: np.ndarray, nearest: np.ndarray) -> float:
 
 def _components(dimension: int, count: int) -> int:
     return min(COMPONENTS, dimension, max(1, count // 2))
+
+
+def _read_index(file: Path) -> Any:
+    """The index of FAISS in ``file``; no size in it makes FAISS take more memory than it needs.
+
+    Raises RuntimeError if it is damaged.
+    """
+    faiss, limit = import_module("faiss"), max(LEAST_LIMIT, file.stat().st_size)
+    with _reading:
+        before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+        faiss.set_deserialization_vector_byte_limit(limit)
+        faiss.set_deserialization_loop_limit(limit)
+        try:
+            return faiss.read_index(str(file))
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before[0])
+            faiss.set_deserialization_loop_limit(before[1])

@@ -1,14 +1,14 @@
 """Pictures to their neighbours: an index and its model, opened once and asked often, from several threads at once."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from alexnet_cli.artefacts import MODEL_FILE, ONNX_FILE, model_fingerprint
-from alexnet_cli.errors import BadArtefact, WrongModel
+from alexnet_cli.errors import BadArtefact, BadPicture, WrongModel
 from alexnet_cli.inference.predictor import Picture, Predictor
 from alexnet_cli.retrieval.index import Index, Neighbour
 from alexnet_cli.workspace import Workspace
@@ -49,10 +49,12 @@ class Searcher:
         """`search` for each of ``pictures``, in batches. Raises BadPicture, naming the first that cannot be read."""
         return self.index.neighbours(self.model.features(pictures), k)
 
-    def answer(self, paths: Sequence[Path], k: int) -> list[Answer]:
-        """`search_many` of picture files, each with its path."""
-        pairs = zip(paths, self.search_many(paths, k), strict=True)
-        return [Answer(path=str(path), neighbours=neighbours) for path, neighbours in pairs]
+    def search_each(
+        self, pictures: Iterable[Picture], k: int = 10
+    ) -> Iterator[tuple[Picture, list[Neighbour] | BadPicture]]:
+        """Each picture with its `search`, or with why it cannot be read; pictures are read as they are used."""
+        for batch in self.model.batches(pictures):
+            yield from batch.pair(self.index.neighbours(batch.features, k) if len(batch.features) else [])
 
     def neighbours_of_row(self, row: int, k: int = 10) -> list[Neighbour]:
         """The ``k`` pictures nearest to the one in ``row``, at distance 0 itself and any that equal it.

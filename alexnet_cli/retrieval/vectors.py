@@ -1,5 +1,6 @@
 """The vectors of an index on disk, in FAISS's own file of a flat index, read in pieces from any number of threads."""
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import xxhash
 
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.retrieval.layout import VECTORS, damaged
 
 CHUNK = 512  # vectors in memory at a time, 8 MB of fc7: they stay in the cache while they are used
 
@@ -26,12 +28,27 @@ class Vectors:
     offset: int  # bytes before the first vector
     count: int
     dimension: int
+    checksum: str | None  # of all vectors; not compared if None
 
     @classmethod
-    def open(cls, path: Path, count: int, dimension: int) -> "Vectors":
-        """The ``count`` vectors of the flat index in ``path``."""
-        offset = path.stat().st_size - 4 * count * dimension
-        return cls(file=open(path, "rb", buffering=0), offset=offset, count=count, dimension=dimension)
+    def open(cls, path: Path, count: int, dimension: int, checksum: str | None = None) -> "Vectors":
+        """The ``count`` vectors of the flat index in ``path``, whose ``checksum`` is that of `VectorWriter`.
+
+        Raises BadArtefact if the file has not the size or the header of as many vectors.
+        """
+        start = len(_header(0, dimension))
+        with contextlib.ExitStack() as on_error:
+            file = on_error.enter_context(open(path, "rb", buffering=0))
+            size, wanted = os.fstat(file.fileno()).st_size, start + 4 * count * dimension
+            if size != wanted:
+                raise damaged(
+                    path.parent,
+                    f"{count:,} vectors of {dimension:,} values take {wanted:,} bytes, {VECTORS} has {size:,}",
+                )
+            if file.read(start) != _header(count, dimension):
+                raise damaged(path.parent, f"{VECTORS} is not of {count:,} vectors of {dimension:,} values")
+            on_error.pop_all()
+        return cls(file=file, offset=start, count=count, dimension=dimension, checksum=checksum)
 
     def read(self, first: int, last: int, out: np.ndarray | None = None) -> np.ndarray:
         """Rows ``first`` to ``last``: (n, D) float32, written to ``out`` if it is given.
@@ -43,17 +60,28 @@ class Vectors:
         content = vectors.reshape(-1).view(np.uint8).data
         start = self.offset + 4 * first * self.dimension
         while content:  # one call reads at most 2 GB
-            read = os.preadv(self.file.fileno(), [content], start)
+            try:
+                read = os.preadv(self.file.fileno(), [content], start)
+            except OSError as error:  # which does not know the name of its file
+                error.filename = self.file.name
+                raise
             if not read:
-                raise BadArtefact(f"{self.file.name} is cut short: remove its index and build it again")
+                raise damaged(Path(self.file.name).parent, f"{VECTORS} is cut short")
             content, start = content[read:], start + read
         return vectors
 
     def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """All vectors, CHUNK at a time, with the row of the first: (n, D) float32, overwritten by the next."""
-        buffer = np.empty((CHUNK, self.dimension), np.float32)
+        """All vectors, CHUNK at a time, with the row of the first: (n, D) float32, overwritten by the next.
+
+        Raises BadArtefact after the last if they are not those that were written.
+        """
+        buffer, digest = np.empty((CHUNK, self.dimension), np.float32), xxhash.xxh3_128()
         for first in range(0, self.count, CHUNK):
-            yield first, self.read(first, first + CHUNK, buffer)
+            chunk = self.read(first, first + CHUNK, buffer)
+            digest.update(chunk.reshape(-1).view(np.uint8).data)
+            yield first, chunk
+        if self.checksum is not None and digest.hexdigest() != self.checksum:
+            raise damaged(Path(self.file.name).parent, f"the checksum of the vectors in {VECTORS} differs")
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """``rows`` (n,): (n, D) float32."""
@@ -67,12 +95,15 @@ class Vectors:
         return self.take(np.unique(np.linspace(0, self.count - 1, min(most, self.count)).astype(np.int64)))
 
     def brute_force(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """Rows (Q, k) of the vectors nearest to ``queries`` (Q, D) float32, nearest first: every vector is compared."""
+        """Rows (Q, k) of the vectors nearest to ``queries`` (Q, D) float32, nearest first: every vector is compared.
+
+        A vector that has values that are not numbers is never near; where fewer than ``k`` are left, a row is -1.
+        """
         faiss: Any = import_module("faiss")  # its type stubs lack what its Python layer adds
         best = faiss.ResultHeap(len(queries), k)
         for first, chunk in self.chunks():
             distances, rows = faiss.knn(queries, chunk, min(k, len(chunk)))
-            best.add_result(distances, rows + first)
+            best.add_result(distances, np.where(rows < 0, -1, rows + first))
         best.finalize()
         return np.asarray(best.I)
 
@@ -82,8 +113,11 @@ class Vectors:
         Distances are measured here and not taken from FAISS, which for many queries computes |q|² - 2qx + |x|²: that
         cancels for vectors close to the query.
         """
-        vectors = self.take(rows).astype(np.float64)  # (n, D)
-        distances = np.linalg.norm(vectors - query.astype(np.float64), axis=1)  # (n,)
+        distances = np.empty(len(rows))
+        for start in range(0, len(rows), CHUNK):
+            some = slice(start, start + CHUNK)
+            vectors = self.take(rows[some]).astype(np.float64)  # (n, D)
+            distances[some] = np.linalg.norm(vectors - query.astype(np.float64), axis=1)
         order = np.argsort(distances, kind="stable")[:k]
         return rows[order], distances[order]
 
@@ -93,32 +127,44 @@ class Vectors:
 
 
 class VectorWriter:
-    """Writes FAISS's file of a flat index as vectors come; memory never holds them all.
-
-    The file is a header, with the number of vectors (int64 at byte 8) and of their values (int64 at its end), and then
-    the vectors. A test holds FAISS to that.
-    """
+    """Writes FAISS's file of a flat index as vectors come; memory never holds them all."""
 
     def __init__(self, path: Path, dimension: int) -> None:
-        import faiss
-
-        self.header = bytes(faiss.serialize_index(faiss.IndexFlatL2(dimension)))
-        self.dimension, self.count = dimension, 0
+        self.dimension, self.count, self._digest = dimension, 0, xxhash.xxh3_128()
         self.file = open(path, "wb")  # noqa: SIM115 - closed by close
-        self.file.write(self.header)
+        self.file.write(_header(0, dimension))
 
     def add(self, vectors: np.ndarray) -> None:
         """Append ``vectors`` (n, D) float32."""
-        self.file.write(np.ascontiguousarray(vectors, np.float32).data)
+        content = np.ascontiguousarray(vectors, np.float32).reshape(-1).view(np.uint8).data
+        self.file.write(content)
+        self._digest.update(content)
         self.count += len(vectors)
+
+    @property
+    def checksum(self) -> str:
+        """Of all vectors so far."""
+        return self._digest.hexdigest()
 
     def finish(self) -> None:
         """Write the counts into the header: now the file is complete."""
-        values = self.count * self.dimension
-        for position, number in ((8, self.count), (len(self.header) - 8, values)):
-            self.file.seek(position)
-            self.file.write(struct.pack("<q", number))
+        self.file.seek(0)
+        self.file.write(_header(self.count, self.dimension))
+        self.file.flush()
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+def _header(count: int, dimension: int) -> bytes:
+    """What a file of ``count`` vectors begins with: their number at byte 8, and that of all values at its end.
+
+    A test holds FAISS to that.
+    """
+    import faiss
+
+    header = bytearray(faiss.serialize_index(faiss.IndexFlatL2(dimension)))
+    struct.pack_into("<q", header, 8, count)
+    struct.pack_into("<q", header, len(header) - 8, count * dimension)
+    return bytes(header)

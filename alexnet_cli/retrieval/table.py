@@ -1,0 +1,120 @@
+"""Which picture each row of an index is, and which pictures were refused: a table in SQLite."""
+
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alexnet_cli.errors import first_line
+from alexnet_cli.retrieval.layout import TABLE, damaged
+
+Row = tuple[int, str, str | None, str]  # row, path within the source, label, stamp
+
+
+class Table:
+    """An open table. Any number of threads may ask it at once."""
+
+    def __init__(self, connection: sqlite3.Connection, file: Path) -> None:
+        self.connection, self.file = connection, file
+        # Threads share the one connection: another one would open what has the file's name by then, perhaps the next
+        # generation's table.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, file: Path) -> "Table":
+        """Raises BadArtefact if ``file`` is no database, and OSError if it cannot be opened."""
+        uri = f"{file.resolve().as_uri()}?mode=ro&immutable=1"  # nobody changes the file, so it needs no locks
+        try:
+            return cls(sqlite3.connect(uri, uri=True, check_same_thread=False), file)
+        except sqlite3.Error as error:
+            open(file, "rb").close()  # an error of the system is told as itself
+            raise damaged(file.parent, f"{TABLE} cannot be opened ({first_line(error)})") from None
+
+    def __len__(self) -> int:
+        with _reading(self.file):  # the rows are numbered from 0: to count them would read the whole table
+            return int(self.connection.execute("SELECT COALESCE(MAX(row) + 1, 0) FROM images").fetchone()[0])
+
+    def picture(self, row: int) -> tuple[str, str | None]:
+        """Path within the source and label of the picture in ``row``. Raises BadArtefact if the table has none."""
+        with _reading(self.file), self._lock:
+            found = self.connection.execute("SELECT path, label FROM images WHERE row = ?", (row,)).fetchone()
+        if found is None or not isinstance(found[0], str) or not isinstance(found[1], str | None):
+            raise damaged(self.file.parent, f"{TABLE} has no picture in row {row}")
+        return found[0], found[1]
+
+    def rows(self) -> Iterator[Row]:
+        """Every picture of the index, in the order of their rows."""
+        with _reading(self.file):
+            yield from self.connection.execute("SELECT row, path, label, stamp FROM images ORDER BY row")
+
+    def refused(self) -> Iterator[tuple[str, str, str]]:
+        """Path, reason and stamp of every picture of the source that could not be embedded."""
+        with _reading(self.file):
+            yield from self.connection.execute("SELECT path, reason, stamp FROM refused")
+
+    def close(self) -> None:
+        """Close the file. No thread may be reading it."""
+        self.connection.close()
+
+
+class TableWriter:
+    """Writes a table. Raises OSError if the disk is full or fails."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        with _writing(file):
+            self.connection = sqlite3.connect(file)
+            self.connection.execute("PRAGMA journal_mode = OFF")  # an incomplete table is thrown away
+            self.connection.execute("PRAGMA synchronous = OFF")  # it is synced once, when it is complete
+            self.connection.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
+            self.connection.execute("CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)")
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Append pictures of the index."""
+        with _writing(self.file):
+            self.connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
+
+    def refuse(self, path: str, reason: str, stamp: str) -> None:
+        """Append a picture that could not be embedded."""
+        with _writing(self.file):
+            self.connection.execute("INSERT INTO refused VALUES (?, ?, ?)", (path, reason, stamp))
+
+    def finish(self) -> None:
+        """Complete the file."""
+        with _writing(self.file):
+            self.connection.commit()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Errors of SQLite become BadArtefact, or OSError where the system failed."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:  # by this program
+        raise
+    except sqlite3.Error as error:
+        if _primary_code(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM):
+            raise OSError(errno.EIO, first_line(error), str(file)) from None
+        raise damaged(file.parent, f"{TABLE} cannot be read ({first_line(error)})") from None
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Errors of SQLite become OSError."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if _primary_code(error) == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from None
+        raise OSError(errno.EIO, first_line(error), str(file)) from None
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details in its upper bits

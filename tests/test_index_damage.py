@@ -1,0 +1,269 @@
+"""A damaged index: every file, every fact in `index.json`, any bit; one line says so, and its advice works."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_files import write_onnx
+from test_index import counts, error_of, folder_of_classes, picture, update
+
+from alexnet_cli.commands import main
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import file_checksum
+from alexnet_cli.progress import Progress
+from alexnet_cli.retrieval.index import Index
+from alexnet_cli.retrieval.layout import read_facts, write_facts
+
+FOLDER = Path("indexes/photos")
+ADVICE = "remove it and build the index again"
+
+
+@pytest.fixture
+def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace, the current folder, with a model `m.onnx` and a folder `photos`."""
+    monkeypatch.chdir(tmp_path)
+    write_onnx(tmp_path / "m.onnx")
+    folder_of_classes(tmp_path / "photos")
+    return tmp_path
+
+
+def search_error(capsys: pytest.CaptureFixture[str]) -> str:
+    return error_of("search", "photos/cat/0.png", "--model", "m.onnx", capsys=capsys)
+
+
+def forge(name: str, content: bytes) -> None:
+    """Replace a file of the index, with the right size and checksum in `index.json`."""
+    facts = read_facts(FOLDER)
+    (FOLDER / name).write_bytes(content)
+    facts["files"][name] = {"bytes": len(content), "checksum": file_checksum(FOLDER / name)}
+    write_facts(FOLDER, facts)
+
+
+# Known damage
+
+
+def test_damaged_files_are_reported(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    update()
+    shutil.copytree(FOLDER, "whole")
+
+    def after(name: str, damage: bytes | None) -> str:
+        """The error of a search after ``name`` was replaced, or removed."""
+        shutil.rmtree(FOLDER)
+        shutil.copytree("whole", FOLDER)
+        (FOLDER / name).unlink() if damage is None else (FOLDER / name).write_bytes(damage)
+        return search_error(capsys)
+
+    facts, text = read_facts(FOLDER), Path("whole/index.json").read_text()
+    vectors, table = Path("whole/index.faiss").read_bytes(), Path("whole/images.sqlite").read_bytes()
+    assert after("index.faiss", None) == f"indexes/photos is damaged: index.faiss is missing; {ADVICE}"
+    assert after("index.faiss", vectors[:-4]) == (
+        f"indexes/photos is damaged: index.faiss has {len(vectors) - 4:,} bytes, not {len(vectors):,}; {ADVICE}"
+    )
+    assert after("index.faiss", b"\0" * len(vectors)) == (
+        f"indexes/photos is damaged: index.faiss is not of 12 vectors of 24 values; {ADVICE}"
+    )
+    assert after("index.faiss", vectors[:-4] + b"\0\0\1\0") == (
+        f"indexes/photos is damaged: the checksum of the vectors in index.faiss differs; {ADVICE}"
+    )
+    assert after("images.sqlite", None) == f"indexes/photos is damaged: images.sqlite is missing; {ADVICE}"
+    for damage in (b"\0" * len(table), table.replace(b"cat/0.png", b"cat/1.png")):
+        assert after("images.sqlite", damage) == (
+            f"indexes/photos is damaged: the checksum of images.sqlite differs; {ADVICE}"
+        )
+    assert after("index.json", json.dumps(facts | {"format": 9}).encode()) == (
+        "indexes/photos/index.json has format version 9, this program reads up to 1: upgrade alexnet-cli"
+    )
+    assert after("index.json", b"{") == (
+        "indexes/photos/index.json is damaged (Expecting property name enclosed in double quotes: line 1 column 2 "
+        "(char 1)): remove indexes/photos and build the index again"
+    )
+    assert after("index.json", b"{}") == f"indexes/photos is damaged: index.json has no format version; {ADVICE}"
+    assert after("index.json", text.replace('"source": "/', '"source": "/x').encode()) == (
+        f"indexes/photos is damaged: the checksum of index.json differs; {ADVICE}"
+    )
+    assert after("index.json", None) == "no index in indexes yet: make one with `alexnet index`, or name one"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("kind", "tree", "there is no kind 'tree' of index"),
+        ("kind", None, "index.json has 'kind' as 'None'"),
+        ("count", -1, "index.json has 'count' as '-1'"),
+        ("count", True, "index.json has 'count' as 'True'"),
+        ("count", 10**18, "index.json has 'count' as '1000000000000000000'"),
+        ("count", 10**11, "100,000,000,000 vectors of 24 values take 9,600,000,000,045 bytes, index.faiss has 1,197"),
+        (
+            "dimension",
+            2**31 - 1,
+            "12 vectors of 2,147,483,647 values take 103,079,215,101 bytes, index.faiss has 1,197",
+        ),
+        ("dimension", 2**31, "index.json has 'dimension' as '2147483648'"),
+        ("image_size", 10**9, "index.json has 'image_size' as '1000000000'"),
+        ("generation", "../../x", "index.json has 'generation' as '../../x'"),
+        ("source", 5, "index.json has 'source' as '5'"),
+        ("files", {}, "index.json has 'files' as '{}'"),
+        ("model_path", ..., "index.json has no 'model_path'"),
+        ("unfinished", ..., "index.json has no 'unfinished'"),
+    ],
+)
+def test_whatever_index_json_says_is_one_line(
+    key: str,
+    value: object,
+    reason: str,
+    space: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    update()
+    facts = read_facts(FOLDER)
+    write_facts(FOLDER, {k: v for k, v in facts.items() if k != key} if value is ... else facts | {key: value})
+    message = f"indexes/photos is damaged: {reason}; {ADVICE}"
+    assert search_error(capsys) == message
+    assert error_of("index", "photos", "--model", "m.onnx", capsys=capsys) == message
+    shutil.rmtree(FOLDER)
+    assert counts(update()) == (12, 12, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("candidates", 10**12, "codes.faiss cannot be used (1000000000000 candidates, ef_search 4)"),
+        ("candidates", "many", "codes.faiss cannot be used (many candidates, ef_search 4)"),
+        ("ef_search", -1, "codes.faiss cannot be used (50 candidates, ef_search -1)"),
+        ("ef_search", ..., "codes.faiss cannot be used ('ef_search')"),
+    ],
+)
+def test_whatever_index_json_says_of_codes_is_one_line(
+    key: str,
+    value: object,
+    reason: str,
+    space: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["index", "photos", "--model", "m.onnx", "--kind", "hnsw"]) == 0
+    facts = read_facts(FOLDER)
+    write_facts(FOLDER, {k: v for k, v in facts.items() if k != key} if value is ... else facts | {key: value})
+    assert search_error(capsys) == f"indexes/photos is damaged: {reason}; {ADVICE}"
+
+
+@pytest.mark.parametrize("kind", ["sq8", "ivfpq", "hnsw", "binary"])
+def test_codes_with_absurd_sizes_are_refused_before_memory_is_taken(
+    kind: str,
+    space: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every size in the file, one after the other: whatever FAISS says, it is one line, and never a terabyte."""
+    assert main(["index", "photos", "--model", "m.onnx", "--kind", kind]) == 0
+    content = (FOLDER / "codes.faiss").read_bytes()
+    sizes = [
+        at for at in range(0, len(content) - 8) if 0 < int.from_bytes(content[at : at + 8], "little") <= len(content)
+    ]
+    assert sizes
+    refused = 0
+    for at in sizes[:: 1 + len(sizes) // 40]:
+        forge("codes.faiss", content[:at] + (2**38).to_bytes(8, "little") + content[at + 8 :])
+        message = ""
+        try:
+            Index.open(FOLDER).close()
+        except BadArtefact as error:
+            message = str(error)
+        refused += bool(message)
+        assert not message or message.startswith("indexes/photos is damaged: codes.faiss "), at
+    assert refused
+
+
+def test_codes_of_other_vectors_are_refused(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "photos", "--model", "m.onnx", "--kind", "sq8"]) == 0
+    picture(space / "photos/cat/new.png", 77)
+    assert main(["index", "photos", "--model", "m.onnx", "--kind", "sq8", "--out", "other"]) == 0
+    forge("codes.faiss", Path("indexes/other/codes.faiss").read_bytes())
+    assert search_error(capsys) == f"indexes/photos is damaged: codes.faiss has codes of other vectors; {ADVICE}"
+
+
+def test_verify_finds_what_a_search_by_codes_does_not_read(space: Path) -> None:
+    assert main(["index", "photos", "--model", "m.onnx", "--kind", "sq8"]) == 0
+    index = Index.open(FOLDER)
+    told: list[tuple[str, int, int]] = []
+
+    class Told(Progress):
+        def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+            told.append((task, done, total))
+
+    index.verify(Told())
+    assert told == [("verifying", 12, 12)]
+    index.close()
+    content = bytearray((FOLDER / "index.faiss").read_bytes())
+    content[-3] ^= 1
+    (FOLDER / "index.faiss").write_bytes(content)
+    with (
+        contextlib.closing(Index.open(FOLDER)) as index,
+        pytest.raises(BadArtefact, match=r"^indexes/photos is damaged: the checksum of the vectors in index.faiss"),
+    ):
+        index.verify()
+    # An update does not write a new checksum over the damage
+    picture(space / "photos/cat/new.png", 77)
+    with pytest.raises(BadArtefact, match=r"^indexes/photos is damaged: the checksum of the vectors in index.faiss"):
+        update()
+    assert not [name for name in os.listdir(FOLDER) if name.count(".") > 1 and not name.startswith("part-")]
+
+
+def test_vectors_that_are_not_numbers_are_damage(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the checksum was made after it."""
+    update()
+    vectors, table = (FOLDER / "index.faiss").read_bytes(), (FOLDER / "images.sqlite").read_bytes()
+    header = len(vectors) - 12 * 24 * 4
+    nan = np.full((12, 24), np.nan, np.float32).tobytes()
+    forge("index.faiss", vectors[:header] + nan)
+    facts = read_facts(FOLDER)
+    facts["files"]["index.faiss"]["checksum"] = file_checksum(FOLDER / "index.faiss", header)
+    write_facts(FOLDER, facts)
+    assert search_error(capsys) == f"indexes/photos is damaged: not all values in index.faiss are numbers; {ADVICE}"
+    # A table that lacks a row, or has something else in the place of a path
+    shutil.rmtree(FOLDER)
+    update()
+    forge("images.sqlite", table.replace(b"cat/0.png", b"cat/\xff.png"))
+    assert search_error(capsys).startswith("indexes/photos is damaged: images.sqlite cannot be read (Could not decode")
+    forge("images.sqlite", table[:100] + bytes(len(table) - 100))
+    assert search_error(capsys).startswith("indexes/photos is damaged: images.sqlite cannot be read (")
+
+
+# Any damage
+
+
+def damages(content: bytes, random: np.random.Generator) -> Iterator[bytes]:
+    """``content`` with a flipped bit, cut short, with zeros in the place of some bytes, and with bytes appended."""
+    for _ in range(8):
+        at, bit = int(random.integers(len(content))), 1 << int(random.integers(8))
+        yield content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]
+        yield content[:at]
+        yield content[:at] + bytes(len(content[at : at + 64])) + content[at + 64 :]
+    yield content + b"\0"
+
+
+@pytest.mark.parametrize("kind", ["flat", "sq8", "hnsw"])
+def test_any_damage_is_told_or_does_not_matter(kind: str, space: Path) -> None:
+    """A search by codes does not read all vectors: `verify` finds what it then cannot see."""
+    assert main(["index", "photos", "--model", "m.onnx", "--kind", kind]) == 0
+    random = np.random.default_rng(0)
+    with contextlib.closing(Index.open(FOLDER)) as index:
+        queries = index.vectors.read(0, 3)
+        sound = index.neighbours(queries, 3)
+    for name in sorted(os.listdir(FOLDER)):
+        content = (FOLDER / name).read_bytes()
+        for damage in damages(content, random):
+            if damage == content:
+                continue
+            (FOLDER / name).write_bytes(damage)
+            with contextlib.suppress(BadArtefact), contextlib.closing(Index.open(FOLDER)) as index:
+                same = index.neighbours(queries, 3) == sound
+                assert same or (name == "index.faiss" and kind != "flat")
+                index.verify()
+                pytest.fail(f"{name} is not as it was written")
+        (FOLDER / name).write_bytes(content)
+    with contextlib.closing(Index.open(FOLDER)) as index:
+        assert index.neighbours(queries, 3) == sound
