@@ -52,6 +52,20 @@ def test_brute_force_a_chunk_at_a_time(tmp_path, monkeypatch):
         assert np.array_equal(distances, exact)
 
 
+def test_brute_force_tells_near_duplicates_apart_however_many_ask(tmp_path):
+    random = np.random.default_rng(0)
+    values = random.random(64).astype(np.float32) * 60
+    values = (values + random.standard_normal((200, 64)) * 0.005).astype(np.float32)
+    flat = faiss.IndexFlatL2(64)
+    flat.add(values)
+    faiss.write_index(flat, str(tmp_path / "vectors"))
+    stored = Vectors.open(tmp_path / "vectors", 200, 64)
+    squares = ((values[:, None].astype(np.float64) - values[None]) ** 2).sum(2)
+    found = stored.brute_force(values, 5)  # 200 queries
+    assert recall(found, np.argsort(squares, axis=1)[:, :5]) == 1.0
+    assert stored.brute_force(values[:0], 5).shape == (0, 5)
+
+
 def test_recall_is_the_share_of_the_nearest_that_were_found():
     assert recall(np.array([[1, 2, 3], [4, 5, -1]]), np.array([[1, 9], [5, 4]])) == 0.75
 

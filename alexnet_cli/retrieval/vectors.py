@@ -100,18 +100,22 @@ class Vectors:
         A vector that has values that are not numbers is never near; where fewer than ``k`` are left, a row is -1.
         """
         faiss: Any = import_module("faiss")  # its type stubs lack what its Python layer adds
-        best = faiss.ResultHeap(len(queries), k)
+        # For more queries at a time FAISS computes |q|² - 2qx + |x|², which cannot tell near duplicates apart.
+        most = faiss.cvar.distance_compute_blas_threshold - 1
+        blocks = [queries[start : start + most] for start in range(0, len(queries), most)]
+        best = [faiss.ResultHeap(len(block), k) for block in blocks]
         for first, chunk in self.chunks():
-            distances, rows = faiss.knn(queries, chunk, min(k, len(chunk)))
-            best.add_result(distances, np.where(rows < 0, -1, rows + first))
-        best.finalize()
-        return np.asarray(best.I)
+            for block, heap in zip(blocks, best, strict=True):
+                distances, rows = faiss.knn(block, chunk, min(k, len(chunk)))
+                heap.add_result(distances, np.where(rows < 0, -1, rows + first))
+        for heap in best:
+            heap.finalize()
+        return np.concatenate([np.empty((0, k), np.int64), *(heap.I for heap in best)])
 
     def rank(self, query: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The ``k`` of ``rows`` (n,) nearest to ``query`` (D,), nearest first, and their Euclidean distances.
 
-        Distances are measured here and not taken from FAISS, which for many queries computes |q|² - 2qx + |x|²: that
-        cancels for vectors close to the query.
+        Distances are measured here, in float64, and not taken from FAISS.
         """
         distances = np.empty(len(rows))
         for start in range(0, len(rows), CHUNK):
