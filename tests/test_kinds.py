@@ -54,14 +54,15 @@ def test_brute_force_a_chunk_at_a_time(tmp_path, monkeypatch):
 
 def test_brute_force_tells_near_duplicates_apart_however_many_ask(tmp_path):
     random = np.random.default_rng(0)
-    values = random.random(64).astype(np.float32) * 60
-    values = (values + random.standard_normal((200, 64)) * 0.005).astype(np.float32)
-    flat = faiss.IndexFlatL2(64)
+    direction = random.random(4096)
+    values = 60 * direction / np.linalg.norm(direction) + random.standard_normal((60, 4096)) * 0.05 / 64
+    values = values.astype(np.float32)
+    flat = faiss.IndexFlatL2(4096)
     flat.add(values)
     faiss.write_index(flat, str(tmp_path / "vectors"))
-    stored = Vectors.open(tmp_path / "vectors", 200, 64)
+    stored = Vectors.open(tmp_path / "vectors", 60, 4096)
     squares = ((values[:, None].astype(np.float64) - values[None]) ** 2).sum(2)
-    found = stored.brute_force(values, 5)  # 200 queries
+    found = stored.brute_force(values, 5)  # 60 queries
     assert recall(found, np.argsort(squares, axis=1)[:, :5]) == 1.0
     assert stored.brute_force(values[:0], 5).shape == (0, 5)
 
