@@ -1,8 +1,13 @@
 """Errors that a user can cause. Each message is one line that says what to do; the command line exits with 1."""
 
+from alexnet_cli.console import visible
+
 
 class AlexNetError(Exception):
-    """Base class of every error that a user can cause or fix."""
+    """Base class of every error that a user can cause or fix. Its message is one line, whatever names are in it."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))
 
 
 class BadPicture(AlexNetError):
