@@ -35,7 +35,7 @@ class JpegHeader:
 
 
 def read_header(jpeg: bytes) -> JpegHeader:
-    """The header of a JPEG, with its scans counted. Raises BadPicture if it has more than JPEG_SEGMENTS segments."""
+    """The header of a JPEG, with the scans that are decoded. Raises BadPicture for more than JPEG_SEGMENTS segments."""
     header = JpegHeader()
     offset = 2
     for _ in range(JPEG_SEGMENTS):
@@ -49,8 +49,8 @@ def read_header(jpeg: bytes) -> JpegHeader:
             offset = start
             continue
         _note(header, marker, jpeg[start : start + 8])
-        if header.scans > JPEG_SCANS:
-            return header
+        if header.scans > JPEG_SCANS or (header.scans and not header.is_held):
+            return header  # refused; or libjpeg reads no further scan
         offset = start + max(2, int.from_bytes(jpeg[start : start + 2], "big"))
     raise BadPicture(f"a JPEG of more than {JPEG_SEGMENTS:,} segments")
 

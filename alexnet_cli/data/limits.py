@@ -20,8 +20,10 @@ SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
 
 FILE_BYTES = 2**28  # of one picture file, before and after decompression: it is held in memory
 
-# Pixels of one picture that are held in memory. tests/test_pictures.py has the memory that they take.
+# Pixels of one picture that are held in memory while it is decoded: it takes less than 1 GB (tests/test_pictures.py).
 PIXELS = 2**26
+HEAVY_PIXELS = 2**25  # of a format whose decoder holds each pixel in 16 bytes or more
+HEAVY_FORMATS = {"WEBP", "JPEG2000"}
 # Pixels of a JPEG in one scan, which is decoded at 1/2, 1/4 or 1/8 of its size: telephones have 200 megapixels.
 JPEG_PIXELS = 2**28
 # Each scan of a progressive JPEG passes over all pixels; encoders write some ten.

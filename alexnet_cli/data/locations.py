@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 from alexnet_cli.data.limits import EXPANSION, FILE_BYTES, MEMBER_BYTES
 from alexnet_cli.errors import BadPicture, first_line
 
+ZIP_SIGNATURE = b"PK\x03\x04"
 ZIP_HEADER = struct.Struct("<4s22xHH")  # of a member: signature, then the sizes of its name and of an extra field
 
 
@@ -109,7 +110,7 @@ def zip_member_name(file: IO[bytes]) -> bytes:
     Raises struct.error if there is no such header.
     """
     signature, name_size, extra_size = ZIP_HEADER.unpack(file.read(ZIP_HEADER.size))
-    if signature != zipfile.stringFileHeader:
+    if signature != ZIP_SIGNATURE:
         raise struct.error("no file begins here")
     name = file.read(name_size)
     file.seek(extra_size, os.SEEK_CUR)

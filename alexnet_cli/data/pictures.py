@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from alexnet_cli.data.jpeg import read_header
-from alexnet_cli.data.limits import FORMATS, PIXELS
+from alexnet_cli.data.limits import FORMATS, HEAVY_FORMATS, HEAVY_PIXELS, PIXELS
 from alexnet_cli.data.locations import is_system_error, read_file
 from alexnet_cli.errors import BadPicture, first_line
 
@@ -121,8 +121,9 @@ def _load_other(content: bytes) -> tuple[np.ndarray, int]:
     """The central square (S, S, 3) of a picture that is no JPEG, and its orientation."""
     with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
         width, height = image.size
-        if width * height > PIXELS:
-            raise BadPicture(f"more than {PIXELS:,} pixels")
+        limit = HEAVY_PIXELS if image.format in HEAVY_FORMATS else PIXELS
+        if width * height > limit:
+            raise BadPicture(f"more than {limit:,} pixels")
         if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_raw(image, content):
             raise BadPicture(RAW)
         square = _square_of(image)

@@ -18,7 +18,7 @@ from typing import Any
 
 from alexnet_cli.data.archives import Files, decompress, decompressor, is_tar, tar_members, zip_members
 from alexnet_cli.data.limits import EXPANSION, SUFFIXES, TAR_BYTES
-from alexnet_cli.data.locations import Location, is_system_error, read_location
+from alexnet_cli.data.locations import ZIP_SIGNATURE, Location, is_system_error, read_location
 from alexnet_cli.errors import AlexNetError, BadSource, first_line
 
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
@@ -107,11 +107,11 @@ def _list_files(source: Source) -> Files:
         magic = file.read(6)
     if decompressor(magic):
         return _compressed_tar_members(source)
-    if magic.startswith(zipfile.stringFileHeader):
+    if magic.startswith(ZIP_SIGNATURE):
         return zip_members(path)
     with open(path, "rb") as file:
         if is_tar(file):  # before looking for a zip at the end of the file: a tar may end with one
-            return tar_members(file, path, source.path)
+            return tar_members(file, path, str(path))
     if zipfile.is_zipfile(path):
         return zip_members(path)
     raise BadSource(f"{source.path} is neither a folder nor a .zip nor a .tar, or its first bytes are damaged")
@@ -149,7 +149,7 @@ def _compressed_tar_members(source: Source) -> Files:
     folder = source.scratch or Path(tempfile.gettempdir())
     free = shutil.disk_usage(folder).free
     with open(source.path, "rb") as packed:
-        is_whole = decompress(packed, temporary, min(limit, free), source.path)
+        is_whole = decompress(packed, temporary, min(limit, free), str(source.path))
     if not is_whole and free < limit:
         raise AlexNetError(
             f"{source.path} takes more than the {free / 1e6:,.0f} MB that are free in {folder!s} when it "
