@@ -11,7 +11,7 @@ class AlexNetError(Exception):
 
 
 class BadPicture(AlexNetError):
-    """A file that is not a picture, cannot be decoded in full, or exceeds the pixel limit."""
+    """A file that is not a picture, cannot be decoded in full, or is over a limit."""
 
 
 class BadSource(AlexNetError):

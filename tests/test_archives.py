@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from onnx_files import write_onnx
 from pictures import cifar, devkit, encoded, files, pixels, tar_bytes, write_folder, write_ilsvrc, write_tar, write_zip
 from test_sources import listed
 
@@ -26,6 +27,7 @@ from alexnet_cli.errors import AlexNetError, BadPicture, BadSource
 from alexnet_cli.files import TEMPORARY, sweep
 
 BLOCK = tarfile.BLOCKSIZE
+OTHER = tar_bytes({"1.png": encoded(pixels(7)), "2.png": encoded(pixels(8))})
 
 
 def names(listing: Listing) -> set[str]:
@@ -55,8 +57,7 @@ def one_level(tar: bytes) -> bytes:
 
 def two_levels(tar: bytes) -> bytes:
     """A tar in a tar, with a whole one before and after it, as in ImageNet's training tar."""
-    other = tar_bytes({"1.png": encoded(pixels(7)), "2.png": encoded(pixels(8))})
-    return tar_bytes({"a.tar": other, "b.tar": tar, "c.tar": other})
+    return tar_bytes({"a.tar": OTHER, "b.tar": tar, "c.tar": OTHER})
 
 
 @pytest.mark.parametrize("wrap", [one_level, two_levels])
@@ -82,7 +83,7 @@ def test_a_flipped_bit_in_a_tars_header_is_refused(wrap: Callable[[bytes], bytes
     path.write_bytes(wrap(tar))
     whole, refused = names(listed(path)), 0
     for header in headers(tar):
-        for byte in range(header, header + BLOCK, 5):
+        for byte in range(header, header + BLOCK, 11):
             damaged = bytearray(tar)
             damaged[byte] ^= 1 << byte % 8
             path.write_bytes(wrap(bytes(damaged)))
@@ -92,7 +93,7 @@ def test_a_flipped_bit_in_a_tars_header_is_refused(wrap: Callable[[bytes], bytes
                 refused += 1
             else:  # the bit is between the fields of the checksum
                 assert names(found[1]) == whole
-    assert refused > 0.98 * len(headers(tar)) * BLOCK / 5
+    assert refused > 0.98 * len(headers(tar)) * BLOCK / 11
 
 
 def test_the_official_tars_name_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -238,6 +239,17 @@ def test_a_zip_with_a_damaged_directory_is_refused(tmp_path: Path) -> None:
         read_location(renamed)
 
 
+def test_a_zip_behind_a_program_with_a_comment_or_with_bytes_after_it_is_read(tmp_path: Path) -> None:
+    whole = write_zip(tmp_path / "s.zip", files()).read_bytes()
+    commented = whole[:-2] + struct.pack("<H", 5) + b"hello"
+    for content in (b"#!/bin/sh\n" * 100 + whole, commented, whole + b"\n", b"x" * 70_000 + commented):
+        (tmp_path / "s.zip").write_bytes(content)
+        listing = listed(tmp_path / "s.zip")
+        assert [read_location(entry.location) for entry in listing.entries] == [
+            files()[n.name] for n in listing.entries
+        ]
+
+
 # Limits of compressed tars
 
 
@@ -285,6 +297,17 @@ def test_a_killed_process_leaves_its_temporary_file_where_the_next_run_sweeps_it
     assert not list((tmp_path / "index").iterdir())
 
 
+def test_an_index_decompresses_beside_itself_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sources.tempfile, "tempdir", str(tmp_path / "nowhere"))
+    write_onnx(Path("m.onnx"))
+    write_tar(Path("s.tgz"), files(), "w:gz")
+    assert main(["index", "s.tgz", "--model", "m.onnx"]) == 0
+    assert sorted(os.listdir("indexes/s")) == ["images.sqlite", "index.faiss", "index.json"]
+
+
 # Hostile bytes
 
 
@@ -327,7 +350,7 @@ def test_damaged_archives_of_pictures(kind: str, tmp_path: Path) -> None:
     else:
         write_tar(path, content, {"tar": "w", "tar.gz": "w:gz", "tar.xz": "w:xz"}[kind])
     whole, listed_whole = path.read_bytes(), 0
-    for seed in range(400):
+    for seed in range(250):
         path.write_bytes(mutated(whole, seed))
         found = attempt(path, 0.0)
         if isinstance(found, str):
@@ -349,7 +372,7 @@ def test_damaged_archives_of_cifar(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "cifar.tar", cifar())
     whole = path.read_bytes()
     position = 0
-    for seed in range(400):
+    for seed in range(250):
         random.seed(seed)
         damaged = bytearray(mutated(whole, 3 * seed + 1 + seed % 2))
         if seed % 4:  # most of the file are pixels: aim at the pickles around them
@@ -369,7 +392,7 @@ def test_damaged_devkits(tmp_path: Path) -> None:
     unpacked = write_folder(source, devkit())
     meta = next(unpacked.rglob("meta.mat"))
     whole = meta.read_bytes()
-    for seed in range(300):
+    for seed in range(200):
         meta.write_bytes(mutated(whole, seed))
         found = attempt(source)
         assert isinstance(found, str) or len(found[1].entries) == 15

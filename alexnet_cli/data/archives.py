@@ -1,7 +1,7 @@
 """Zips and tars: the locations of their members. Nothing is extracted, so a name cannot overwrite anything.
 
-No limit is set to the number of members: one takes some 1 KB of memory here, and at least 76 bytes of a zip or 512 of a
-tar, so that memory stays in proportion to the archive.
+No limit is set to the number of members. In a zip, one takes 0.9 KB of memory and at least 78 bytes of the file; in a
+tar, 0.35 KB and at least 512 bytes: memory stays in proportion to the archive.
 """
 
 import bz2
@@ -23,6 +23,8 @@ Files = tuple[dict[str, Location], list[str]]  # locations by name, and the name
 
 DECOMPRESSORS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 COPIED = 2**20  # bytes decompressed at a time
+ZIP_END_SIGNATURE = b"PK\x05\x06"
+ZIP_END = struct.Struct("<4s6xH10x")  # signature, number of members
 ZIP_MEMBER = 30 + 46  # bytes of a zip that each member has to itself, at least: two headers, beside two names
 
 
@@ -33,10 +35,9 @@ def zip_members(path: Path) -> Files:
     """The files and folders of a zip. Raises BadSource if its directory is damaged, or its members overlap."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        comment_size = len(archive.comment)
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        _check_directory(file, members, comment_size)
+        _check_directory(file, members)
         if sum(member.compress_size + ZIP_MEMBER + 2 * len(member.filename) for member in members) > size:
             raise BadSource(f"the members of {path!s} overlap, so it may be a bomb: refused")
         locations: dict[str, Location] = {}
@@ -66,10 +67,11 @@ def zip_members(path: Path) -> Files:
     return locations, folders
 
 
-def _check_directory(file: IO[bytes], members: list[zipfile.ZipInfo], comment_size: int) -> None:
+def _check_directory(file: IO[bytes], members: list[zipfile.ZipInfo]) -> None:
     """Raise BadZipFile if the zip's end counts other members than ``members``: zipfile does not look at it."""
-    file.seek(-12 - comment_size, os.SEEK_END)  # 22 bytes and a comment end a zip; the number is at the 11th
-    (count,) = struct.unpack("<H", file.read(2))
+    file.seek(-min(ZIP_END.size + 0xFFFF, file.seek(0, os.SEEK_END)), os.SEEK_END)  # a comment may follow it
+    tail = file.read()
+    _, count = ZIP_END.unpack_from(tail, tail.rfind(ZIP_END_SIGNATURE))
     if count not in (len(members) & 0xFFFF, 0xFFFF):
         raise zipfile.BadZipFile(f"it has {len(members):,} members, not {count:,}")
 
