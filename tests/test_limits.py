@@ -145,6 +145,14 @@ def test_ordinary_tiffs_are_read() -> None:
 # Limits
 
 
+def test_a_tile_larger_than_a_picture_is_refused() -> None:
+    content = tiled_tiff(64, 64)
+    wide = struct.pack("<HHII", 322, 4, 1, 20_480) + struct.pack("<HHII", 323, 4, 1, 20_480)
+    content = content.replace(struct.pack("<HHII", 322, 3, 1, 64) + struct.pack("<HHII", 323, 3, 1, 64), wide)
+    with pytest.raises(BadPicture, match=r"^a tile of more than 67,108,864 pixels$"):
+        load_picture(content, 32)
+
+
 def test_only_regular_files_are_opened(tmp_path) -> None:
     os.mkfifo(tmp_path / "photo.jpg")
     for path in (tmp_path / "photo.jpg", Path("/dev/zero")):  # a FIFO without a writer would block

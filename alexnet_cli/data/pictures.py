@@ -25,9 +25,8 @@ MIN_SCALE = 2
 STRIP = 256  # rows converted to RGB at a time: another whole copy of the picture would take as much memory as it does
 
 JPEG_START = b"\xff\xd8"
-RAW = "a camera's RAW file, of which only a preview can be read: convert it to JPEG first"
 ORIENTATION = 0x0112  # EXIF tag
-NEW_SUBFILE_TYPE, SUBFILE_TYPE, DNG_VERSION = 254, 255, 50706  # TIFF tags
+NEW_SUBFILE_TYPE, SUBFILE_TYPE, TILE_WIDTH, TILE_LENGTH, DNG_VERSION = 254, 255, 322, 323, 50706  # TIFF tags
 # Orientation -> the operation that turns the picture upright
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -124,17 +123,23 @@ def _load_other(content: bytes) -> tuple[np.ndarray, int]:
         limit = HEAVY_PIXELS if image.format in HEAVY_FORMATS else PIXELS
         if width * height > limit:
             raise BadPicture(f"more than {limit:,} pixels")
-        if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_raw(image, content):
-            raise BadPicture(RAW)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            _check_tiff(image, content)
         square = _square_of(image)
         return square, _orientation(image)
 
 
-def _is_raw(image: TiffImagePlugin.TiffImageFile, content: bytes) -> bool:
-    """Whether a TIFF is a camera's RAW file. Its first image is then a preview, and says so, except in Canon's."""
-    kinds = {tag: image.tag_v2.get(tag, 0) for tag in (NEW_SUBFILE_TYPE, SUBFILE_TYPE)}
-    is_preview = bool(kinds[NEW_SUBFILE_TYPE] & 1) or kinds[SUBFILE_TYPE] == 2
-    return is_preview or content[8:10] == b"CR" or DNG_VERSION in image.tag_v2
+def _check_tiff(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
+    """Raise BadPicture for a camera's RAW file, and for tiles that are larger than a picture may be.
+
+    The first image of a RAW file is a preview, and says so, except in Canon's.
+    """
+    tags = image.tag_v2
+    is_preview = bool(tags.get(NEW_SUBFILE_TYPE, 0) & 1) or tags.get(SUBFILE_TYPE) == 2
+    if is_preview or content[8:10] == b"CR" or DNG_VERSION in tags:
+        raise BadPicture("a camera's RAW file, of which only a preview can be read: convert it to JPEG first")
+    if tags.get(TILE_WIDTH, 0) * tags.get(TILE_LENGTH, 0) > PIXELS:
+        raise BadPicture(f"a tile of more than {PIXELS:,} pixels")
 
 
 def _square_of(image: Image.Image) -> np.ndarray:
