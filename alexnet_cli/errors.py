@@ -1,12 +1,17 @@
 """Errors that a user can cause. Each message is one line that says what to do; the command line exits with 1."""
 
+from alexnet_cli.console import visible
+
 
 class AlexNetError(Exception):
-    """Base class of every error that a user can cause or fix."""
+    """Base class of every error that a user can cause or fix. Its message is one line, whatever names are in it."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))
 
 
 class BadPicture(AlexNetError):
-    """A file that is not a picture, cannot be decoded in full, or exceeds the pixel limit."""
+    """A file that is not a picture, cannot be decoded in full, or is over a limit."""
 
 
 class BadSource(AlexNetError):

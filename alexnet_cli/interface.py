@@ -234,7 +234,7 @@ def build_index(
 
     with world.main_first():  # rank 0 may have to export the model
         predictor = open_model(model, datasets=datasets, progress=progress)
-    with contextlib.closing(open_collection(Path(source))) as collection:
+    with contextlib.closing(open_collection(Path(source), scratch=Path(folder))) as collection:
         return build.build_index(
             collection, predictor, Path(folder), model_path=Path(model), kind=kind, progress=progress, world=world
         )

@@ -21,10 +21,11 @@ import numpy as np
 from common import RUNS, compare, per_second
 
 from alexnet_cli.data.layouts import list_pictures
+from alexnet_cli.data.locations import read_location
 from alexnet_cli.data.pictures import decode_jpeg, load_picture
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.shards import SHARD_SIZE, save_array
-from alexnet_cli.data.sources import open_source, read_location
+from alexnet_cli.data.sources import open_source
 from alexnet_cli.data.statistics import Sums
 
 WORKERS = 2

@@ -147,9 +147,7 @@ class RecordingCollection(FileCollection):
     """A folder that records which pictures are loaded from it."""
 
     def __init__(self, path: Path) -> None:
-        files = open_collection(path)
-        assert isinstance(files, FileCollection)
-        super().__init__(path, files.files)
+        super().__init__(path)
         self.loaded: list[str] = []
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:

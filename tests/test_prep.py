@@ -170,7 +170,7 @@ def test_bytes_do_not_depend_on_workers_or_interruptions(source: Path, workers: 
     Path("again", "plan.json").write_text(
         json.dumps({"plan": json.loads(Path("once/dataset.json").read_text())["plan"]})
     )
-    for stale in (".train-00001.4242.part.npy", ".source-4242-abc"):
+    for stale in (".train-00001.4242.part.npy", ".source.4242-abc.part"):
         Path("again", stale).write_bytes(b"half")
     from alexnet_cli.console import Console
 

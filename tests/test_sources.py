@@ -6,6 +6,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import (
     cifar,
@@ -23,8 +24,10 @@ from pictures import (
 
 from alexnet_cli.data.layouts import list_pictures
 from alexnet_cli.data.layouts.listing import Listing
+from alexnet_cli.data.layouts.matlab import read_struct
+from alexnet_cli.data.locations import read_location
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import Source, open_source, read_location
+from alexnet_cli.data.sources import Source, open_source
 from alexnet_cli.errors import BadPicture, BadSource
 
 
@@ -106,7 +109,7 @@ def test_in_class_folders_anything_may_be_a_picture_and_a_test_split_stays(tmp_p
         ({"read.txt": b"x"}, "no pictures in"),
         (files() | {"birds/note": b""}, None),
         (files() | {"loose.png": b"x"}, r"1 train pictures are in no class folder.*loose\.png.*: move them"),
-        (files(prefix="val/"), r"no pictures in train/: add some"),
+        (files(prefix="val/"), r"no training pictures: there is val/, but no folder train"),
         (files(prefix="train/") | files(("cows",), prefix="val/"), "classes without training pictures: cows"),
         (files(prefix="train/") | {"val/1.JPEG": b"x"}, "1 val pictures are in no class folder.*devkit_t12.tar.gz"),
     ],
@@ -174,7 +177,7 @@ def test_symbolic_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     listing = listed(source, 0.0)
     assert count(listing) == {("train", "cats"): 6, ("train", "dogs"): 5}
     broken = next(entry for entry in listing.entries if "broken" in entry.name)
-    with pytest.raises(BadPicture, match="No such file"):
+    with pytest.raises(BadPicture, match="no such file"):
         read_location(broken.location)
 
 
@@ -189,7 +192,7 @@ def test_a_member_damaged_in_its_zip_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadPicture, match="file is truncated"):
         read_location(location._replace(compression=None, stored_size=10**6, size=10**6))
     with pytest.raises(BadPicture, match="encrypted"):
-        read_location(location._replace(compression=-1))
+        read_location(location._replace(refusal="encrypted"))
     with pytest.raises(BadPicture, match="more than"):
         read_location(location._replace(size=2**40))
 
@@ -265,3 +268,41 @@ def test_a_malicious_cifar_pickle_runs_nothing(tmp_path: Path) -> None:
     content["cifar-10-batches-py/data_batch_1"] = pickle.dumps({b"data": [1], b"labels": [0]})
     with pytest.raises(BadSource, match="data_batch_1 is damaged"):
         listed(write_tar(tmp_path / "odd.tar", content))
+
+
+def test_whatever_names_hold_a_message_is_one_line(tmp_path: Path) -> None:
+    content = files(prefix="train/") | files(count=2, prefix="val/") | {"ex\ntras/\x1b[2J\u202e.png": b"x"}
+    listing = listed(write_folder(tmp_path / "s", content))
+    assert listing.notes == [r"1 pictures outside train/ and val/ are left out: ex\ntras/\x1b[2J\u202e.png"]
+    listing = listed(write_tar(tmp_path / "s.tar", files() | {"../e\nvil.png": b"x"}))
+    assert listing.rejected == [(r"../e\nvil.png", "its name leads out of the archive")]
+    with pytest.raises(BadSource) as raised:
+        listed(write_folder(tmp_path / "t", files() | {"lo\rose.png": b"x"}))
+    assert r"(lo\rose.png)" in str(raised.value)
+    with pytest.raises(BadSource) as raised:
+        open_source(tmp_path / "no\nthing")
+    assert str(raised.value) == rf"no folder or archive at {tmp_path}/no\nthing"
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "s", files())
+    os.mkfifo(source / "cats" / "fifo.png")  # without a writer, reading it would block
+    entries = {entry.name: entry.location for entry in listed(source).entries}
+    with pytest.raises(BadPicture, match=r"^not a regular file$"):
+        read_location(entries["cats/fifo.png"])
+    with pytest.raises(BadSource, match=r"fifo\.png is neither a folder nor a regular file$"):
+        open_source(source / "cats" / "fifo.png")
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_a_matlab_file_is_read_as_scipy_reads_it(is_compressed: bool, tmp_path: Path) -> None:
+    from scipy.io import loadmat, savemat
+
+    fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("children", "O"), ("empty", "O")]
+    rows = [(i, f"n{i:08d}", f"word, schön {'x' * i}", np.arange(i), np.zeros((0, 0))) for i in (1, 2, 300)]
+    savemat(tmp_path / "m.mat", {"synsets": np.array(rows, dtype=fields)}, do_compression=is_compressed)
+    name, found = read_struct((tmp_path / "m.mat").read_bytes())
+    wanted = loadmat(tmp_path / "m.mat", squeeze_me=True)["synsets"]
+    assert name == "synsets"
+    for row, same in zip(found, wanted, strict=True):
+        assert (row["ILSVRC2012_ID"], row["WNID"], row["words"]) == tuple(same)[:3]

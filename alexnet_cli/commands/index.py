@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption, command_line, processes
-from alexnet_cli.console import show, show_json
+from alexnet_cli.console import show, show_json, visible
 from alexnet_cli.workspace import Workspace
 
 
@@ -47,7 +47,7 @@ def index(
             source, folder, model=path, kind=kind, datasets=space.all("dataset"), progress=console, world=world
         )
         for name, reason in built.refused:
-            console.note(f"refused {name}: {reason}")
+            console.note(f"refused {visible(name)}: {reason}")
     if not world.is_main:
         return
     if as_json:

@@ -5,8 +5,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from alexnet_cli.data.jpeg import read_header
+from alexnet_cli.data.limits import FORMATS, HEAVY_FORMATS, HEAVY_PIXELS, PIXELS
+from alexnet_cli.data.locations import is_system_error, read_file
 from alexnet_cli.errors import BadPicture, first_line
 
 try:
@@ -17,11 +20,13 @@ except ImportError:  # it has no wheel for this platform
 # The resizer in use. The results of the two differ by one grey level in some pixels.
 RESIZER = "Pillow" if resizer is None else "cykooz-resizer"
 
-PIXEL_LIMIT = 178_956_970  # of one picture, checked before decoding; as RGB they take 512 MiB
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the shorter side is then still this many times the target.
 MIN_SCALE = 2
+STRIP = 256  # rows converted to RGB at a time: another whole copy of the picture would take as much memory as it does
 
+JPEG_START = b"\xff\xd8"
 ORIENTATION = 0x0112  # EXIF tag
+NEW_SUBFILE_TYPE, SUBFILE_TYPE, TILE_WIDTH, TILE_LENGTH, DNG_VERSION = 254, 255, 322, 323, 50706  # TIFF tags
 # Orientation -> the operation that turns the picture upright
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,49 +50,65 @@ def load_picture(source: Path | bytes, size: int = 256) -> np.ndarray:
     applied; an animation gives its first frame; transparent pixels become white; 16-bit grey keeps its high byte.
     Resizing is bilinear with anti-aliasing.
 
-    Raises BadPicture, with the reason, for a file that is missing, not a picture or damaged, or has more than
-    PIXEL_LIMIT pixels.
+    Raises BadPicture, with the reason, for a file that is missing, not a regular file, not a picture, damaged, a
+    camera's RAW file or over one of `limits`; OSError or MemoryError if the system has no files or memory left.
     """
+    content = read_file(source) if isinstance(source, Path) else source
     try:
-        content = source if isinstance(source, bytes) else source.read_bytes()
-        pixels, orientation = decode_jpeg(content, size), 1  # (H, W, 3)
-        if pixels is None or _may_have_orientation(content):
-            with Image.open(io.BytesIO(content)) as image:
-                pixels = _decode_by_pillow(image, size) if pixels is None else pixels
-                orientation = _orientation(image)
-        square = _resize(_central_square(pixels), size)  # (size, size, 3); cropping first leaves less to resize
+        if content.startswith(JPEG_START):
+            square, orientation = _load_jpeg(content, size)
+        else:
+            square, orientation = _load_other(content)
+        square = _resize(square, size)
         operation = UPRIGHT.get(orientation)
         return square if operation is None else np.asarray(Image.fromarray(square).transpose(operation))
-    except BadPicture:
+    except (BadPicture, MemoryError):
         raise
-    except UnidentifiedImageError:
-        raise BadPicture("empty file" if not content else "not a picture that can be read") from None
+    except (UnidentifiedImageError, SyntaxError):
+        raise BadPicture("not a picture that can be read" if content else "empty file") from None
     except Image.DecompressionBombError:
-        raise BadPicture(f"more than {PIXEL_LIMIT:,} pixels") from None
-    except FileNotFoundError:
-        raise BadPicture("no such file") from None
-    except IsADirectoryError:
-        raise BadPicture("a folder, not a picture") from None
+        raise BadPicture(f"more than {PIXELS:,} pixels") from None
     except Exception as error:  # Pillow's plugins raise all kinds of errors on damaged files
+        if is_system_error(error):
+            raise
         raise BadPicture(f"cannot be decoded ({first_line(error)})") from None
+
+
+def _load_jpeg(content: bytes, size: int) -> tuple[np.ndarray, int]:
+    """The central square of a JPEG (S, S, 3), decoded at a scale that suits ``size``, and its orientation."""
+    header = read_header(content)
+    header.check(_divisor(header.width, header.height, size))
+    pixels, orientation = decode_jpeg(content, size), 1
+    if pixels is not None and not header.may_have_orientation:
+        return _central_square(pixels), orientation
+    # Not by Image.open, whose limit of pixels is lower.
+    with JpegImagePlugin.JpegImageFile(io.BytesIO(content)) as image:
+        if pixels is not None:
+            return _central_square(pixels), _orientation(image)
+        header.check(_divisor(*image.size, size))
+        image.draft(None, (MIN_SCALE * size, MIN_SCALE * size))  # the reduced scale of `decode_jpeg`
+        return _square_of(image), _orientation(image)
+
+
+def _divisor(width: int, height: int, size: int) -> int:
+    """A JPEG is decoded at 1/8, 1/4, 1/2 or 1/1 of its size."""
+    return next(n for n in (8, 4, 2, 1) if n == 1 or min(height, width) // n >= MIN_SCALE * size)
 
 
 def decode_jpeg(content: bytes, size: int) -> np.ndarray | None:
     """Decode a grey or YCbCr JPEG with libjpeg-turbo, without its orientation: (H, W, 3) uint8 RGB.
 
-    Returns None for content that is left to Pillow: other colour spaces (CMYK), damaged files, other formats.
+    Returns None for content that is left to Pillow: other colour spaces (CMYK) and damaged files.
     """
-    if content[:2] != b"\xff\xd8":
-        return None
     import simplejpeg
 
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        if colours not in ("YCbCr", "Gray") or width * height > PIXEL_LIMIT:
+        if colours not in ("YCbCr", "Gray"):
             return None
         # At reduced scale libjpeg skips the highest frequencies, which is several times faster. With MIN_SCALE, the
         # mean difference to decoding at full size is below 1.5 grey levels (tests/test_pictures.py).
-        divisor = next(n for n in (8, 4, 2, 1) if n == 1 or min(height, width) // n >= MIN_SCALE * size)
+        divisor = _divisor(width, height, size)
         least = {"min_height": -(-height // divisor), "min_width": -(-width // divisor)} if divisor > 1 else {}
         pixels: np.ndarray = simplejpeg.decode_jpeg(content, "RGB", **least)
     except ValueError:
@@ -95,31 +116,55 @@ def decode_jpeg(content: bytes, size: int) -> np.ndarray | None:
     return pixels
 
 
-def _may_have_orientation(jpeg: bytes) -> bool:
-    """Whether an APP1 segment (EXIF or XMP) precedes the coded pixels; True as well if the segments cannot be read."""
-    offset = 2
-    while jpeg[offset : offset + 1] == b"\xff" and jpeg[offset + 1] not in (0xDA, 0xE1):
-        offset += 2 + int.from_bytes(jpeg[offset + 2 : offset + 4], "big")
-    return jpeg[offset : offset + 2] != b"\xff\xda"
+def _load_other(content: bytes) -> tuple[np.ndarray, int]:
+    """The central square (S, S, 3) of a picture that is no JPEG, and its orientation."""
+    with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
+        width, height = image.size
+        limit = HEAVY_PIXELS if image.format in HEAVY_FORMATS else PIXELS
+        if width * height > limit:
+            raise BadPicture(f"more than {limit:,} pixels")
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            _check_tiff(image, content)
+        square = _square_of(image)
+        return square, _orientation(image)
 
 
-def _decode_by_pillow(image: Image.Image, size: int) -> np.ndarray:
-    """Any format Pillow knows, without its orientation: (H, W, 3) uint8 RGB."""
-    width, height = image.size
-    if width * height > PIXEL_LIMIT:
-        raise BadPicture(f"{width}×{height} is more than {PIXEL_LIMIT:,} pixels")
-    if image.format == "JPEG":
-        image.draft(None, (MIN_SCALE * size, MIN_SCALE * size))  # the reduced scale of `decode_jpeg`
+def _check_tiff(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
+    """Raise BadPicture for a camera's RAW file, and for tiles that are larger than a picture may be.
+
+    The first image of a RAW file is a preview, and says so, except in Canon's.
+    """
+    tags = image.tag_v2
+    is_preview = bool(tags.get(NEW_SUBFILE_TYPE, 0) & 1) or tags.get(SUBFILE_TYPE) == 2
+    if is_preview or content[8:10] == b"CR" or DNG_VERSION in tags:
+        raise BadPicture("a camera's RAW file, of which only a preview can be read: convert it to JPEG first")
+    if tags.get(TILE_WIDTH, 0) * tags.get(TILE_LENGTH, 0) > PIXELS:
+        raise BadPicture(f"a tile of more than {PIXELS:,} pixels")
+
+
+def _square_of(image: Image.Image) -> np.ndarray:
+    """The largest square at the centre of ``image``, not turned: (S, S, 3) uint8 RGB."""
     image.load()
-    return np.asarray(_to_rgb(image))
+    left, top, side = _centre(*image.size)
+    is_deep = image.mode == "I" and image.getextrema()[1] > 255  # type: ignore[operator]
+    square = np.empty((side, side, 3), np.uint8)
+    for start in range(0, side, STRIP):
+        end = min(start + STRIP, side)
+        strip = image.crop((left, top + start, left + side, top + end))
+        square[start:end] = np.asarray(_to_rgb(strip, is_deep))
+    return square
 
 
 def _central_square(pixels: np.ndarray) -> np.ndarray:
     """The largest square at the centre of an image (H, W, 3), rounded to whole pixels."""
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
+    left, top, side = _centre(pixels.shape[1], pixels.shape[0])
     return pixels[top : top + side, left : left + side]
+
+
+def _centre(width: int, height: int) -> tuple[int, int, int]:
+    """Left, top and side of the largest square at the centre."""
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side
 
 
 def _resize(square: np.ndarray, size: int) -> np.ndarray:
@@ -141,13 +186,16 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB. Raises BadPicture for floating-point pixels."""
+def _to_rgb(image: Image.Image, is_deep: bool) -> Image.Image:
+    """Convert an image of any mode to RGB. ``is_deep``: of 32-bit grey, whether it uses more than 8 of its bits.
+
+    Raises BadPicture for floating-point pixels.
+    """
     if image.mode == "F":
         raise BadPicture("floating-point pixels of unknown range: save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):  # 16 or 32-bit grey, which Pillow's own conversion clips at 255
         grey = np.asarray(image).astype(np.int64)
-        deep = image.mode != "I" or grey.max() > 255
+        deep = image.mode != "I" or is_deep
         return Image.fromarray(np.clip(grey >> 8 if deep else grey, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from alexnet_cli.data.layouts.listing import SPLITS, Entry, Listing
+from alexnet_cli.data.locations import read_location
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import read_location
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import read_shard
 from alexnet_cli.errors import BadArtefact, BadPicture

@@ -1,102 +1,30 @@
 """Sources of pictures: folders and archives, read in place.
 
 A source maps the names of its files to their locations: a range of bytes in a file on disk. Any process can read a
-location without opening the archive again. Archives are never extracted to disk, so a member's name cannot overwrite
-anything.
+location without opening the archive again.
 """
 
-import bz2
 import contextlib
-import gzip
-import lzma
 import os
 import posixpath
 import re
 import shutil
-import struct
-import tarfile
+import stat
 import tempfile
 import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
-from alexnet_cli.errors import BadPicture, BadSource
+from alexnet_cli.data.archives import Files, decompress, decompressor, is_tar, tar_members, zip_members
+from alexnet_cli.data.limits import EXPANSION, SUFFIXES, TAR_BYTES
+from alexnet_cli.data.locations import ZIP_SIGNATURE, Location, is_system_error, read_location
+from alexnet_cli.errors import AlexNetError, BadSource, first_line
 
-SIZE_LIMIT = 2**30  # bytes of one picture file
-SUFFIXES = {
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".apng",
-    ".gif",
-    ".bmp",
-    ".dib",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".avif",
-    ".jp2",
-    ".j2k",
-    ".tga",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-    ".ico",
-}
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-TEMPORARY_PREFIX = ".source-"  # of the names of temporary files; the process id follows
+# Names of temporary files begin so, followed by the process id, and end so that `files.sweep` finds them.
+TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".source.", ".part"
 TEXT_FILES = {"readme", "license", "licence", "copying", "notice", "authors", "makefile"}  # often without a suffix
-
-
-class Location(NamedTuple):
-    """The bytes of one file or archive member."""
-
-    file: str  # path on disk: the file itself, or the archive
-    offset: int  # of the bytes in ``file``; in a zip, of the member's local header
-    stored_size: int  # bytes in ``file``
-    size: int  # bytes after decompression
-    stamp: str  # changes when the content changes
-    compression: int | None = None  # None outside a zip; in a zip its method: 0 stored, 8 deflate; -1 if encrypted
-    crc: int = 0  # CRC-32 of the content; only in a zip
-
-
-def read_location(location: Location) -> bytes:
-    """The bytes at a location, decompressed. Raises BadPicture if they are missing, damaged or over SIZE_LIMIT."""
-    if location.size > SIZE_LIMIT:
-        raise BadPicture(f"a file of more than {SIZE_LIMIT:,} bytes")
-    try:
-        with open(location.file, "rb") as file:
-            file.seek(location.offset)
-            content = file.read(location.stored_size) if location.compression is None else _unzip(file, location)
-    except (OSError, zlib.error, struct.error) as error:
-        raise BadPicture(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if len(content) < location.size:
-        raise BadPicture("cannot be read (the file is truncated)")
-    return content
-
-
-def _unzip(file: IO[bytes], location: Location) -> bytes:
-    """The content of a zip member whose local header is at the position of ``file``."""
-    name_size, extra_size = struct.unpack("<26xHH", file.read(30))  # of the two fields between header and data
-    file.seek(name_size + extra_size, os.SEEK_CUR)
-    content = file.read(location.stored_size)
-    if location.compression == zipfile.ZIP_DEFLATED:
-        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, location.size + 1)
-    elif location.compression == -1:
-        raise BadPicture("encrypted")
-    elif location.compression != zipfile.ZIP_STORED:
-        raise BadPicture(f"zip compression {location.compression} is not supported")
-    if zlib.crc32(content) != location.crc:
-        raise BadPicture("damaged in the archive (its checksum differs)")
-    return content
-
-
-Files = tuple[dict[str, Location], list[str]]  # locations by name, and the names of folders
 
 
 @dataclass(kw_only=True)
@@ -122,11 +50,14 @@ class Source:
         return self.locations[name].stamp
 
     def temporary_file(self) -> Any:
-        """A new binary file in ``scratch`` that exists until `close`, for content that cannot be read in place."""
+        """A new binary file in ``scratch`` that exists until `close`, for content that cannot be read in place.
+
+        If the process is killed, `files.sweep` of ``scratch`` removes it; nothing does in the system's folder.
+        """
         if self.scratch is not None:
             self.scratch.mkdir(parents=True, exist_ok=True)
         prefix = f"{TEMPORARY_PREFIX}{os.getpid()}-"
-        file = tempfile.NamedTemporaryFile(prefix=prefix, dir=self.scratch)  # noqa: SIM115  (`close` closes it)
+        file = tempfile.NamedTemporaryFile(prefix=prefix, suffix=TEMPORARY_SUFFIX, dir=self.scratch)  # noqa: SIM115
         self.temporary_files.append(file)
         return file
 
@@ -140,124 +71,96 @@ def open_source(path: Path, scratch: Path | None = None) -> Source:
     """Open the folder, zip or tar at ``path``.
 
     A compressed tar is decompressed into a temporary file in the folder ``scratch``, or in the system's if None.
-    Raises BadSource if there is nothing at ``path``, or nothing of these kinds, or it is damaged.
+    Raises BadSource if there is nothing at ``path``, or nothing of these kinds, or it is damaged; AlexNetError if the
+    disk has no room for a decompressed tar; OSError for other errors of the system.
     """
     source = Source(path=path, scratch=scratch)
     with contextlib.ExitStack() as on_error:
         on_error.callback(source.close)
         try:
             source.locations, source.folders = _list_files(source)
-        except FileNotFoundError:
-            raise BadSource(f"no folder or archive at {path}") from None
-        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
-            raise BadSource(f"{path} is damaged ({error}): download or create it again") from None
+        except AlexNetError:
+            raise
         except PermissionError as error:
             raise BadSource(f"no permission to read {error.filename or path}: {error.strerror}") from None
+        except Exception as error:  # zipfile raises all kinds of errors on damaged bytes
+            if is_system_error(error):
+                raise
+            raise BadSource(
+                f"{source.path} is damaged or cut short ({first_line(error)}): download or create it again"
+            ) from None
         on_error.pop_all()
     return source
 
 
 def _list_files(source: Source) -> Files:
     path = source.path
-    if path.is_dir():
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadSource(f"no folder or archive at {source.path}") from None
+    if stat.S_ISDIR(mode):
         return _folder_files(path)
+    if not stat.S_ISREG(mode):
+        raise BadSource(f"{source.path} is neither a folder nor a regular file")
     with open(path, "rb") as file:
         magic = file.read(6)
+    if decompressor(magic):
+        return _compressed_tar_members(source)
+    if magic.startswith(ZIP_SIGNATURE):
+        return zip_members(path)
+    with open(path, "rb") as file:
+        if is_tar(file):  # before looking for a zip at the end of the file: a tar may end with one
+            return tar_members(file, path, str(path))
     if zipfile.is_zipfile(path):
-        return _zip_members(path)
-    if magic[:2] == b"\x1f\x8b" or magic[:3] == b"BZh" or magic == b"\xfd7zXZ\x00":
-        return tar_members(_decompress_tar(source, magic))
-    if tarfile.is_tarfile(path):
-        return tar_members(path)
-    raise BadSource(f"{path} is neither a folder nor a .zip nor a .tar")
+        return zip_members(path)
+    raise BadSource(f"{source.path} is neither a folder nor a .zip nor a .tar, or its first bytes are damaged")
 
 
 def _folder_files(path: Path) -> Files:
     locations: dict[str, Location] = {}
-    folders = []
-
-    def walk(folder: str, prefix: str, parents: frozenset[tuple[int, int]]) -> None:
+    folders: list[str] = []
+    pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(path), "", frozenset())]
+    while pending:
+        folder, prefix, parents = pending.pop()
         status = os.stat(folder)
         identity = (status.st_dev, status.st_ino)
         if identity in parents:  # a symbolic link to a folder that contains it
-            return
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            name = prefix + entry.name
-            if entry.is_dir():
-                folders.append(name)
-                walk(entry.path, name + "/", parents | {identity})
-            elif entry.is_file():
-                status = entry.stat()
-                stamp = f"{status.st_size} {status.st_mtime_ns}"
-                locations[name] = Location(entry.path, 0, status.st_size, status.st_size, stamp)
-            elif entry.is_symlink():  # a broken link: listed, so that it is reported as a bad picture
-                locations[name] = Location(entry.path, 0, 0, 0, "")
-
-    walk(str(path), "", frozenset())
+            continue
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if entry.is_dir():
+                    folders.append(name)
+                    pending.append((entry.path, name + "/", parents | {identity}))
+                elif entry.is_file():
+                    status = entry.stat()
+                    stamp = f"{status.st_size} {status.st_mtime_ns}"
+                    locations[name] = Location(entry.path, 0, status.st_size, status.st_size, stamp)
+                else:  # a broken link, a FIFO, a device: listed, so that it is reported as a bad picture
+                    locations[name] = Location(entry.path, 0, 0, 0, "")
     return locations, folders
 
 
-def _zip_members(path: Path) -> Files:
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    locations = {
-        member.filename: Location(
-            str(path),
-            member.header_offset,
-            member.compress_size,
-            member.file_size,
-            f"{member.file_size} {member.CRC}",
-            -1 if member.flag_bits & 1 else member.compress_type,
-            member.CRC,
-        )
-        for member in members
-        if not member.is_dir()
-    }
-    return locations, [member.filename for member in members if member.is_dir()]
-
-
-def tar_members(path: Path) -> Files:
-    """The files and folders of an uncompressed tar. A tar inside it, as in ILSVRC-2012, counts as a folder."""
-    with open(path, "rb") as file:
-        return _tar_members(file, str(path), 0)
-
-
-def _tar_members(file: IO[bytes], path: str, start: int) -> Files:
-    """The members of the tar ``file``, which starts at the byte ``start`` of the file at ``path``."""
-    locations: dict[str, Location] = {}
-    folders = []
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        while (member := archive.next()) is not None:
-            # tarfile keeps every member, gigabytes for ImageNet. Python 3.13 has stream=True for this.
-            archive.members = []  # type: ignore[attr-defined]
-            offset = start + member.offset_data
-            if member.isreg() and member.name.endswith(".tar"):
-                inner = archive.extractfile(member)
-                assert inner is not None  # it is a regular file
-                name = member.name.removesuffix(".tar")
-                folders.append(name)
-                inner_locations, _ = _tar_members(inner, path, offset)
-                locations |= {f"{name}/{key}": location for key, location in inner_locations.items()}
-            elif member.isreg():
-                stamp = f"{member.size} {member.mtime}"
-                locations[member.name] = Location(path, offset, member.size, member.size, stamp)
-            elif member.islnk() and member.linkname in locations:
-                locations[member.name] = locations[member.linkname]
-            elif member.isdir():
-                folders.append(member.name)
-    return locations, folders
-
-
-def _decompress_tar(source: Source, magic: bytes) -> Path:
-    """Decompress the source's tar into a temporary file: in place, each member would need all bytes before it."""
-    decompress: Any = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}[magic[:2]]
+def _compressed_tar_members(source: Source) -> Files:
+    """Decompress a tar into a temporary file and list that: in place, each member would need all bytes before it."""
     temporary = source.temporary_file()
-    with decompress(source.path, "rb") as compressed:
-        shutil.copyfileobj(compressed, temporary, 2**20)
-    temporary.flush()
-    if not tarfile.is_tarfile(temporary.name):
-        raise BadSource(f"{source.path} is compressed, but does not contain a tar")
-    return Path(temporary.name)
+    limit = max(TAR_BYTES, EXPANSION * os.path.getsize(source.path))
+    folder = source.scratch or Path(tempfile.gettempdir())
+    free = shutil.disk_usage(folder).free
+    with open(source.path, "rb") as packed:
+        is_whole = decompress(packed, temporary, min(limit, free), str(source.path))
+    if not is_whole and free < limit:
+        raise AlexNetError(
+            f"{source.path} takes more than the {free / 1e6:,.0f} MB that are free in {folder!s} when it "
+            "is decompressed: free some space"
+        )
+    if not is_whole:
+        raise BadSource(f"{source.path} expands to more than {limit / 1e9:,.1f} GB: refused, it may be a bomb")
+    with open(temporary.name, "rb") as file:
+        if not is_tar(file):
+            raise BadSource(f"{source.path} is compressed, but does not contain a tar")
+        return tar_members(file, Path(temporary.name), f"{source.path}, decompressed,")
 
 
 def default_name(path: Path) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.errors import BadArtefact, BadPicture
+from alexnet_cli.errors import AlexNetError, BadPicture
 from alexnet_cli.figures.lettering import fit, font
 from alexnet_cli.files import atomic_write
 from alexnet_cli.retrieval.collection import Collection, Loaded
@@ -36,7 +36,7 @@ def thumbnails(answers: Sequence[Answer], collection: Collection | None, size: i
 def _load(collection: Collection | None, names: Sequence[str], size: int) -> list[Loaded]:
     try:
         return ["gone"] * len(names) if collection is None else collection.load(names, size)
-    except BadArtefact:  # a dataset packed again at another size
+    except AlexNetError:  # a dataset packed again at another size, an archive that is gone or damaged
         return ["gone"] * len(names)
 
 

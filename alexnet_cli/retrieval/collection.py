@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from alexnet_cli.artefacts import DATASET_FILE
+from alexnet_cli.data.layouts.splits import split_of
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.sources import Source, is_picture, open_source, split_path
 from alexnet_cli.data.store import Dataset
@@ -48,20 +50,28 @@ class Collection(Protocol):
         ...
 
 
-def open_collection(path: Path) -> Collection:
-    """The collection at ``path``: a dataset's folder, another folder, or an archive. Raises BadSource, BadArtefact."""
+def open_collection(path: Path, scratch: Path | None = None) -> Collection:
+    """The collection at ``path``: a dataset's folder, another folder, or an archive. Raises BadArtefact.
+
+    A compressed tar is decompressed into a temporary file in the folder ``scratch``, or in the system's if None.
+    """
     if (path / DATASET_FILE).is_file():
         return PackedCollection(Dataset.open(path))
-    return FileCollection(path, open_source(path))
+    return FileCollection(path, scratch)
 
 
 class FileCollection:
-    """Pictures in a folder or an archive."""
+    """Pictures in a folder or an archive. Its methods raise BadSource if that is missing or damaged."""
 
-    def __init__(self, path: Path, files: Source) -> None:
-        self.files, self.source, self.are_files = files, path, path.is_dir()
+    def __init__(self, path: Path, scratch: Path | None = None) -> None:
+        self.source, self.are_files, self.scratch = path, path.is_dir(), scratch
         self._not_utf8: set[str] = set()  # names as `all` gives them
         self._pool = ThreadPoolExecutor(available_cores())  # decoding takes no lock of Python's
+
+    @cached_property
+    def files(self) -> Source:
+        """The source, opened at the first use: an index's folder, the scratch, is swept before that."""
+        return open_source(self.source, self.scratch)
 
     def all(self) -> list[IndexedPicture]:
         names = sorted({name for name in self.files.names() if is_picture(name)})
@@ -95,7 +105,8 @@ class FileCollection:
 
     def close(self) -> None:
         self._pool.shutdown()
-        self.files.close()
+        if "files" in self.__dict__:  # it was opened
+            self.files.close()
 
 
 class PackedCollection:
@@ -131,12 +142,13 @@ class PackedCollection:
 def labels(names: Sequence[str]) -> list[str | None]:
     """The first folder of each path; None for pictures that lie in none.
 
-    A folder that wraps every class folder is no label, nor are `train` and `val`.
+    A folder that wraps every class folder is no label, nor are splits.
     """
     folders = [split_path(name)[:-1] for name in names]
-    while all(len(part) > 1 for part in folders) and (
-        len({part[0] for part in folders}) == 1 or {part[0] for part in folders} <= {"train", "val"}
-    ):
+    while inner := [part for part in folders if part]:
+        is_wrapped = len({part[0] for part in inner}) == 1 or all(split_of(part[0]) for part in inner)
+        if not is_wrapped or any(len(part) == 1 for part in inner):
+            break
         folders = [part[1:] for part in folders]
     return [part[0] if part else None for part in folders]
 

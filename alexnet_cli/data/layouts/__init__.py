@@ -5,6 +5,7 @@ To add a layout, write a function like those in LAYOUTS and add it to that table
 
 from collections.abc import Callable
 
+from alexnet_cli.console import visible
 from alexnet_cli.data.layouts.cifar import cifar10
 from alexnet_cli.data.layouts.folders import class_folders
 from alexnet_cli.data.layouts.ilsvrc import ilsvrc2012
@@ -36,6 +37,8 @@ def list_pictures(source: Source, val_fraction: float | None = None) -> Listing:
     elif not has_val and listing.layout != "flat":
         replace_validation_split(listing, DEFAULT_FRACTION)
     if len(listing.classes) == 1:
-        listing.notes.append(f"all pictures have one class ({listing.classes[0]}): enough to index, but not to train")
+        listing.notes.append(
+            f"all pictures have one class ({visible(listing.classes[0])}): enough to index, but not to train"
+        )
     listing.entries = [entry for split in SPLITS for entry in listing.entries if entry.split == split]
     return listing

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from alexnet_cli.data.layouts.listing import Entry, Listing, abbreviate
-from alexnet_cli.data.sources import Location, Source, is_hidden
-from alexnet_cli.errors import BadPicture, BadSource
+from alexnet_cli.data.locations import Location
+from alexnet_cli.data.sources import Source, is_hidden
+from alexnet_cli.errors import BadSource, first_line
 
 META = "batches.meta"  # has the names of the classes
 
@@ -48,11 +49,11 @@ def cifar10(source: Source) -> Listing | None:
 def _read_batch(source: Source, name: str, class_count: int) -> tuple[np.ndarray, list[int], list[str]]:
     """Pixels (N, 3072) uint8 in planes R, G, B, labels and file names of a batch. Raises BadSource if damaged."""
     content = _unpickle(source, name)
-    rows, labels = content.get(b"data"), content.get(b"labels")
+    data, labels = content.get(b"data"), content.get(b"labels")
+    rows = data.values if isinstance(data, _Array) else None
     file_names = content.get(b"filenames") or [f"{row:05d}.png" for row in range(len(labels or []))]
     if (
-        not isinstance(rows, np.ndarray)
-        or rows.dtype != np.uint8
+        rows is None
         or not isinstance(labels, list)
         or rows.shape != (len(labels), 3072)
         or len(file_names) != len(labels)
@@ -74,23 +75,48 @@ def _unpickle(source: Source, name: str) -> dict[bytes, Any]:
         if not isinstance(content, dict):
             raise ValueError("not a dictionary")
     except BadSource as error:
-        raise BadSource(f"{source.path}: {name}: {error}") from None
-    except (BadPicture, Exception) as error:  # unpickling damaged bytes raises all kinds of errors
-        raise BadSource(f"{source.path}: {name} is damaged ({error}): download it again") from None
+        raise BadSource(f"{source.path}: {name}: {error!s}") from None
+    except Exception as error:  # unpickling damaged bytes raises all kinds of errors
+        raise BadSource(f"{source.path}: {name} is damaged ({first_line(error)}): download it again") from None
     return {key.encode() if isinstance(key, str) else key: value for key, value in content.items()}
 
 
 class _SafeUnpickler(pickle.Unpickler):
-    """Loads NumPy arrays and built-in types only. Any other global that a pickle names could run arbitrary code."""
+    """Loads arrays of bytes and built-in types only. Any other global that a pickle names could run arbitrary code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):
             return _encode_latin1
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
+            return _Array if name == "ndarray" else _Type
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]  # the same function, wherever this version of NumPy has it
+            return _reconstruct
         raise BadSource(f"it asks for {module}.{name}, which CIFAR's archive never does: refused, it may be malicious")
+
+
+# What a pickle makes in the place of NumPy's array and its type: NumPy's own would take any memory it is asked for.
+
+
+class _Type:
+    def __init__(self, name: bytes | str, *_: object) -> None:
+        self.is_byte = name in (b"u1", "u1")
+
+    def __setstate__(self, state: object) -> None:
+        pass  # byte order and alignment
+
+
+class _Array:
+    values: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Type, bool, bytes]) -> None:
+        _, shape, kind, is_fortran, content = state
+        if not kind.is_byte or is_fortran:
+            raise ValueError("an array of other values than bytes, row by row")
+        self.values = np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:

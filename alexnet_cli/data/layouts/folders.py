@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from alexnet_cli.console import visible
 from alexnet_cli.data.layouts.listing import SPLITS, Entry, Listing, abbreviate
+from alexnet_cli.data.layouts.splits import Parts, find_splits, split_of
 from alexnet_cli.data.sources import Source, is_hidden, is_picture, leads_outside, split_path
 from alexnet_cli.errors import BadSource
 
 UNLABELLED = "unlabelled"  # name of the only class of a flat folder
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"  # has the classes of ILSVRC-2012's flat val folder
-
-Parts = tuple[str, ...]  # of a path: ("train", "tench", "1.jpg")
 
 
 class Assignment(NamedTuple):
@@ -27,7 +27,7 @@ class FolderTree:
     source: Source
     pictures: dict[str, Assignment]  # by name
     folders: set[Parts]  # every folder, also without pictures, as (split, class, ...)
-    has_splits: bool  # whether the source has a folder for each split
+    split_folders: dict[str, str]  # split -> its folder, as it is called; empty if the source has no splits
     rejected: list[tuple[str, str]]  # name and reason
     notes: list[str]
 
@@ -56,9 +56,8 @@ class FolderTree:
         is_flat = {class_name for _, class_name in assigned} == {""}
         for split in SPLITS:
             classes = {class_name for other, class_name in assigned if other == split}
-            is_required = split == "train" or (split == "val" and any(folder[0] == "val" for folder in self.folders))
-            if not classes and is_required:
-                raise BadSource(f"no pictures in {split}/: add some, or remove the folder")
+            if not classes and (split == "train" or (split == "val" and "val" in self.split_folders)):
+                raise BadSource(self._why_empty(split))
             if "" in classes and not is_flat:
                 loose = [name for name, assignment in self.pictures.items() if assignment == (split, "")]
                 raise BadSource(
@@ -67,11 +66,22 @@ class FolderTree:
                 )
         empty = {folder[:2] for folder in self.folders if len(folder) > 1} - assigned
         if empty and not is_flat:
-            names = abbreviate("/".join(folder if self.has_splits else folder[1:]) for folder in empty)
+            names = abbreviate("/".join((*self._folder(split), class_name)) for split, class_name in empty)
             raise BadSource(f"no pictures in class folder {names}: add some, or remove the folder")
         untrained = {name for _, name in assigned} - {name for split, name in assigned if split == "train"}
         if untrained:
             raise BadSource(f"classes without training pictures: {abbreviate(untrained)}")
+
+    def _folder(self, split: str) -> Parts:
+        """The path of a split's folder as it is called; () if the source has no splits."""
+        return (self.split_folders[split],) if self.split_folders else ()
+
+    def _why_empty(self, split: str) -> str:
+        if split in self.split_folders:
+            or_else = "" if split == "train" else ", or remove the folder"
+            return f"no pictures in {self.split_folders[split]}/: add some{or_else}"
+        names = " and ".join(f"{folder}/" for folder in self.split_folders.values())
+        return f"no training pictures: there is {names}, but no folder train"
 
 
 def class_folders(source: Source) -> Listing:
@@ -80,9 +90,12 @@ def class_folders(source: Source) -> Listing:
 
 
 def read_tree(source: Source) -> FolderTree:
-    """Assign the pictures of ``source`` by their folders. Raises BadSource if there are none."""
+    """Assign the pictures of ``source`` by their folders.
+
+    Raises BadSource if there are none, or if it is not clear which folders are splits.
+    """
     files = sorted(name for name in source.locations if not is_hidden(name))
-    rejected = [(name, "its name leads out of the archive") for name in files if leads_outside(name)]
+    rejected = [(visible(name), "its name leads out of the archive") for name in files if leads_outside(name)]
     files = [name for name in files if not leads_outside(name)]
     with_pictures = {split_path(name)[:-1] for name in files if is_picture(name)}
     if not with_pictures:
@@ -92,24 +105,33 @@ def read_tree(source: Source) -> FolderTree:
     wrapper = _wrapper(folders, with_pictures)
     depth = len(wrapper)
     folders = {folder[depth:] for folder in folders if folder[:depth] == wrapper} - {()}
-    has_splits = any(folder[0] in ("train", "val") for folder in folders)
-    base = () if has_splits else ("train",)
-    folders = {(*base, *folder) for folder in folders}
-    parts = {name: (*base, *split_path(name)[depth:]) for name in files}
+    with_pictures = {folder[depth:] for folder in with_pictures}
+    split_of_folder = find_splits(folders, with_pictures - {()}, "/".join((str(source.path), *wrapper)))
+
+    def assign(path: Parts) -> Parts:
+        """``path`` as (split, class, ...); () if it is outside the splits."""
+        if not split_of_folder:
+            return ("train", *path)
+        split = split_of_folder.get(path[0]) if path else None
+        return () if split is None else (split, *path[1:])
+
     # In a class folder with pictures, a file may be a picture whatever its suffix. Decoding rejects those that are not.
-    classes = {(*base, *folder[depth:])[:2] for folder in with_pictures}
-    parts = {name: part for name, part in parts.items() if is_picture(name) or (len(part) > 2 and part[:2] in classes)}
-    skipped = {name for name, part in parts.items() if part[0] not in SPLITS or (part[0] == "test" and len(part) == 2)}
+    classes = {assign(folder)[:2] for folder in with_pictures}
+    pictures, skipped = {}, []
+    for name in files:
+        part = assign(split_path(name)[depth:])
+        if not is_picture(name) and not (len(part) > 2 and part[:2] in classes):
+            continue
+        if not part or (part[0] == "test" and len(part) == 2):
+            skipped.append(name)
+        else:
+            pictures[name] = Assignment(part[0], part[1] if len(part) > 2 else "")
     note = f"{len(skipped):,} pictures outside train/ and val/ are left out: {abbreviate(skipped)}"
     return FolderTree(
         source=source,
-        pictures={
-            name: Assignment(part[0], part[1] if len(part) > 2 else "")
-            for name, part in parts.items()
-            if name not in skipped
-        },
-        folders={folder for folder in folders if folder[0] in SPLITS},
-        has_splits=has_splits,
+        pictures=pictures,
+        folders={assign(folder) for folder in folders} - {()},
+        split_folders={split: folder for folder, split in split_of_folder.items()},
         rejected=rejected,
         notes=[note] if skipped else [],
     )
@@ -121,7 +143,7 @@ def _wrapper(folders: set[Parts], with_pictures: set[Parts]) -> Parts:
     while wrapper not in with_pictures:
         children = {folder[len(wrapper)] for folder in folders if len(folder) > len(wrapper)}
         child = (*wrapper, *children)
-        if len(children) > 1 or children & set(SPLITS) or child in with_pictures:
+        if len(children) > 1 or any(map(split_of, children)) or child in with_pictures:
             break
         wrapper = child
     return wrapper

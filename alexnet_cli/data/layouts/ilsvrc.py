@@ -7,18 +7,18 @@ pictures have to be in class folders.
 import io
 import posixpath
 import re
-import tarfile
-import zlib
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import numpy as np
-
+from alexnet_cli.data.archives import decompress, tar_members
 from alexnet_cli.data.layouts.folders import DEVKIT, Assignment, read_tree
 from alexnet_cli.data.layouts.listing import Listing, abbreviate
-from alexnet_cli.data.sources import Location, Source, tar_members
-from alexnet_cli.errors import BadSource
+from alexnet_cli.data.layouts.matlab import read_struct
+from alexnet_cli.data.limits import DEVKIT_BYTES
+from alexnet_cli.data.locations import Location
+from alexnet_cli.data.sources import Source
+from alexnet_cli.errors import BadPicture, BadSource, first_line
 
 SPLIT_OF_TAR = {"ILSVRC2012_img_train.tar": "train", "ILSVRC2012_img_val.tar": "val"}
 GROUND_TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"  # the files of the devkit that are used
@@ -58,10 +58,9 @@ def _open_tars(source: Source) -> dict[str, Location]:
         if split is None or location.offset or location.compression is not None:  # not an official tar in a folder
             locations[name] = location
             continue
-        try:
-            members, _ = tar_members(Path(location.file))
-        except (tarfile.TarError, OSError) as error:
-            raise BadSource(f"{location.file} is damaged ({error}): download it again") from None
+        path = Path(location.file)
+        with open(path, "rb") as file:
+            members, _ = tar_members(file, path, str(path))
         folder = PurePosixPath(name).parent / split
         locations |= {str(folder / member): inside for member, inside in members.items()}
     return locations
@@ -86,16 +85,15 @@ def _read_devkit(source: Source) -> Devkit | None:
     files = _devkit_files(source)
     if not {GROUND_TRUTH, META} <= set(files):
         return None
-    from scipy.io import loadmat
-
     try:
-        table = np.atleast_1d(loadmat(io.BytesIO(files[META]), squeeze_me=True)["synsets"])
-        ids, wnids, words = (_column(table, name) for name in ("ILSVRC2012_ID", "WNID", "words"))
-        synsets = {int(i): Synset(wnid.strip(), text.strip()) for i, wnid, text in zip(ids, wnids, words, strict=True)}
+        _, rows = read_struct(files[META])
+        synsets = {int(row["ILSVRC2012_ID"]): Synset(row["WNID"].strip(), row["words"].strip()) for row in rows}
         ground_truth = [int(line) for line in files[GROUND_TRUTH].split()]
         unknown = set(ground_truth) - set(synsets)
-    except Exception as error:  # loadmat raises all kinds of errors on damaged files
-        raise BadSource(f"the devkit's {META} or {GROUND_TRUTH} is damaged ({error}): download it again") from None
+    except Exception as error:  # damaged bytes raise all kinds of errors
+        raise BadSource(
+            f"the devkit's {META} or {GROUND_TRUTH} is damaged ({first_line(error)}): download it again"
+        ) from None
     if unknown:
         raise BadSource(
             f"the devkit is damaged: {GROUND_TRUTH} has classes that are not in {META}: {abbreviate(map(str, unknown))}"
@@ -108,20 +106,24 @@ def _devkit_files(source: Source) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for name in source.names():
         file_name = posixpath.basename(name)
-        if file_name in (GROUND_TRUTH, META):
-            files[file_name] = source.read(name)
-        elif file_name == DEVKIT:
-            try:
-                with tarfile.open(fileobj=io.BytesIO(source.read(name))) as archive:
-                    for member in archive:
-                        member_name, file = posixpath.basename(member.name), archive.extractfile(member)
-                        if file is not None and member_name in (GROUND_TRUTH, META):
-                            files[member_name] = file.read()
-            except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-                raise BadSource(f"{name} is damaged ({error}): download it again") from None
+        if file_name not in (GROUND_TRUTH, META, DEVKIT):
+            continue
+        try:
+            content = source.read(name)
+        except BadPicture as error:
+            raise BadSource(f"{name}: {error}") from None
+        files |= _unpack(content, name) if file_name == DEVKIT else {file_name: content}
     return files
 
 
-def _column(table: np.ndarray, name: str) -> list[str]:
-    """A column of a MATLAB struct array, in which loadmat may wrap each value in arrays."""
-    return [str(value) for row in table[name] for value in np.atleast_1d(row)]
+def _unpack(devkit: bytes, shown: str) -> dict[str, bytes]:
+    """GROUND_TRUTH and META of the devkit's archive. Raises BadSource, naming it as ``shown``, if it is damaged."""
+    file = io.BytesIO()
+    if not decompress(io.BytesIO(devkit), file, DEVKIT_BYTES, shown):
+        raise BadSource(f"{shown} expands to more than {DEVKIT_BYTES:,} bytes, which the true one does not: refused")
+    members, _ = tar_members(file, Path(shown), f"{shown}, decompressed,")
+    return {
+        posixpath.basename(name): file.getvalue()[inside.offset : inside.offset + inside.size]
+        for name, inside in members.items()
+        if posixpath.basename(name) in (GROUND_TRUTH, META)
+    }

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from alexnet_cli.data.sources import Location
+from alexnet_cli.console import visible
+from alexnet_cli.data.locations import Location
 
 SPLITS = ("train", "val", "test")  # in the order in which they are packed
 
@@ -59,6 +60,6 @@ def _held_out(names: list[str], fraction: float) -> set[str]:
 
 
 def abbreviate(names: Iterable[str], limit: int = 3) -> str:
-    """The first ``limit`` of ``names`` in sorted order and the number of the others, for a message."""
+    """The first ``limit`` of ``names`` in sorted order and the number of the others, for a message of one line."""
     first = sorted(names)
-    return ", ".join(first[:limit]) + (f" and {len(first) - limit:,} more" if len(first) > limit else "")
+    return ", ".join(map(visible, first[:limit])) + (f" and {len(first) - limit:,} more" if len(first) > limit else "")

@@ -1,0 +1,67 @@
+"""What a JPEG says of itself before it is decoded: its size, its scans, and whether it may have an orientation."""
+
+import re
+from dataclasses import dataclass
+
+from alexnet_cli.data.limits import JPEG_PIXELS, JPEG_SCANS, JPEG_SEGMENTS, PIXELS
+from alexnet_cli.errors import BadPicture
+
+MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not of the coded pixels: there, 0 or a restart follows 255
+START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN, APP1 = 0xD8, 0xD9, 0xDA, 0xE1
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # a frame has the size; three other markers lie between them
+ONE_PASS = {0xC0, 0xC1, 0xC9}  # frames that are not progressive
+
+
+@dataclass
+class JpegHeader:
+    """The facts of a JPEG that decide whether and how it is decoded."""
+
+    width: int = 0
+    height: int = 0
+    components: int = 0
+    scans: int = 0
+    is_held: bool = False  # in memory as coefficients while it is decoded: it is progressive, or has several scans
+    may_have_orientation: bool = False  # an APP1 segment (EXIF or XMP) precedes the first scan
+
+    def check(self, divisor: int) -> None:
+        """Raise BadPicture if it is over a limit when it is decoded at 1/``divisor`` of its size."""
+        if self.scans > JPEG_SCANS:
+            raise BadPicture(f"a JPEG of more than {JPEG_SCANS} scans")
+        limit = PIXELS if self.is_held else JPEG_PIXELS
+        if self.width * self.height > limit:
+            raise BadPicture(f"more than {limit:,} pixels")
+        if self.width * self.height > PIXELS * divisor**2:
+            raise BadPicture(f"more than {PIXELS:,} pixels when decoded at 1/{divisor} of its size")
+
+
+def read_header(jpeg: bytes) -> JpegHeader:
+    """The header of a JPEG, with the scans that are decoded. Raises BadPicture for more than JPEG_SEGMENTS segments."""
+    header = JpegHeader()
+    offset = 2
+    for _ in range(JPEG_SEGMENTS):
+        found = MARKER.search(jpeg, offset)
+        if found is None:
+            return header
+        marker, start = jpeg[found.end() - 1], found.end()
+        if marker == END_OF_IMAGE:
+            return header
+        if marker == START_OF_IMAGE or marker == 0x01:  # no length follows
+            offset = start
+            continue
+        _note(header, marker, jpeg[start : start + 8])
+        if header.scans > JPEG_SCANS or (header.scans and not header.is_held):
+            return header  # refused; or libjpeg reads no further scan
+        offset = start + max(2, int.from_bytes(jpeg[start : start + 2], "big"))
+    raise BadPicture(f"a JPEG of more than {JPEG_SEGMENTS:,} segments")
+
+
+def _note(header: JpegHeader, marker: int, segment: bytes) -> None:
+    """Note in ``header`` what a ``segment``, which begins with its length, tells."""
+    if marker in FRAMES and len(segment) == 8:
+        header.height, header.width = int.from_bytes(segment[3:5], "big"), int.from_bytes(segment[5:7], "big")
+        header.components, header.is_held = segment[7], marker not in ONE_PASS
+    elif marker == START_OF_SCAN:
+        header.scans += 1
+        header.is_held |= segment[2:3] != bytes([header.components])
+    elif marker == APP1:
+        header.may_have_orientation |= header.scans == 0

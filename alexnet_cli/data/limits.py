@@ -1,0 +1,39 @@
+"""What is let in: the formats of pictures, and the limits of files, pictures and archives."""
+
+# Pillow's names of the formats that are read -> suffixes of their files. All hold pixels; a format that holds drawing
+# commands (EPS, PDF, WMF) could start another program. Those that Pillow knows without importing more come first.
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),  # MPO: several JPEGs, as some telephones and cameras write them
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k"),
+    "DIB": (".dib",),
+    "ICO": (".ico",),
+    "TGA": (".tga",),
+}
+SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
+
+FILE_BYTES = 2**28  # of one picture file, before and after decompression: it is held in memory
+
+# Pixels of one picture that are held in memory while it is decoded: it takes less than 1 GB (tests/test_pictures.py).
+PIXELS = 2**26
+HEAVY_PIXELS = 2**25  # of a format whose decoder holds each pixel in 16 bytes or more
+HEAVY_FORMATS = {"WEBP", "JPEG2000"}
+# Pixels of a JPEG in one scan, which is decoded at 1/2, 1/4 or 1/8 of its size: telephones have 200 megapixels.
+JPEG_PIXELS = 2**28
+# Each scan of a progressive JPEG passes over all pixels; encoders write some ten.
+JPEG_SCANS = 100
+JPEG_SEGMENTS = 10_000  # before, between and after the scans; 256 MB of comments or EXIF are 4,096
+
+# A zip's member or a compressed tar may expand this much; ordinary pictures and text expand less.
+EXPANSION = 200
+MEMBER_BYTES = 2**26  # of a zip's member; up to this it may expand more
+TAR_BYTES = 2**32  # of a compressed tar; up to this it may expand more
+DEVKIT_BYTES = 2**26  # of ILSVRC-2012's development kit, decompressed; it has 10 MB
+TAR_NAME_BYTES = 2**16  # of a long name, or of other facts about one member, in a tar
+TAR_GLOBAL_FACTS = 100  # facts about all members of a tar

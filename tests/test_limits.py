@@ -1,0 +1,273 @@
+"""What is let in: raster formats and nothing else, and within limits."""
+
+import errno
+import io
+import os
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import encoded, jpeg, pixels
+from PIL import Image, TiffImagePlugin
+from test_pictures import close
+
+from alexnet_cli.data.limits import FILE_BYTES, HEAVY_PIXELS, PIXELS
+from alexnet_cli.data.pictures import ORIENTATION, load_picture
+from alexnet_cli.errors import BadPicture
+
+
+def png(width: int, height: int, packed: bytes) -> bytes:
+    """A PNG of RGB pixels, which are ``packed`` by zlib."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def bomb(width: int, height: int) -> bytes:
+    return png(width, height, zlib.compress(b"\0" * 1000))
+
+
+@pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (PIXELS // 1000 + 1, 1000)])
+def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int) -> None:
+    with pytest.raises(BadPicture, match=f"more than {PIXELS:,} pixels"):
+        load_picture(bomb(width, height), 32)
+
+
+@pytest.mark.parametrize("format", ["EPS", "PDF", "PCX", "SGI", "MSP"])
+def test_formats_that_are_not_in_the_list_are_not_opened(format: str) -> None:
+    image = Image.fromarray(pixels(1, 32, 32)).convert("1" if format == "MSP" else "RGB")
+    with pytest.raises(BadPicture, match=r"^not a picture that can be read$"):
+        load_picture(encoded(image, format), 32)
+
+
+def test_an_eps_starts_no_program(tmp_path, monkeypatch) -> None:
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded(Image.fromarray(pixels(1, 32, 32)), "EPS"))
+    with pytest.raises(BadPicture, match=r"^not a picture that can be read$"):
+        load_picture(path, 32)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_first_picture_of_an_mpo() -> None:
+    frames = [Image.fromarray(pixels(i, 64, 64)) for i in range(2)]
+    content = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=95)
+    assert close(load_picture(content, 32), load_picture(encoded(frames[0]), 32), 2)
+
+
+def tiff(tags: dict[int, int], compression: str | None = None, **options: object) -> bytes:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        info[tag] = value
+    return encoded(pixels(9, 64, 64), "TIFF", tiffinfo=info, compression=compression, **options)
+
+
+def dng() -> bytes:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info.tagtype[50706], info[50706] = 1, bytes([1, 4, 0, 0])  # DNGVersion
+    return encoded(pixels(9, 64, 64), "TIFF", tiffinfo=info)
+
+
+def cr2() -> bytes:
+    """A TIFF with Canon's mark between its header and its first directory, as a CR2 has it."""
+    plain = tiff({})
+    directory, moved = int.from_bytes(plain[4:8], "little"), bytearray(plain)
+    at = len(moved) + len(moved) % 2
+    count = int.from_bytes(moved[directory : directory + 2], "little")
+    moved = moved.ljust(at, b"\0") + moved[directory : directory + 2 + 12 * count + 4]
+    moved[4:8] = at.to_bytes(4, "little")
+    moved[8:12] = b"CR\x02\0"
+    return bytes(moved)
+
+
+@pytest.mark.parametrize(
+    "content", [tiff({254: 1}), tiff({255: 2}), dng(), cr2()], ids=["preview", "old preview", "DNG", "CR2"]
+)
+def test_a_cameras_raw_file_is_not_taken_for_its_preview(content: bytes) -> None:
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == "TIFF"  # so that Pillow would read the preview
+    with pytest.raises(BadPicture, match=r"^a camera's RAW file, of which only .*: convert it to JPEG first$"):
+        load_picture(content, 32)
+
+
+def tiled_tiff(side: int = 64, tile: int = 16) -> bytes:
+    """A TIFF in tiles, which Pillow reads but does not write."""
+    image = pixels(9, side, side)
+    tiles = [image[y : y + tile, x : x + tile].tobytes() for y in range(0, side, tile) for x in range(0, side, tile)]
+    entries = [
+        (256, 3, 1, side),
+        (257, 3, 1, side),
+        (258, 3, 3, None),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (277, 3, 1, 3),
+        (322, 3, 1, tile),
+        (323, 3, 1, tile),
+        (324, 4, len(tiles), None),
+        (325, 4, len(tiles), None),
+    ]
+    start = 8 + 2 + 12 * len(entries) + 4
+    bits, offsets = start, start + 6
+    sizes = offsets + 4 * len(tiles)
+    data = sizes + 4 * len(tiles)
+    at = {258: bits, 324: offsets, 325: sizes}
+    directory = b"".join(struct.pack("<HHII", tag, kind, n, at.get(tag, value)) for tag, kind, n, value in entries)
+    content = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + directory + bytes(4) + struct.pack("<3H", 8, 8, 8)
+    content += b"".join(struct.pack("<I", data + i * len(tiles[0])) for i in range(len(tiles)))
+    return content + struct.pack("<I", len(tiles[0])) * len(tiles) + b"".join(tiles)
+
+
+def test_ordinary_tiffs_are_read() -> None:
+    image = pixels(9, 64, 64)
+    wanted = load_picture(encoded(image), 32)
+    smaller = Image.fromarray(image).resize((32, 32))
+    reduced = TiffImagePlugin.ImageFileDirectory_v2()
+    reduced[254] = 1
+    smaller.encoderinfo = {"tiffinfo": reduced}
+    pyramid = encoded(Image.fromarray(image), "TIFF", save_all=True, append_images=[smaller])
+    assert pyramid.count(b"\xfe\x00\x04\x00\x01\x00\x00\x00\x01") == 1  # the reduced image says what it is
+    pages = tiff({254: 2}, save_all=True, append_images=[Image.fromarray(pixels(1, 64, 64))])
+    for content in (tiff({}), tiff({254: 0}), tiled_tiff(), pyramid, pages, tiff({}, "tiff_lzw"), tiff({}, "jpeg")):
+        assert close(load_picture(content, 32), wanted, 2)
+
+
+# Limits
+
+
+def test_a_tile_larger_than_a_picture_is_refused() -> None:
+    content = tiled_tiff(64, 64)
+    wide = struct.pack("<HHII", 322, 4, 1, 20_480) + struct.pack("<HHII", 323, 4, 1, 20_480)
+    content = content.replace(struct.pack("<HHII", 322, 3, 1, 64) + struct.pack("<HHII", 323, 3, 1, 64), wide)
+    with pytest.raises(BadPicture, match=r"^a tile of more than 67,108,864 pixels$"):
+        load_picture(content, 32)
+
+
+def test_only_regular_files_are_opened(tmp_path) -> None:
+    os.mkfifo(tmp_path / "photo.jpg")
+    for path in (tmp_path / "photo.jpg", Path("/dev/zero")):  # a FIFO without a writer would block
+        with pytest.raises(BadPicture, match=r"^not a regular file$"):
+            load_picture(path)
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.touch()
+    os.truncate(path, FILE_BYTES + 1)
+    with pytest.raises(BadPicture, match=r"^a file of more than 268,435,456 bytes$"):
+        load_picture(path)
+
+
+def test_an_error_of_the_system_is_not_one_of_the_picture(tmp_path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(pixels(1)))
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(tmp_path, os.O_RDONLY)  # the lowest number that is free
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as raised:
+            load_picture(tmp_path / "a.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert raised.value.errno == errno.EMFILE
+
+
+def with_size(jpeg: bytes, width: int, height: int) -> bytes:
+    """A JPEG whose header claims another size."""
+    at = re.search(rb"\xff[\xc0-\xc2]\x00\x11\x08", jpeg).end()
+    return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
+
+
+def test_jpegs_over_a_limit_are_refused_by_their_header() -> None:
+    plain, progressive = jpeg(64, 64), jpeg(64, 64, progressive=True)
+    with pytest.raises(BadPicture, match=r"^more than 268,435,456 pixels$"):
+        load_picture(with_size(plain, 20_000, 20_000))
+    with pytest.raises(BadPicture, match=r"^more than 67,108,864 pixels$"):  # its coefficients are kept in memory
+        load_picture(with_size(progressive, 9_000, 9_000))
+    with pytest.raises(BadPicture, match=r"^more than 67,108,864 pixels when decoded at 1/1 of its size$"):
+        load_picture(with_size(plain, 20_000, 4_000), 4096)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    content = jpeg(64, 64, progressive=True)
+    last = content.rindex(b"\xff\xda")
+    assert close(load_picture(content, 32), load_picture(jpeg(64, 64), 32), 2)
+    scan = content[last:-2]
+    with pytest.raises(BadPicture, match=r"^a JPEG of more than 100 scans$"):
+        load_picture(content[:-2] + 100 * scan + content[-2:], 32)
+    with pytest.raises(BadPicture, match=r"^a JPEG of more than 10,000 segments$"):
+        load_picture(content[:2] + 10_001 * b"\xff\xfe\x00\x02" + content[2:], 32)
+
+
+def test_bytes_after_a_jpeg_are_not_counted_as_its_scans() -> None:
+    content = jpeg(64, 64)  # some telephones write a film behind the picture
+    assert np.array_equal(load_picture(content + 200 * b"\xff\xda\x00\x02", 32), load_picture(content, 32))
+
+
+def test_a_telephones_200_megapixels_are_read() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    content = encoded(Image.new("L", (16_320, 12_240), 100), "JPEG", quality=30, exif=exif)
+    assert np.abs(load_picture(content).astype(int) - 100).max() <= 1
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+from alexnet_cli.data.pictures import load_picture
+def peak(path):
+    load_picture(Path(path))
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+print(-peak(sys.argv[1]) + peak(sys.argv[2]))
+"""
+
+
+def memory_of(path: Path) -> int:
+    """Bytes that loading a picture takes at most, in a process that has loaded a small one of its format before."""
+    small = path.with_name(f"small{path.suffix}")
+    Image.new("RGBA" if path.suffix != ".bmp" else "RGB", (32, 32)).save(small)
+    done = subprocess.run([sys.executable, "-c", MEASURE, small, path], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of one program's memory is in Linux's /proc")
+def test_the_largest_png_takes_less_than_600_mb(tmp_path) -> None:
+    # 2.5 s, most of them to decode 67 million pixels; at 169 million this took 2.2 GB.
+    side, packer = int(PIXELS**0.5), zlib.compressobj(1)
+    row = b"\0" + bytes(3 * side)
+    packed = b"".join(packer.compress(row * 64) for _ in range(side // 64)) + packer.flush()
+    path = tmp_path / "large.png"
+    path.write_bytes(png(side, side, packed))
+    assert memory_of(path) < 600e6 * 1.1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of one program's memory is in Linux's /proc")
+@pytest.mark.parametrize("suffix", [".webp", ".jp2", ".tif", ".bmp", ".avif", ".tga"])
+def test_the_largest_picture_of_any_format_takes_less_than_1_gb(suffix: str, tmp_path) -> None:
+    """By measuring a smaller one: memory grows with the pixels."""
+    limit = HEAVY_PIXELS if suffix in (".webp", ".jp2") else PIXELS
+    image = Image.new("RGB" if suffix == ".bmp" else "RGBA", (2048, 2048), (90, 10, 200))
+    image.save(path := tmp_path / f"large{suffix}")
+    assert memory_of(path) / 2048**2 * limit < 1e9
+
+
+def test_webp_and_jpeg_2000_have_a_limit_of_their_own() -> None:
+    content = bytearray(encoded(Image.new("RGB", (64, 64)), "JPEG2000"))
+    at = content.index(b"\xff\x51") + 6  # the size of the whole, of its tiles and their origins
+    content[at : at + 8] = struct.pack(">II", 8192, 8192)
+    box = content.index(b"ihdr") + 4
+    content[box : box + 8] = struct.pack(">II", 8192, 8192)
+    with pytest.raises(BadPicture, match=r"^more than 33,554,432 pixels$"):
+        load_picture(bytes(content), 32)
