@@ -204,7 +204,7 @@ def main() -> None:
         files = list((workspace / "data" / "imagenet").iterdir())
         result["files"], result["bytes"] = len(files), sum(file.stat().st_size for file in files)
         result["wrong"] = wrong(made, Dataset.open(workspace / "data" / "imagenet"))
-    print(json.dumps(result["wrong"]), f"{result['files']} files, {result["bytes"] / 1e6:,.0f} MB")
+    print(json.dumps(result["wrong"]), f"{result['files']} files, {result['bytes'] / 1e6:,.0f} MB")
     write_json(RESULTS / f"{given.name}.json", result)
 
 

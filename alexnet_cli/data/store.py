@@ -5,7 +5,7 @@ Each picture of the source has a slot in its split. Where it was rejected, the l
 
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from json import dumps
@@ -271,7 +271,7 @@ def _is_per_split(value: object) -> bool:
     return set(value) <= set(SPLITS) and all(_is_int(count, 1) for count in value.values())
 
 
-CONTENT = {  # key of dataset.json -> whether a value can be right
+CONTENT: dict[str, Callable[[Any], bool]] = {  # key of dataset.json -> whether a value can be right
     "image_size": lambda value: _is_int(value, SMALLEST, LARGEST),
     "classes": lambda value: _are_texts(value) and value != [],
     "words": _is_table,
