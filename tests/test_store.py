@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_files import SIZE, write_onnx
 from pictures import files, write_zip
 
 from alexnet_cli.commands import main
@@ -173,6 +174,26 @@ def test_images_that_are_zeros_are_refused_wherever_they_are_read(dataset: Datas
     (dataset.path / "train.names").unlink()
     with pytest.raises(BadArtefact, match=r"train\.npy is damaged: the picture number 16 differs"):
         Dataset.open(dataset.path).split("train").read(np.array([16]))
+
+
+def test_every_command_refuses_pictures_that_are_zeros(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_onnx(Path("m.onnx"), classes=["cats", "dogs"])
+    folder = prepare(write_zip(Path("p.zip"), files(count=9)), Path("data/p"), size=SIZE, workers=1).dataset.path
+    for split in ("train", "val"):
+        zeros(folder / f"{split}.npy")
+    capsys.readouterr()
+    for words, file in (
+        (["eval", "m.onnx", "--data", "p"], "val.npy"),
+        (["index", "p", "--model", "m.onnx"], "train.npy"),
+        (["train", "p", "--recipe", "cifar-relu", "--epochs", "1"], "train.npy"),
+    ):
+        assert main(words) == 1
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        said = shown.err.splitlines()[-1]
+        assert said.startswith(f"error: data/p/{file} is damaged: the picture ")
+        assert said.endswith(" differs: prep the dataset again")
 
 
 def test_a_file_that_became_shorter_after_opening_is_refused(dataset: Dataset) -> None:

@@ -105,14 +105,10 @@ def prepare(
             listing = list_pictures(source, val_fraction)
             source.locations.clear()  # the entries of the listing have them
             plan = _plan(path, folder, size, listing, on_bad)
-            if world.is_main and not _is_complete(plan, progress):
-                for note in listing.notes:
-                    progress.note(note)
-                _start(plan, progress)
-            is_complete = (folder / DATASET_FILE).exists()
-            pending = [] if is_complete else [chunk for chunk in plan.chunks if not chunk.record.exists()]
             if world.is_main:
-                _check_disk_space(plan, pending)
+                _make_ready(plan, progress)
+            is_complete = (folder / DATASET_FILE).exists()
+            pending = _pending(plan)
         world.barrier()  # every rank lists the work before any rank starts
         if is_complete:
             return Prepared(dataset=Dataset.open(folder), images_per_second=0.0)
@@ -166,6 +162,21 @@ def _plan(path: Path, folder: Path, size: int, listing: Listing, on_bad: str) ->
     plan = digest.hexdigest()[:16]
     every = chunks_of(listing, folder, plan, size, on_bad == "stop")
     return Plan(path=path, folder=folder, size=size, listing=listing, chunks=every, digest=plan)
+
+
+def _make_ready(plan: Plan, progress: Progress) -> None:
+    """Check the dataset if it is there; if it is not, or is not sound, make the folder ready to be packed into."""
+    if _is_complete(plan, progress):
+        return
+    for note in plan.listing.notes:
+        progress.note(note)
+    _start(plan, progress)
+    _check_disk_space(plan, _pending(plan))
+
+
+def _pending(plan: Plan) -> list[Chunk]:
+    """The chunks that are not packed yet."""
+    return [chunk for chunk in plan.chunks if not chunk.record.exists()]
 
 
 def _is_complete(plan: Plan, progress: Progress) -> bool:
