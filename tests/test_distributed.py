@@ -96,7 +96,7 @@ def test_evaluation_counts_every_image_once(workspace, capsys):
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """1,100 small pictures, enough for several shards and parts; two of them cannot be read."""
+    """1,100 small pictures, enough for several chunks and parts; two of them cannot be read."""
     random = np.random.default_rng(0)
     for i in range(1100):
         path = tmp_path / "photos" / ("cat", "dog")[i % 2] / f"{i:04d}.png"

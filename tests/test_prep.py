@@ -501,13 +501,18 @@ def test_files_of_somebody_else_are_left_alone(name: str, source: Path, capsys) 
     assert sorted(Path("data/photos").rglob("*")) == before
 
 
+def test_a_plan_of_somebody_else_is_no_sign_of_a_dataset(source: Path, capsys) -> None:
+    write_folder(Path("data/photos"), {"plan.json": b"{}", "train.npy": b"x"})
+    assert main(["prep", str(source), *SIZE]) == 1
+    assert "error: data/photos contains other files (plan.json): choose another name" in capsys.readouterr().err
+    assert Path("data/photos/train.npy").read_bytes() == b"x"
+
+
 KILLER = """
 import os, sys
 from pathlib import Path
-from alexnet_cli.data import chunks
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.store import Dataset
-chunks.CHUNK_SIZE = 4
 calls = [0]
 
 def deadly(call, last):
@@ -553,7 +558,7 @@ print(last)
 
 
 def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    """Before each sync, rename and removal in turn; what is complete holds nothing temporary. Some 150 runs: 3 s."""
+    """Before each sync, rename and removal in turn; what is complete holds nothing temporary. Some hundred runs."""
     write_zip(tmp_path / "p.zip", files(count=3, prefix="train/") | files(count=1, prefix="val/"))
     done = subprocess.run([sys.executable, "-c", KILLER, "p.zip"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -128,21 +128,20 @@ def _check_folder(folder: Path) -> None:
     """Raise BadArtefact if ``folder`` has files that are not those of a dataset: prep would delete or mix with them."""
     names = {file.name for file in folder.iterdir() if not file.name.startswith(".")} if folder.is_dir() else set()
     others = {name for name in names if not OWN_FILES.fullmatch(name)}
-    recorded = [_recorded(folder / name) for name in (DATASET_FILE, PLAN_FILE)]
-    is_known = any(content.get("plan") for content in recorded)
-    is_like_one = not others and not any(recorded) and names & set(MARKS)
-    if names and not is_known and not is_like_one:
+    plans = [_plan_in(folder / name) for name in (DATASET_FILE, PLAN_FILE)]  # None where there is none, or damaged
+    is_like_one = not others and "" not in plans and names & set(MARKS)
+    if names and not any(plans) and not is_like_one:
         raise BadArtefact(
             f"{folder} contains other files ({min(others or names)}): choose another name for the dataset"
         )
 
 
-def _recorded(path: Path) -> dict[str, Any]:
-    """What a JSON file says; nothing if it is missing or damaged."""
+def _plan_in(path: Path) -> str | None:
+    """The digest of the plan in a JSON file; empty if it has none; None if the file is missing or damaged."""
     try:
-        return read_json(path, what="dataset")
+        return str(read_json(path, what="dataset").get("plan") or "")
     except BadArtefact:
-        return {}
+        return None
 
 
 def _plan(path: Path, folder: Path, size: int, listing: Listing, on_bad: str) -> Plan:
@@ -181,13 +180,12 @@ def _pending(plan: Plan) -> list[Chunk]:
 
 def _is_complete(plan: Plan, progress: Progress) -> bool:
     """Whether the whole dataset is there and sound. Raises BadArtefact if it was packed by another plan."""
-    folder, recorded = plan.folder, _recorded(plan.folder / PLAN_FILE)
-    if recorded.get("plan") == plan.digest and "checksum" in recorded:
+    folder = plan.folder
+    if _plan_in(folder / PLAN_FILE) == plan.digest and "checksum" in read_json(folder / PLAN_FILE, what="dataset"):
         _publish(folder)  # an earlier run was killed just before this
     if not (folder / DATASET_FILE).exists():
         return False
-    recorded = _recorded(folder / DATASET_FILE)
-    if recorded and recorded.get("plan") != plan.digest:
+    if _plan_in(folder / DATASET_FILE) not in (None, plan.digest):
         raise BadArtefact(f"{folder} is a dataset of other pictures or settings: choose another name, or remove it")
     try:
         Dataset.open(folder).verify(progress)
@@ -201,9 +199,9 @@ def _is_complete(plan: Plan, progress: Progress) -> bool:
 def _start(plan: Plan, progress: Progress) -> None:
     """Make the folder ready to be packed into: keep what a stopped run has packed of this plan, delete all else."""
     folder, records = plan.folder, plan.folder / RECORDS
-    recorded = _recorded(folder / PLAN_FILE)
-    if recorded.get("plan") != plan.digest or (folder / DATASET_FILE).exists():
-        if recorded.get("plan", CLEARED) != CLEARED:
+    recorded = _plan_in(folder / PLAN_FILE)
+    if recorded != plan.digest or (folder / DATASET_FILE).exists():
+        if recorded not in (None, CLEARED, plan.digest):
             progress.note(f"the pictures or settings changed since {folder} was started: starting over")
         _clear(folder)
         write_json(folder / PLAN_FILE, {"plan": plan.digest})
