@@ -8,12 +8,14 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xxhash
 
 from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPORARY = ".*.part*"  # what all temporary files are called, as a pattern
 LOCK_FILE = ".lock"
@@ -119,7 +121,7 @@ def one_writer(folder: Path, what: str) -> Iterator[None]:
 # Checksums: they find damage by disks, not by people, who could change them as well.
 
 
-def checksum(content: bytes | memoryview | np.ndarray) -> str:
+def checksum(content: bytes | memoryview) -> str:
     """XXH3 of ``content``, 128 bits in hexadecimal."""
     return xxhash.xxh3_128_hexdigest(content)
 
@@ -168,8 +170,10 @@ def with_article(noun: str) -> str:
 # library would write a temporary file of its own, readable by its owner alone.
 
 
-def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, "np.ndarray"], metadata: Mapping[str, str]) -> None:
     """Write ``tensors`` and ``metadata`` atomically as a safetensors file, with a checksum of both."""
+    import numpy as np
+
     ordered = dict(sorted(tensors.items(), key=lambda pair: (-pair[1].dtype.itemsize, pair[0])))  # keeps them aligned
     arrays = {name: np.asarray(array, order="C") for name, array in ordered.items()}
     header: dict[str, Any] = {"__metadata__": {**metadata, "checksum": _tensors_checksum(arrays, metadata)}}
@@ -189,7 +193,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
             file.write(array.reshape(-1).view(np.uint8).data)
 
 
-def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, "np.ndarray"]]:
     """Metadata and tensors of a safetensors file of a ``what`` ("model", "checkpoint"); loading it runs no code.
 
     Raises BadArtefact if it is missing or damaged, and OSError if it cannot be read.
@@ -210,7 +214,9 @@ def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, np
     return metadata, tensors
 
 
-def _tensors_checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+def _tensors_checksum(tensors: Mapping[str, "np.ndarray"], metadata: Mapping[str, str]) -> str:
+    import numpy as np
+
     digest = xxhash.xxh3_128(json.dumps(sorted(metadata.items())).encode())
     for name, array in sorted(tensors.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -17,17 +17,26 @@ from pictures import cifar, encoded, files, pixels, write_folder, write_ilsvrc, 
 
 from alexnet_cli import commands
 from alexnet_cli.commands import main
-from alexnet_cli.data import layouts, packing, shards
+from alexnet_cli.console import Console
+from alexnet_cli.data import arrays, chunks, layouts, packing
 from alexnet_cli.data import prepare as prepare_module
 from alexnet_cli.data.layouts.listing import Entry, Listing
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.prepare import prepare
-from alexnet_cli.data.sources import Source
+from alexnet_cli.data.sources import Location, Source
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadSource, Interrupted
 
 SIZE = ["--size", "16"]
+FILES = {
+    *("dataset.json", "rejected.csv", "statistics.safetensors"),
+    *(
+        f"{split}{suffix}"
+        for split in ("train", "val")
+        for suffix in (".npy", ".labels.npy", ".checksums.npy", ".names")
+    ),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +50,30 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_SIZE", 4)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_SIZE", 4)
 
 
 def content(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def flip(path: Path, byte: int = -1) -> None:
+    damaged = bytearray(path.read_bytes())
+    damaged[byte] ^= 4
+    path.write_bytes(damaged)
+
+
+def stopped(source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run leaves that packed all pictures and was killed then."""
+
+    def killed(*_: object) -> None:
+        raise Interrupted("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "_finish", killed)
+        with pytest.raises(Interrupted, match="killed"):
+            prepare(source, folder, size=16, workers=1)
 
 
 def test_packs_a_zip_and_names_the_next_command(source: Path, capsys) -> None:
@@ -65,11 +92,7 @@ def test_packs_a_zip_and_names_the_next_command(source: Path, capsys) -> None:
         assert name.split("/")[1] == dataset.classes[label]
         original = files(count=9, prefix="train/")[name]
         assert np.array_equal(image, load_picture(original, 16))
-    left = {file.name for file in Path("data/photos").iterdir()}
-    assert left == {
-        *("dataset.json", "rejected.csv", "statistics.safetensors"),
-        *("train-00000.npy", "train-00000.json", "val-00000.npy", "val-00000.json"),
-    }
+    assert {file.name for file in Path("data/photos").iterdir()} == FILES
 
 
 def test_json_is_one_object_and_nothing_else_on_standard_output(source: Path, capsys) -> None:
@@ -91,7 +114,7 @@ def test_default_size_is_256(tmp_path: Path) -> None:
     assert dataset.statistics().mean_image.shape == (256, 256, 3)
 
 
-def test_mean_image_and_colour_pca_are_those_of_the_training_pictures(source: Path, small_shards) -> None:
+def test_mean_image_and_colour_pca_are_those_of_the_training_pictures(source: Path, small_chunks) -> None:
     dataset = prepare(source, Path("data/photos"), size=16, workers=1).dataset
     images = dataset.split("train").read(np.arange(18)).astype(np.float64)
     found, colours = dataset.statistics(), images.reshape(-1, 3)
@@ -108,7 +131,7 @@ def test_mean_image_and_colour_pca_are_those_of_the_training_pictures(source: Pa
 def test_sums_are_exact_and_can_be_added_in_any_order(size: int) -> None:
     images = np.random.default_rng(0).integers(240, 256, (7, size, size, 3), dtype=np.uint8)
     whole, parts = Sums.from_images(images), Sums.from_images(images[5:])
-    parts.add(Sums.from_vector(5, Sums.from_images(images[:5]).to_vector()))
+    parts.add(Sums.from_tensors(5, Sums.from_images(images[:5]).to_tensors()))
     wide = images.astype(np.int64).reshape(-1, 3)
     for sums in (whole, parts):
         assert sums.images == 7
@@ -140,7 +163,7 @@ def test_bad_pictures_are_listed_and_labels_do_not_shift(tmp_path: Path, capsys)
         assert np.array_equal(image, load_picture(good[name], 16))
 
 
-def test_on_bad_stop_names_the_picture_also_after_a_run_that_skipped_it(tmp_path: Path, capsys, small_shards) -> None:
+def test_on_bad_stop_names_the_picture_also_after_a_run_that_skipped_it(tmp_path: Path, capsys, small_chunks) -> None:
     write_folder(tmp_path / "p", files(count=4) | {"cats/0.jpg": b"text"})
     stop = ["prep", "p", "--on-bad", "stop", "--workers", "1", *SIZE]
     assert main(stop) == 1
@@ -159,27 +182,32 @@ def test_a_class_without_readable_pictures_is_an_error(tmp_path: Path, capsys) -
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_bytes_do_not_depend_on_workers_or_interruptions(source: Path, workers: int, small_shards, capsys) -> None:
-    # `small_shards` changes the jobs that the parent makes; workers take them as they are.
+def test_bytes_do_not_depend_on_workers_or_interruptions(
+    source: Path, workers: int, small_chunks, capsys, monkeypatch
+) -> None:
+    # `small_chunks` changes the chunks that the parent makes; workers take them as they are.
     prepare(source, Path("once"), size=16, workers=2)
-    prepare(source, Path("again"), size=16, workers=2)
-    for name in ("dataset.json", "statistics.safetensors", "train-00001.json", "val-00000.npy", "rejected.csv"):
-        Path("again", name).unlink()  # as if killed: one shard has no JSON file, another no images
-    sums = Sums.from_images(np.load("again/train-00000.npy"))
-    np.save("again/train-00000.sums.npy", sums.to_vector())
-    Path("again", "plan.json").write_text(
-        json.dumps({"plan": json.loads(Path("once/dataset.json").read_text())["plan"]})
-    )
-    for stale in (".train-00001.4242.part.npy", ".source.4242-abc.part"):
+    stopped(source, Path("again"), monkeypatch)
+    flip(Path("again/packing/train-000000004.safetensors"))  # a record that is damaged
+    os.truncate("again/train.npy", os.path.getsize("again/train.npy") - 1)  # the images of the records are gone
+    for stale in (
+        ".train.4242-ab.part.npy",
+        ".source.4242-abc.part",
+        "packing/.train-000000004.4242-ab.part.safetensors",
+    ):
         Path("again", stale).write_bytes(b"half")
-    from alexnet_cli.console import Console
-
     prepare(source, Path("again"), size=16, workers=workers, progress=Console())
-    assert "resuming again: 2 of 7 shards are already packed" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "resuming again: 6 of 24 pictures are already packed" in shown
     assert content(Path("again")) == content(Path("once"))
+    stopped(source, Path("third"), monkeypatch)
+    flip(Path("third/packing/train-000000004.safetensors"))
+    prepare(source, Path("third"), size=16, workers=workers, progress=Console())
+    assert "resuming third: 20 of 24 pictures are already packed" in capsys.readouterr().err
+    assert content(Path("third")) == content(Path("once"))
 
 
-def test_a_changed_source_or_setting_starts_over(tmp_path: Path, capsys, small_shards) -> None:
+def test_a_changed_source_or_setting_starts_over(tmp_path: Path, capsys, small_chunks) -> None:
     write_folder(tmp_path / "p", files() | {"cats/0.jpg": b"text"})
     assert main(["prep", "p", "--on-bad", "stop", "--workers", "1", *SIZE]) == 1
     (tmp_path / "p" / "cats" / "0.jpg").write_bytes(encoded(pixels(99)))
@@ -188,7 +216,7 @@ def test_a_changed_source_or_setting_starts_over(tmp_path: Path, capsys, small_s
     assert sum(Dataset.open(Path("data/p")).counts.values()) == 11
 
 
-def test_pixels_of_two_resizers_are_not_mixed(tmp_path: Path, capsys, small_shards, monkeypatch) -> None:
+def test_pixels_of_two_resizers_are_not_mixed(tmp_path: Path, capsys, small_chunks, monkeypatch) -> None:
     write_folder(tmp_path / "p", files() | {"cats/0.jpg": b"text"})
     assert main(["prep", "p", "--on-bad", "stop", "--workers", "1", *SIZE]) == 1
     monkeypatch.setattr(prepare_module, "RESIZER", "another")
@@ -277,23 +305,32 @@ def test_too_little_disk_space_is_an_error_before_the_work(source: Path, capsys,
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
     assert main(["prep", str(source), *SIZE]) == 1
-    assert "error: not enough disk space: data/photos needs 0.0 GB more" in capsys.readouterr().err
+    assert (
+        "error: not enough disk space: data/photos needs 1 MB more, 0 MB are free; free some space"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_arrays_are_written_as_numpy_writes_them(count, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(shards, "WRITE_SIZE", 1000)
+def test_rows_are_written_where_numpy_reads_them(count, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(arrays, "WRITE_SIZE", 1000)
     array = np.arange(count * 16 * 16 * 3, dtype=np.uint64).astype(np.uint8).reshape(count, 16, 16, 3)
-    shards.save_array(tmp_path / "ours.npy", array)
-    np.save(tmp_path / "theirs.npy", array)
-    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
+    file = tmp_path / "rows.npy"
+    arrays.create_array(file, (count + 3, 16, 16, 3), np.uint8)
+    arrays.write_rows(file, 2, array)
+    expected = np.zeros((count + 3, 16, 16, 3), np.uint8)
+    expected[2 : 2 + count] = array
+    assert np.array_equal(np.load(file, mmap_mode="r"), expected)
+    arrays.save_array(tmp_path / "whole.npy", expected)
+    assert (tmp_path / "whole.npy").read_bytes() == file.read_bytes()
+    arrays.check_array(file, expected.shape, np.uint8)
 
 
 def test_a_full_disk_is_one_line(source: Path, capsys, monkeypatch) -> None:
     def full(path, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(shards, "save_array", full)
+    monkeypatch.setattr(chunks, "write_rows", full)
     assert main(["prep", str(source), *SIZE]) == 1
     assert "error: the disk is full" in capsys.readouterr().err
     assert not Path("data/photos/dataset.json").exists()
@@ -303,51 +340,51 @@ def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_dies_is_one_line(source: Path, small_shards, monkeypatch) -> None:
-    monkeypatch.setattr(packing, "pack_shard", die)
+def test_a_worker_that_dies_is_one_line(source: Path, small_chunks, monkeypatch) -> None:
+    monkeypatch.setattr(packing, "pack_chunk", die)
     with pytest.raises(AlexNetError, match="a worker process died, perhaps out of memory: run the same command"):
         prepare(source, Path("data/photos"), size=16, workers=2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_is_130_and_the_same_command_resumes(
-    number, source: Path, small_shards, monkeypatch, capsys
+    number, source: Path, small_chunks, monkeypatch, capsys
 ) -> None:
-    pack = packing.pack_shard
+    pack = packing.pack_chunk
 
-    def interrupt_at_third(job: shards.ShardJob) -> dict[str, object]:
-        if job.name == "train-00002":
+    def interrupt_at_third(chunk: chunks.Chunk) -> None:
+        if (chunk.split, chunk.start) == ("train", 8):
             os.kill(os.getpid(), number)
-        return pack(job)
+        pack(chunk)
 
-    monkeypatch.setattr(packing, "pack_shard", interrupt_at_third)
+    monkeypatch.setattr(packing, "pack_chunk", interrupt_at_third)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
     try:
         assert main(["prep", str(source), "--workers", "1", *SIZE]) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err.endswith(
-        "error: stopped; finished shards are kept: run the same command again to resume\n"
+        "error: stopped; what is packed is kept: run the same command again to resume\n"
     )
     assert signal.getsignal(signal.SIGTERM) is commands._interrupt  # as the command line had it before prep
-    monkeypatch.setattr(packing, "pack_shard", pack)
+    monkeypatch.setattr(packing, "pack_chunk", pack)
     assert main(["prep", str(source), "--workers", "1", *SIZE]) == 0
-    assert "resuming data/photos: 2 of 7 shards are already packed" in capsys.readouterr().err
+    assert "resuming data/photos: 8 of 24 pictures are already packed" in capsys.readouterr().err
 
 
 def test_interrupted_is_what_a_library_user_gets(source: Path, monkeypatch) -> None:
-    monkeypatch.setattr(packing, "pack_shard", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(packing, "pack_chunk", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(Interrupted):
         prepare(source, Path("data/photos"), size=16)
 
 
 def test_killed_it_resumes_and_its_workers_are_gone(tmp_path: Path, capsys) -> None:
-    """kill -9 of the parent alone, as soon as a shard is there."""
+    """kill -9 of the parent alone, as soon as a chunk is there."""
     write_zip(tmp_path / "p.zip", files(("a", "b"), 600, "train/") | files(("a", "b"), 100, "val/"))
     command = [sys.executable, "-c", "from alexnet_cli.commands import main; main()", "prep", "p.zip", "--workers", "2"]
     process = subprocess.Popen([*command, *SIZE], stderr=subprocess.PIPE, text=True, start_new_session=True)
     folder = Path("data/p")
-    while process.poll() is None and not list(folder.glob("train-*.json")):
+    while process.poll() is None and not list(folder.glob("packing/train-*")):
         time.sleep(0.005)
     os.killpg(process.pid, 0)  # it is still running
     process.send_signal(signal.SIGKILL)
@@ -355,7 +392,7 @@ def test_killed_it_resumes_and_its_workers_are_gone(tmp_path: Path, capsys) -> N
     assert "Traceback" not in said
     assert not (folder / "dataset.json").exists()
     assert main(["prep", "p.zip", "--workers", "2", *SIZE]) == 0
-    assert "shards are already packed" in capsys.readouterr().err
+    assert "pictures are already packed" in capsys.readouterr().err
     assert main(["prep", "p.zip", "whole", "--workers", "1", *SIZE]) == 0
     assert content(folder) == content(Path("data/whole"))
 
@@ -405,6 +442,191 @@ def test_a_layout_is_added_by_a_function_and_a_line_in_the_table(tmp_path: Path,
     assert (dataset.classes, dataset.counts) == (["ape", "cat"], {"train": 4, "val": 2})
     for name, wanted in (("train", [2, 3, 4, 5]), ("val", [0, 1])):
         split = dataset.split(name)
-        assert split.names == [f"{i}.png" for i in wanted]
+        assert list(split.names) == [f"{i}.png" for i in wanted]
         assert split.labels.tolist() == [i % 2 for i in wanted]
         assert np.array_equal(split.read(np.array([1]))[0], load_picture(pictures[f"{wanted[1]}.png"], 16))
+
+
+DAMAGES = {
+    "flipped": flip,
+    "gone": lambda file: file.unlink(),
+    "empty": lambda file: file.write_bytes(b""),
+    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_prep_again_mends_what_is_damaged(damage: str, source: Path, capsys) -> None:
+    """The advice of every message about a damaged dataset, followed."""
+    folder = Path("data/photos")
+    assert main(["prep", str(source), "--workers", "1", *SIZE]) == 0
+    before = content(folder)
+    for name in sorted(FILES):
+        DAMAGES[damage](folder / name)
+        capsys.readouterr()
+        assert main(["prep", str(source), "--workers", "1", *SIZE]) == 0
+        shown = capsys.readouterr()
+        assert "nothing to do" not in shown.err
+        if (name, damage) != ("dataset.json", "gone"):
+            (line,) = [line for line in shown.err.splitlines() if line.endswith(": packing the dataset again")]
+            assert line.startswith(f"data/photos/{name} is ")
+        assert content(folder) == before
+
+
+def test_prep_of_other_pictures_leaves_a_damaged_dataset_alone(source: Path, capsys) -> None:
+    assert main(["prep", str(source), *SIZE]) == 0
+    flip(Path("data/photos/train.npy"))
+    before = content(Path("data/photos"))
+    assert main(["prep", str(source), "--size", "24"]) == 1
+    assert "is a dataset of other pictures or settings: choose another name, or remove it" in capsys.readouterr().err
+    assert content(Path("data/photos")) == before
+
+
+def test_what_another_version_of_the_program_left_is_packed_over(source: Path, capsys) -> None:
+    write_folder(Path("data/photos"), {"plan.json": b'{"plan": "0123"}', "train-00000.npy": b"x"})
+    write_folder(Path("data/photos"), {"train-00000.sums.npy": b"x", "packing/train-7": b"x", ".a.1-2.part.npy": b"x"})
+    assert main(["prep", str(source), *SIZE]) == 0
+    assert "the pictures or settings changed since data/photos was started: starting over" in capsys.readouterr().err
+    assert {file.name for file in Path("data/photos").iterdir()} == FILES
+    Path("data/photos/dataset.json").rename("data/photos/plan.json")
+    Path("data/photos/plan.json").write_text("{")
+    assert main(["prep", str(source), *SIZE]) == 0
+    assert {file.name for file in Path("data/photos").iterdir()} == FILES
+
+
+@pytest.mark.parametrize("name", ["train.npy", "train-photos.json", "plan.json", "notes.txt", "packed/a.npy"])
+def test_files_of_somebody_else_are_left_alone(name: str, source: Path, capsys) -> None:
+    write_folder(Path("data/photos"), {name: b'{"plans": []}', ".hidden.part": b"x"})
+    before = sorted(Path("data/photos").rglob("*"))
+    assert main(["prep", str(source), *SIZE]) == 1
+    first = name.split("/")[0]
+    said = f"error: data/photos contains other files ({first}): choose another name for the dataset\n"
+    assert capsys.readouterr().err == said
+    assert sorted(Path("data/photos").rglob("*")) == before
+
+
+def test_a_plan_of_somebody_else_is_no_sign_of_a_dataset(source: Path, capsys) -> None:
+    write_folder(Path("data/photos"), {"plan.json": b"{}", "train.npy": b"x"})
+    assert main(["prep", str(source), *SIZE]) == 1
+    assert "error: data/photos contains other files (plan.json): choose another name" in capsys.readouterr().err
+    assert Path("data/photos/train.npy").read_bytes() == b"x"
+
+
+KILLER = """
+import os, sys
+from pathlib import Path
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.store import Dataset
+calls = [0]
+
+def deadly(call, last):
+    def counted(*given, **options):
+        calls[0] += 1
+        if calls[0] == last:
+            os._exit(9)  # nothing is cleaned up
+        return call(*given, **options)
+    return counted
+
+def run(folder, last=0):
+    child = os.fork()
+    if not child:
+        for name in ("replace", "unlink", "rmdir"):
+            setattr(os, name, deadly(getattr(os, name), last))
+        for name in ("fsync", "fdatasync"):  # not done: a disk takes its time, and nothing here fails but the process
+            setattr(os, name, deadly(lambda _: None, last))
+        prepare(sys.argv[1], folder, size=16, workers=1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+assert run("whole") == 0
+last = 0
+while True:
+    last += 1
+    status = run("killed", last)
+    if (Path("killed") / "dataset.json").exists():
+        Dataset.open(Path("killed")).verify()
+        left = set(content("killed")) - {".lock"}
+        assert left == set(content("whole")), left
+    if status == 0:
+        break
+    assert status == 9, status
+    assert run("killed") == 0, last
+    assert content("killed") == content("whole"), last
+    for path in Path("killed").iterdir():
+        path.unlink()
+print(last)
+"""
+
+
+def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """Before each sync, rename and removal in turn; what is complete holds nothing temporary. Some hundred runs."""
+    write_zip(tmp_path / "p.zip", files(count=3, prefix="train/") | files(count=1, prefix="val/"))
+    done = subprocess.run([sys.executable, "-c", KILLER, "p.zip"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 40
+
+
+def test_two_at_once_one_packs_and_the_other_says_so(tmp_path: Path) -> None:
+    """Of different pictures into one name, by real processes; the first is held while the second runs."""
+    write_zip(tmp_path / "a.zip", files(("a", "b"), 300))
+    write_zip(tmp_path / "b.zip", files(("a", "b"), 300, "other/"))
+    command = [sys.executable, "-m", "alexnet_cli", "prep"]
+    options = ["both", "--val-fraction", "0", "--workers", "1", *SIZE]
+    first = subprocess.Popen([*command, "a.zip", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not Path("data/both/packing").exists():
+        assert first.poll() is None, first.communicate()
+    first.send_signal(signal.SIGSTOP)
+    for source in ("b.zip", "a.zip"):
+        second = subprocess.run([*command, source, *options], capture_output=True, text=True)
+        assert (second.returncode, second.stdout) == (1, "")
+        said = "error: another process is writing the dataset data/both: wait for it to end, or choose another name\n"
+        assert second.stderr == said
+    first.send_signal(signal.SIGCONT)
+    out, err = first.communicate(timeout=60)
+    assert first.returncode == 0, err
+    assert out.startswith("packed data/both: 600 train pictures, 2 classes, 0 rejected")
+    train = Dataset.open(Path("data/both")).split("train")
+    pictures = files(("a", "b"), 300)
+    for name, image in zip(train.names, train.read(np.arange(600)), strict=True):
+        assert np.array_equal(image, load_picture(pictures[name], 16))
+    assert not list(Path("data/both").glob(".*"))
+
+
+def test_files_are_as_readable_as_the_umask_says(source: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        assert main(["prep", str(source), *SIZE]) == 0
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in Path("data/photos").iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("size", [7, 4097, 10**9])
+def test_sizes_that_cannot_be(size: int, source: Path, capsys) -> None:
+    assert main(["prep", str(source), "--size", str(size)]) == 2
+    with pytest.raises(AlexNetError, match=f"the size must be from 8 to 4096 pixels, not {size}"):
+        prepare(source, Path("data/photos"), size=size)
+    assert not Path("data").exists()
+
+
+def test_the_two_sizes_in_the_message_about_disk_space_differ(tmp_path: Path, monkeypatch) -> None:
+    entry = Entry(split="train", label=0, name="a", location=Location("a", 0, 1, 1, ""))
+    usage = shutil.disk_usage(".")
+    for count, side, said in ((1, 16, "needs 1 MB more, 0 MB are free"), (256, 4096, "needs 13 GB more, 12 GB are")):
+        listing = Listing(layout="flat", classes=["a"], entries=[entry] * count)
+        plan = prepare_module._plan(tmp_path, tmp_path, side, listing, "skip")
+        needed = (count + 2) * side * side * 3
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=needed - 1: usage._replace(free=free))
+        with pytest.raises(AlexNetError, match=said):
+            prepare_module._check_disk_space(plan, plan.chunks)
+
+
+def test_a_class_whose_name_is_not_utf8_is_refused_before_the_work(source: Path, capsys) -> None:
+    write_folder(Path("p"), files())
+    os.rename(b"p/cats", b"p/\xff")
+    assert main(["prep", "p", *SIZE]) == 1
+    assert capsys.readouterr().err == "error: the name of the class '\\udcff' is not UTF-8: rename its folder\n"
+    assert not any(Path("data").glob("*"))

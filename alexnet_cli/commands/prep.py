@@ -40,14 +40,15 @@ def prep(
         ),
     ] = None,
     on_bad: Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")] = OnBad.skip,
-    size: Annotated[int, typer.Option(min=8, metavar="PIXELS", help="Side of the packed pictures.")] = 256,
+    size: Annotated[int, typer.Option(min=8, max=4096, metavar="PIXELS", help="Side of the packed pictures.")] = 256,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Pack pictures into a dataset.
 
     A dataset holds 256×256 RGB pictures, their mean image and their colour PCA. If you stop the command, run it again
-    to resume. Under torchrun, on one machine or on several that share a disk, each process packs a part.
+    to resume. Run on a dataset that is there, it checks all of it, and packs it again if it is damaged. Under torchrun,
+    on one machine or on several that share a disk, each process packs a part.
 
     Example: alexnet prep photos/
     """

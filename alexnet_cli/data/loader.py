@@ -31,7 +31,8 @@ def batches(
     def read(whole: slice) -> Batch:
         shard = world.shard(whole.stop - whole.start)
         rows = slice(whole.start + shard.start, whole.start + shard.stop)
-        images, labels = torch.from_numpy(split.read(order[rows])), torch.from_numpy(split.labels[order[rows]])
+        images = torch.from_numpy(split.read(order[rows]))
+        labels = torch.from_numpy(split.labels[order[rows]].astype(np.int64))
         if device.type == "cuda":
             images, labels = images.pin_memory(), labels.pin_memory()
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Pack shards on all cores: worker processes, signals and progress."""
+"""Pack chunks on all cores: worker processes, signals and progress."""
 
 import contextlib
 import multiprocessing
@@ -8,74 +8,69 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
 
-from alexnet_cli.data import shards
-from alexnet_cli.data.shards import ShardJob, pack_shard, publish_shard
+from alexnet_cli.data import chunks
+from alexnet_cli.data.chunks import Chunk, pack_chunk
 from alexnet_cli.distributed import World
 from alexnet_cli.errors import AlexNetError, Interrupted
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.progress import Progress
 
 
-def pack_shards(
-    pending: Sequence[ShardJob], jobs: Sequence[ShardJob], workers: int, progress: Progress, world: World
+def pack_chunks(
+    pending: Sequence[Chunk], every: Sequence[Chunk], workers: int, progress: Progress, world: World
 ) -> float:
-    """Pack this rank's share of the ``pending`` shards of all ``jobs``. Returns pictures per second, over all ranks.
+    """Pack this rank's share of the ``pending`` chunks of ``every`` one. Returns pictures per second, over all ranks.
 
-    Raises Interrupted on Ctrl-C and SIGTERM, and AlexNetError if a worker dies. Finished shards stay.
+    Raises Interrupted on Ctrl-C and SIGTERM, and AlexNetError if a worker dies. Finished chunks stay.
     """
     own = pending[world.rank :: world.size]
     total = count_pictures(own)
-    done_before = count_pictures(jobs) - count_pictures(pending)
+    done_before = count_pictures(every) - count_pictures(pending)
     packed, start = 0, time.monotonic()
-    in_this_process = workers == 1 or total <= shards.SHARD_SIZE  # faster than starting a worker
+    in_this_process = workers == 1 or total <= chunks.CHUNK_SIZE  # faster than starting a worker
     with _interruptible():
-        for job in _pack_here(own) if in_this_process else _pack_in_workers(own, workers):
-            packed += len(job.entries)
+        for chunk in _pack_here(own) if in_this_process else _pack_in_workers(own, workers):
+            packed += len(chunk.entries)
             rate = packed / (time.monotonic() - start)
             progress.advance("packing", done_before + packed, done_before + total, f"{rate:,.0f} images/s")
     (packed_by_all,) = world.all_reduce(packed)
     return packed_by_all / (time.monotonic() - start) if packed_by_all else 0.0
 
 
-def count_pictures(jobs: Sequence[ShardJob]) -> int:
-    """The number of pictures in all ``jobs``."""
-    return sum(len(job.entries) for job in jobs)
+def count_pictures(chunks: Sequence[Chunk]) -> int:
+    """The number of pictures in all ``chunks``."""
+    return sum(len(chunk.entries) for chunk in chunks)
 
 
-def _pack_here(jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
-    """Pack shards in this process, and yield each when it is finished."""
-    for job in jobs:
-        publish_shard(job, pack_shard(job))
-        yield job
+def _pack_here(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+    """Pack chunks in this process, and yield each when it is finished."""
+    for chunk in chunks:
+        pack_chunk(chunk)
+        yield chunk
 
 
-def _pack_in_workers(jobs: Sequence[ShardJob], workers: int) -> Iterator[ShardJob]:
-    """Pack shards in worker processes, and yield each when it is finished, in any order."""
+def _pack_in_workers(chunks: Sequence[Chunk], workers: int) -> Iterator[Chunk]:
+    """Pack chunks in worker processes, and yield each when it is finished, in any order."""
     # The fork server imports this module once; workers forked from it start faster than workers that import it.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _initialize_worker) as pool:
-        pending: dict[Future[dict[str, Any]], ShardJob] = {}
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, _initialize_worker) as pool:
         try:
             with _ignored(signal.SIGINT):  # inherited by the fork server: on Ctrl-C, this process ends the workers
-                pending = {pool.submit(pack_shard, job): job for job in jobs}
+                pending = {pool.submit(pack_chunk, chunk): chunk for chunk in chunks}
             for future in as_completed(pending):
-                publish_shard(pending[future], future.result())
-                yield pending.pop(future)
+                future.result()
+                yield pending[future]
         except BrokenProcessPool:
             raise AlexNetError(
                 "a worker process died, perhaps out of memory: run the same command with fewer --workers to resume"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
-            for future, job in pending.items():  # shards that were finished while the pool shut down
-                if future.done() and not future.cancelled() and future.exception() is None:
-                    publish_shard(job, future.result())
 
 
 def _initialize_worker() -> None:
@@ -104,7 +99,7 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted("stopped; finished shards are kept: run the same command again to resume") from None
+        raise Interrupted("stopped; what is packed is kept: run the same command again to resume") from None
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, handler)

@@ -1,9 +1,8 @@
-"""Pack the pictures of a source into a dataset: plan the shards, pack them, then complete the dataset."""
+"""Pack the pictures of a source into a dataset: plan the chunks, pack them, then complete the dataset."""
 
 import contextlib
-import csv
 import hashlib
-import json
+import math
 import os
 import re
 import shutil
@@ -15,26 +14,27 @@ from typing import Any, Literal
 import numpy as np
 
 from alexnet_cli.artefacts import DATASET_FILE, REJECTED_FILE, STATISTICS_FILE
-from alexnet_cli.data import shards
+from alexnet_cli.data import chunks
+from alexnet_cli.data.arrays import check_array, create_array
+from alexnet_cli.data.chunks import RECORDS, Chunk, chunks_of, is_packed, printable
 from alexnet_cli.data.layouts import list_pictures
 from alexnet_cli.data.layouts.listing import SPLITS, Listing
-from alexnet_cli.data.packing import count_pictures, pack_shards
+from alexnet_cli.data.merging import merge
+from alexnet_cli.data.packing import count_pictures, pack_chunks
 from alexnet_cli.data.pictures import RESIZER
-from alexnet_cli.data.shards import ShardJob, is_packed, printable, shard_jobs
-from alexnet_cli.data.sources import TEMPORARY_PREFIX, open_source
-from alexnet_cli.data.statistics import Sums
-from alexnet_cli.data.store import FORMAT, Dataset, read_shard
+from alexnet_cli.data.sources import open_source
+from alexnet_cli.data.store import FORMAT, IMAGES, LARGEST, SMALLEST, Dataset, check_content, content_checksum
 from alexnet_cli.distributed import SINGLE_PROCESS, World, available_cores
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource
-from alexnet_cli.files import atomic_write, read_json, write_json
+from alexnet_cli.files import one_writer, read_json, sweep, sync_folder, write_json
 from alexnet_cli.progress import SILENT, Progress
 
-PLAN_FILE = "plan.json"  # digest of the plan of an incomplete dataset
-OWN_FILES = re.compile(
-    r"(train|val|test)-\d+(\.sums)?\.(npy|json)|"
-    + "|".join(re.escape(name) for name in (PLAN_FILE, REJECTED_FILE, STATISTICS_FILE))
-)
-LEFTOVERS = re.compile(rf"\..*\.part(\.\w+)*|{re.escape(TEMPORARY_PREFIX)}.*")  # temporary files of a killed run
+PLAN_FILE = "plan.json"  # what an incomplete dataset is packed from; it becomes DATASET_FILE
+CLEARED = "none"  # plan of a folder of which the files are being deleted
+CLEARED = "none"  # plan of a folder of which the files are being deleted
+# The first of these show that a folder is a dataset's. The others, of this format or another, are found there only.
+MARKS = (DATASET_FILE, PLAN_FILE, STATISTICS_FILE, REJECTED_FILE, RECORDS)
+OWN_FILES = re.compile(r"(train|val|test)\b.*\.(npy|json|names)|" + "|".join(map(re.escape, MARKS)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,12 @@ class Prepared:
     """The result of `prepare`."""
 
     dataset: Dataset
-    rejected: int  # pictures that could not be packed
     images_per_second: float  # of this run; 0 if there was nothing to pack
+
+    @property
+    def rejected(self) -> int:
+        """Pictures that could not be packed."""
+        return self.dataset.rejected
 
     def as_json(self) -> dict[str, Any]:
         """The object that `alexnet prep --json` prints."""
@@ -64,7 +68,7 @@ class Plan:
     folder: Path  # of the dataset
     size: int  # of the images, in pixels
     listing: Listing
-    jobs: list[ShardJob]  # all shards of the dataset
+    chunks: list[Chunk]  # of the whole dataset
     digest: str  # of everything that decides the dataset's bytes
 
 
@@ -81,163 +85,191 @@ def prepare(
 ) -> Prepared:
     """Pack the pictures of the source at ``path`` into the dataset ``folder``, as (size, size, 3) uint8 RGB.
 
-    If an earlier run was stopped, this one keeps its finished shards. The ranks of ``world``, each with ``workers``
-    processes (its cores if None), divide the work. The bytes of every file depend on the source and the settings only,
-    not on ``workers``, ``world`` or interruptions. For ``val_fraction``, see `list_pictures`.
+    If an earlier run was stopped, this one keeps its finished chunks. If the dataset is there, it is checked, and
+    packed again if it is damaged. The ranks of ``world``, each with ``workers`` processes (its cores if None), divide
+    the work. The bytes of every file depend on the source and the settings only, not on ``workers``, ``world`` or
+    interruptions. For ``val_fraction``, see `list_pictures`.
 
-    Raises BadSource, BadPicture (with ``on_bad="stop"``), Interrupted, and BadArtefact if ``folder`` has other content.
+    Raises BadSource, BadPicture (with ``on_bad="stop"``), Interrupted, BadArtefact if ``folder`` has other content, and
+    AlexNetError if another process is writing the dataset.
     """
+    if not SMALLEST <= size <= LARGEST:
+        raise AlexNetError(f"the size must be from {SMALLEST} to {LARGEST} pixels, not {size}")
     path, folder = Path(path), Path(folder)
     with contextlib.ExitStack() as stack:
         with world.main_first():
-            _check_folder(folder)
-            stack.callback(_remove_if_empty, folder)
+            if world.is_main:
+                _check_folder(folder)
+                stack.enter_context(one_writer(folder, "dataset"))
             source = stack.enter_context(contextlib.closing(open_source(path, scratch=folder)))
             listing = list_pictures(source, val_fraction)
-            jobs = shard_jobs(listing, folder, size, on_bad == "stop")
-            digest = _plan_digest(listing, size)
-            plan = Plan(path=path, folder=folder, size=size, listing=listing, jobs=jobs, digest=digest)
+            source.locations.clear()  # the entries of the listing have them
+            plan = _plan(path, folder, size, listing, on_bad)
+            if world.is_main:
+                _make_ready(plan, progress)
             is_complete = (folder / DATASET_FILE).exists()
-            if not is_complete:
-                for note in listing.notes:
-                    progress.note(note)
-                if world.is_main:
-                    _start(plan, progress)
-            pending = [] if is_complete else [job for job in jobs if not is_packed(job)]
+            pending = _pending(plan)
         world.barrier()  # every rank lists the work before any rank starts
         if is_complete:
-            return _existing_dataset(plan, progress)
-        if len(pending) < len(jobs):
-            packed = len(jobs) - len(pending)
-            progress.note(f"resuming {folder}: {packed:,} of {len(jobs):,} shards are already packed")
-        _check_disk_space(plan, pending)
-        rate = pack_shards(pending, jobs, workers or available_cores(), progress, world)
+            return Prepared(dataset=Dataset.open(folder), images_per_second=0.0)
+        if len(pending) < len(plan.chunks):
+            total = count_pictures(plan.chunks)
+            packed = total - count_pictures(pending)
+            progress.note(f"resuming {folder}: {packed:,} of {total:,} pictures are already packed")
+        rate = pack_chunks(pending, plan.chunks, workers or available_cores(), progress, world)
         with world.main_first():
             if world.is_main:
                 _finish(plan, progress)
-        dataset, rejected = Dataset.open(folder), _count_rejected(folder)
-    return Prepared(dataset=dataset, rejected=rejected, images_per_second=rate)
+        dataset = Dataset.open(folder)
+    return Prepared(dataset=dataset, images_per_second=rate)
 
 
 def _check_folder(folder: Path) -> None:
     """Raise BadArtefact if ``folder`` has files that are not those of a dataset: prep would delete or mix with them."""
-    if folder.is_dir():
-        names = [file.name for file in folder.iterdir()]
-        others = [name for name in names if not (OWN_FILES.fullmatch(name) or LEFTOVERS.match(name))]
-        if others and DATASET_FILE not in others:
-            raise BadArtefact(f"{folder} contains other files ({others[0]}): choose another name for the dataset")
+    names = {file.name for file in folder.iterdir() if not file.name.startswith(".")} if folder.is_dir() else set()
+    others = {name for name in names if not OWN_FILES.fullmatch(name)}
+    plans = [_plan_in(folder / name) for name in (DATASET_FILE, PLAN_FILE)]  # None where there is none, or damaged
+    is_like_one = not others and "" not in plans and names & set(MARKS)
+    if names and not any(plans) and not is_like_one:
+        raise BadArtefact(
+            f"{folder} contains other files ({min(others or names)}): choose another name for the dataset"
+        )
 
 
-def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def _plan_in(path: Path) -> str | None:
+    """The digest of the plan in a JSON file; empty if it has none; None if the file is missing or damaged."""
+    try:
+        return str(read_json(path, what="dataset").get("plan") or "")
+    except BadArtefact:
+        return None
 
 
-def _plan_digest(listing: Listing, size: int) -> str:
-    """A digest of everything that decides the dataset's bytes."""
-    settings = (FORMAT, shards.SHARD_SIZE, RESIZER, size, listing.layout, listing.classes, listing.rejected)
+def _plan(path: Path, folder: Path, size: int, listing: Listing, on_bad: str) -> Plan:
+    """Raises BadSource if the name of a class cannot be written down."""
+    """Raises BadSource if the name of a class cannot be written down."""
+    for name in listing.classes:
+        if name != printable(name):
+            raise BadSource(f"the name of the class {name!a} is not UTF-8: rename its folder")
+    for name in listing.classes:
+        if name != printable(name):
+            raise BadSource(f"the name of the class {name!a} is not UTF-8: rename its folder")
+    settings = (FORMAT, chunks.CHUNK_SIZE, RESIZER, size, listing.layout, listing.classes, listing.rejected)
     digest = hashlib.sha256(repr(settings).encode())
     for entry in listing.entries:
         line = f"{entry.split}\0{entry.label}\0{entry.name}\0{entry.location.stamp}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:16]
+    plan = digest.hexdigest()[:16]
+    every = chunks_of(listing, folder, plan, size, on_bad == "stop")
+    return Plan(path=path, folder=folder, size=size, listing=listing, chunks=every, digest=plan)
 
 
-def _existing_dataset(plan: Plan, progress: Progress) -> Prepared:
-    """The complete dataset in ``plan.folder``. Raises BadArtefact if it was packed by another plan."""
+def _make_ready(plan: Plan, progress: Progress) -> None:
+    """Check the dataset if it is there; if it is not, or is not sound, make the folder ready to be packed into."""
+    if _is_complete(plan, progress):
+        return
+    for note in plan.listing.notes:
+        progress.note(note)
+    _start(plan, progress)
+    _check_disk_space(plan, _pending(plan))
+
+
+def _pending(plan: Plan) -> list[Chunk]:
+    """The chunks that are not packed yet."""
+    return [chunk for chunk in plan.chunks if not chunk.record.exists()]
+
+
+def _is_complete(plan: Plan, progress: Progress) -> bool:
+    """Whether the whole dataset is there and sound. Raises BadArtefact if it was packed by another plan."""
     folder = plan.folder
-    if read_json(folder / DATASET_FILE, what="dataset").get("plan") != plan.digest:
+    if _plan_in(folder / PLAN_FILE) == plan.digest and "checksum" in read_json(folder / PLAN_FILE, what="dataset"):
+        _publish(folder)  # an earlier run was killed just before this
+    if not (folder / DATASET_FILE).exists():
+        return False
+    if _plan_in(folder / DATASET_FILE) not in (None, plan.digest):
         raise BadArtefact(f"{folder} is a dataset of other pictures or settings: choose another name, or remove it")
+    try:
+        Dataset.open(folder).verify(progress)
+    except BadArtefact as error:
+        progress.note(f"{str(error).rpartition(': ')[0]}: packing the dataset again")
+        return False
     progress.note(f"{folder} already exists, with the same pictures and settings: nothing to do")
-    return Prepared(dataset=Dataset.open(folder), rejected=_count_rejected(folder), images_per_second=0.0)
-
-
-def _count_rejected(folder: Path) -> int:
-    with open(folder / REJECTED_FILE, newline="", encoding="utf-8") as file:
-        return len(list(csv.reader(file))) - 1
+    return True
 
 
 def _start(plan: Plan, progress: Progress) -> None:
-    """Create the dataset's folder, or delete from it what another plan or a killed run left."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    for file in plan.folder.iterdir():
-        if LEFTOVERS.match(file.name) and not file.name.startswith(f"{TEMPORARY_PREFIX}{os.getpid()}-"):
-            file.unlink()
-    plan_file = plan.folder / PLAN_FILE
-    try:
-        digest = read_json(plan_file, what="dataset").get("plan") if plan_file.exists() else None
-    except BadArtefact:
-        digest = "damaged"
-    if digest not in (None, plan.digest):
-        progress.note(f"the pictures or settings changed since {plan.folder} was started: starting over")
-    if digest != plan.digest:
-        for file in plan.folder.iterdir():
-            if OWN_FILES.fullmatch(file.name):
-                file.unlink()
-        write_json(plan_file, {"plan": plan.digest})
+    """Make the folder ready to be packed into: keep what a stopped run has packed of this plan, delete all else."""
+    folder, records = plan.folder, plan.folder / RECORDS
+    recorded = _plan_in(folder / PLAN_FILE)
+    if recorded != plan.digest or (folder / DATASET_FILE).exists():
+        if recorded not in (None, CLEARED, plan.digest):
+            progress.note(f"the pictures or settings changed since {folder} was started: starting over")
+        _clear(folder)
+        write_json(folder / PLAN_FILE, {"plan": plan.digest})
+    records.mkdir(exist_ok=True)
+    sweep(records)
+    for split in SPLITS:
+        slots = count_pictures([chunk for chunk in plan.chunks if chunk.split == split])
+        file, shape = folder / f"{split}{IMAGES}", (slots, plan.size, plan.size, 3)
+        try:
+            if slots:
+                check_array(file, shape, np.uint8)
+        except BadArtefact:
+            for record in records.glob(f"{split}-*"):
+                record.unlink()
+            create_array(file, shape, np.uint8)
+    for chunk in plan.chunks:
+        if not is_packed(chunk):
+            chunk.record.unlink(missing_ok=True)
 
 
-def _check_disk_space(plan: Plan, pending: Sequence[ShardJob]) -> None:
-    """Raise AlexNetError if the images of the ``pending`` shards do not fit on the disk."""
-    needed = count_pictures(pending) * plan.size * plan.size * 3
+def _clear(folder: Path) -> None:
+    """Delete a dataset's files. The plan, which shows that the folder is a dataset's, stays until it is replaced."""
+    write_json(folder / PLAN_FILE, {"plan": CLEARED})
+    for path in folder.iterdir():
+        if path.name == PLAN_FILE or not OWN_FILES.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _check_disk_space(plan: Plan, pending: Sequence[Chunk]) -> None:
+    """Raise AlexNetError if the images and records of the ``pending`` chunks do not fit on the disk."""
+    pixels = plan.size * plan.size * 3
+    needed = count_pictures(pending) * pixels + len(pending) * 2 * pixels  # a record has sums of 16 bits
     free = shutil.disk_usage(plan.folder).free
     if needed > free:
-        raise AlexNetError(
-            f"not enough disk space: {plan.folder} needs {needed / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free; "
-            "free some space, or use --workspace on another disk"
+        unit, name = (10**9, "GB") if needed >= 10**10 else (10**6, "MB")
+        raise AlexNetError(  # rounded up and down, so that the first number is always the larger one
+            f"not enough disk space: {plan.folder} needs {math.ceil(needed / unit):,} {name} more, "
+            f"{free // unit:,} {name} are free; free some space, or use --workspace on another disk"
         )
 
 
 def _finish(plan: Plan, progress: Progress) -> None:
-    """Write the statistics, the rejected pictures and, last, the file that marks a complete dataset."""
-    folder, listing = plan.folder, plan.listing
-    fingerprint = hashlib.sha256(json.dumps(listing.classes).encode())
-    sums = Sums.zeros(plan.size)
-    counts = {split: np.zeros(len(listing.classes), np.int64) for split in SPLITS}  # (classes,) of each split
-    rejected: list[tuple[str, str]] = [(printable(name), reason) for name, reason in listing.rejected]
-    warned = 0
-    for job in plan.jobs:
-        content = read_shard(folder, job.name)
-        labels = content["labels"]
-        counts[job.split] += np.bincount(np.array(labels, np.int64), minlength=len(listing.classes))
-        rejected += content["rejected"]
-        warned += content.get("warned", 0)
-        fingerprint.update(json.dumps([job.split, content["digest"], labels]).encode())
-        if job.split == "train":
-            sums.add(Sums.from_vector(len(labels), np.load(job.file(".sums.npy"))))
-    with atomic_write(folder / REJECTED_FILE) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("file", "reason"), *rejected])
-    _check_counts(plan, counts)
-    if warned:
-        progress.note(f"{warned:,} pictures have damaged EXIF or other metadata; they are packed anyway")
-    sums.statistics().save(folder)
-    _write_dataset_file(plan, counts, fingerprint.hexdigest()[:16])
-    for job in plan.jobs:
-        job.file(".sums.npy").unlink(missing_ok=True)
-    (folder / PLAN_FILE).unlink(missing_ok=True)
-
-
-def _check_counts(plan: Plan, counts: dict[str, np.ndarray]) -> None:
-    """Raise BadSource if no picture of a class, or of the validation split, could be packed."""
-    rejected = plan.folder / REJECTED_FILE
-    empty = [label for label, count in zip(plan.listing.classes, counts["train"], strict=True) if not count]
-    if empty:
-        raise BadSource(f"no training picture of {empty[0]} could be read: {rejected} says why")
-    if not counts["val"].any() and any(entry.split == "val" for entry in plan.listing.entries):
-        raise BadSource(f"no validation picture could be read: {rejected} says why")
-
-
-def _write_dataset_file(plan: Plan, counts: dict[str, np.ndarray], fingerprint: str) -> None:
-    names = {split: [job.name for job in plan.jobs if job.split == split] for split in SPLITS if counts[split].any()}
+    """Merge the records, then write the file that marks a complete dataset."""
     content = {
         "format": FORMAT,
         "image_size": plan.size,
         "classes": plan.listing.classes,
         "words": plan.listing.words,
-        "counts": {split: int(counts[split].sum()) for split in names},
         "source": {"path": printable(str(plan.path)), "layout": plan.listing.layout},
-        "fingerprint": fingerprint,
         "plan": plan.digest,
-        "shards": names,
+        **merge(plan.chunks, plan.listing, plan.folder, plan.size, progress),
     }
-    write_json(plan.folder / DATASET_FILE, content)
+    content["checksum"] = content_checksum(content)
+    check_content(content, plan.folder / PLAN_FILE)
+    write_json(plan.folder / PLAN_FILE, content)
+    _publish(plan.folder)
+
+
+def _publish(folder: Path) -> None:
+    """Remove the records, of which everything is in the dataset's files now, and let the plan become dataset.json.
+
+    It comes last, so that a complete dataset holds nothing temporary.
+    """
+    if (folder / RECORDS).exists():
+        shutil.rmtree(folder / RECORDS)
+    os.replace(folder / PLAN_FILE, folder / DATASET_FILE)
+    sync_folder(folder)

@@ -1,5 +1,6 @@
 """Mean image (§2) and colour PCA (§4.1) of the training split, from exact sums made while the images are packed."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,15 +72,14 @@ class Sums:
         self.pixels += other.pixels
         self.products += other.products
 
-    def to_vector(self) -> np.ndarray:
-        """Pixels and products in one array, (S*S*3 + 9,) float64, for a file."""
-        return np.concatenate([self.pixels.ravel(), self.products.ravel()])
+    def to_tensors(self) -> dict[str, np.ndarray]:
+        """Pixels and products as arrays for a file. Only for up to 257 images, whose sum fits 16 bits."""
+        return {"pixels": self.pixels.astype(np.uint16), "products": self.products}
 
     @classmethod
-    def from_vector(cls, images: int, vector: np.ndarray) -> "Sums":
-        """The sums of ``images`` images whose `to_vector` is ``vector``."""
-        size = round(((len(vector) - 9) / 3) ** 0.5)
-        return cls(images=images, pixels=vector[:-9].reshape(size, size, 3), products=vector[-9:].reshape(3, 3))
+    def from_tensors(cls, images: int, tensors: Mapping[str, np.ndarray]) -> "Sums":
+        """The sums of ``images`` images from their `to_tensors`."""
+        return cls(images=images, pixels=tensors["pixels"].astype(np.float64), products=tensors["products"])
 
     def statistics(self) -> Statistics:
         """The statistics of the images summed up."""

@@ -1,49 +1,135 @@
-"""A packed dataset on disk: memory-mapped shards of uint8 images, their labels and names, and statistics."""
+"""A packed dataset on disk: per split one file of uint8 images and one each of labels, checksums and names; statistics.
 
-from dataclasses import dataclass, field
+Each picture of the source has a slot in its split. Where it was rejected, the label is REJECTED and the pixels are 0.
+"""
+
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import xxhash
 
-from alexnet_cli.artefacts import DATASET_FILE, check_format
+from alexnet_cli.artefacts import DATASET_FILE, REJECTED_FILE, STATISTICS_FILE, check_format
+from alexnet_cli.data.arrays import ADVICE, HEADER_SIZE, check_array, map_array
+from alexnet_cli.data.layouts.listing import SPLITS
 from alexnet_cli.data.statistics import Statistics
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.files import read_json
+from alexnet_cli.files import checksum, file_checksum, read_json
+from alexnet_cli.progress import SILENT, Progress
 
-FORMAT = 1  # version of the files of a dataset
+FORMAT = 2  # version of the files of a dataset
+SMALLEST, LARGEST = 8, 4096  # side of the images, in pixels
+IMAGES, LABELS, CHECKSUMS, NAMES = ".npy", ".labels.npy", ".checksums.npy", ".names"  # files of a split, after its name
+REJECTED = -1  # label in the slot of a picture that could not be packed
+BLOCK = 1 << 20  # bytes of names looked at in one go
+CHECKED = 64  # images read at a time to check them
 
 
-@dataclass(frozen=True, kw_only=True)
+class Names(Sequence[str]):
+    """The names of a split's pictures, UTF-8 in a mapped file, each ended by a zero byte; decoded when asked for.
+
+    Raises BadArtefact when first asked if the file is damaged.
+    """
+
+    def __init__(self, path: Path, slots: int, packed: np.ndarray | None, wanted: str) -> None:
+        self._path, self._slots, self._packed, self._wanted = path, slots, packed, wanted
+
+    def __len__(self) -> int:
+        return self._slots if self._packed is None else len(self._packed)
+
+    @overload
+    def __getitem__(self, position: int) -> str: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[str]: ...
+    def __getitem__(self, position: int | slice) -> str | list[str]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        slot = range(len(self))[position] if self._packed is None else int(self._packed[position])
+        start = int(self._ends[slot - 1]) + 1 if slot else 0
+        return self._content[start : int(self._ends[slot])].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+    @cached_property
+    def _content(self) -> np.ndarray:
+        """The file, (bytes,) uint8."""
+        try:
+            if file_checksum(self._path) == self._wanted:
+                return np.asarray(np.memmap(self._path, np.uint8, "r"))
+        except FileNotFoundError:
+            raise BadArtefact(f"{self._path} is missing: {ADVICE}") from None
+        raise BadArtefact(f"{self._path} is damaged (its checksum differs): {ADVICE}")
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Where the zero byte of each slot's name is, (slots,) int64."""
+        blocks = range(0, len(self._content), BLOCK)
+        ends = np.concatenate([start + np.flatnonzero(self._content[start : start + BLOCK] == 0) for start in blocks])
+        if len(ends) != self._slots or self._content[-1]:
+            raise BadArtefact(f"{self._path} is damaged: it does not hold the names of {self._slots:,} pictures")
+        return ends
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
     """The images of one split. They stay on disk until `read` reads them."""
 
-    labels: np.ndarray  # (N,) int64
-    names: list[str]  # N paths of the pictures within their source
-    shards: list[np.ndarray]  # memory-mapped, each (n, S, S, 3) uint8
+    path: Path  # of the images
+    size: int  # S
+    labels: np.ndarray  # (N,) int32
+    names: Names  # N paths of the pictures within their source
+    checksums: np.ndarray  # (slots,) uint64, XXH3 of each image
+    packed: np.ndarray | None  # (N,) int64, the slot of each image; None if no slot is empty
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @cached_property
-    def _starts(self) -> np.ndarray:
-        return np.cumsum([0, *(len(shard) for shard in self.shards)])
+    def _file(self) -> int:
+        """Descriptor of the images' file, which is closed with this object.
 
-    def read(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The images at ``positions`` (B,), in any order: (B, S, S, 3) uint8, written to ``out`` if that is given.
+        An error of the disk stays an error here; at a page of a mapped file it would be a signal that ends the process.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
 
-        Raises IndexError for a position outside the split.
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """The images at ``positions`` (B,), in any order: (B, S, S, 3) uint8.
+
+        Raises IndexError for a position outside the split, and BadArtefact for an image that is damaged.
         """
         positions = np.asarray(positions, np.int64)
         if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
             raise IndexError(f"positions must be 0 to {len(self) - 1}, not {positions.min()} to {positions.max()}")
-        of_shard = np.searchsorted(self._starts, positions, side="right") - 1
-        within = positions - self._starts[of_shard]
-        images = np.empty((len(positions), *self.shards[0].shape[1:]), np.uint8) if out is None else out
-        for image, shard, row in zip(images, of_shard.tolist(), within.tolist(), strict=True):
-            image[:] = self.shards[shard][row]
+        slots = positions if self.packed is None else self.packed[positions]
+        images = np.empty((len(positions), self.size, self.size, 3), np.uint8)
+        wanted = self.checksums[slots].tolist()
+        for position, slot, image, known in zip(positions.tolist(), slots.tolist(), images, wanted, strict=True):
+            if self._read_slot(slot, image) != image.nbytes or xxhash.xxh3_64_intdigest(image.data) != known:
+                raise BadArtefact(f"{self.path} is damaged: the picture {self._name(position)} differs: {ADVICE}")
         return images
+
+    def _read_slot(self, slot: int, image: np.ndarray) -> int:
+        """Fill ``image``. Returns the number of bytes read."""
+        try:
+            return os.preadv(self._file, [image.data], HEADER_SIZE + slot * image.nbytes)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+
+    def _name(self, position: int) -> str:
+        try:
+            return self.names[position]
+        except BadArtefact:
+            return f"number {position:,}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,54 +141,146 @@ class Dataset:
     classes: list[str]  # in label order
     image_size: int  # S
     counts: dict[str, int]  # split -> number of images
-    source: dict[str, object]  # "path" and "layout": "folders", "flat", "ilsvrc-2012", "cifar-10"
+    source: dict[str, str]  # "path" and "layout": "folders", "flat", "ilsvrc-2012", "cifar-10"
     fingerprint: str  # changes with images, labels or classes
-    shards: dict[str, list[str]] = field(default_factory=dict)  # split -> names of its shards
-    words: dict[str, str] = field(default_factory=dict)  # class -> its meaning in words, if the source has that
+    plan: str  # digest of the pictures and settings it was packed from
+    rejected: int  # pictures that could not be packed
+    slots: dict[str, int]  # split -> number of images and of rejected pictures
+    checksums: dict[str, str]  # file -> of its content; the images have theirs in a file of the split
+    words: dict[str, str]  # class -> its meaning in words, if the source has that
 
     @classmethod
     def open(cls, path: Path) -> "Dataset":
-        """Open a dataset's folder. Raises BadArtefact if it is missing, incomplete, damaged or of a newer format."""
+        """Open a dataset's folder and check all of it except images, names and rejected.csv, which `verify` checks.
+
+        Raises BadArtefact if it is missing, incomplete, damaged or of another format.
+        """
         content = read_json(path / DATASET_FILE, what="dataset")
-        check_format(content.get("format"), FORMAT, path / DATASET_FILE)
+        check_content(content, path / DATASET_FILE)
+        fields = set(cls.__dataclass_fields__) - {"path", "name"}
+        dataset = cls(path=path, name=path.resolve().name, **{field: content[field] for field in fields})
+        for split, slots in dataset.slots.items():
+            side = dataset.image_size
+            check_array(dataset.file(split + IMAGES), (slots, side, side, 3), np.uint8)
+            check_array(dataset.file(split + LABELS), (slots,), np.int32)
+            check_array(dataset.file(split + CHECKSUMS), (slots,), np.uint64)
+            dataset.check_file(split + LABELS)
+            dataset.check_file(split + CHECKSUMS)
+        dataset.check_file(STATISTICS_FILE)
+        return dataset
+
+    def file(self, name: str) -> Path:
+        """The path of one of the dataset's files."""
+        return self.path / name
+
+    def check_file(self, name: str) -> None:
+        """Raise BadArtefact if the file is missing or its checksum is not that of dataset.json."""
         try:
-            needed = set(cls.__dataclass_fields__) - {"path", "name", "words"}
-            known = {key: content[key] for key in needed} | {"words": content.get("words", {})}
-        except KeyError as error:
-            raise BadArtefact(f"{path / DATASET_FILE} is damaged (no {error}): prep the dataset again") from None
-        return cls(path=path, name=path.resolve().name, **known)
+            found = file_checksum(self.file(name))
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadArtefact(f"{self.file(name)} is missing: {ADVICE}") from None
+        if found != self.checksums[name]:
+            raise BadArtefact(f"{self.file(name)} is damaged (its checksum differs): {ADVICE}")
 
     def split(self, name: str) -> Split:
-        """The split of that name. Raises BadArtefact if there is none, or a shard is missing or damaged."""
-        if name not in self.shards:
+        """The split of that name. Raises BadArtefact if there is none, or its labels are not those of the classes."""
+        if name not in self.slots:
             raise BadArtefact(f"dataset {self.name} has no split {name!r}: it has {' and '.join(self.counts)}")
-        facts = [read_shard(self.path, shard) for shard in self.shards[name]]
-        labels = np.array([label for fact in facts for label in fact["labels"]], np.int64)
-        names = [picture for fact in facts for picture in fact["names"]]
-        maps = [self._map(shard, len(fact["labels"])) for shard, fact in zip(self.shards[name], facts, strict=True)]
-        if len(labels) != self.counts[name]:
-            raise BadArtefact(f"{self.path} is damaged: {name} has {len(labels)} images, not {self.counts[name]}")
-        return Split(labels=labels, names=names, shards=[shard for shard in maps if len(shard)])
+        slots, labels_file = self.slots[name], self.file(name + LABELS)
+        labels = map_array(labels_file, (slots,), np.int32)
+        is_packed = labels >= 0
+        packed = None if is_packed.all() else np.flatnonzero(is_packed)
+        if is_packed.sum() != self.counts[name] or labels.min() < REJECTED or labels.max() >= len(self.classes):
+            raise BadArtefact(f"{labels_file} is damaged (its labels are not those of dataset.json): {ADVICE}")
+        return Split(
+            path=self.file(name + IMAGES),
+            size=self.image_size,
+            labels=labels if packed is None else labels[packed],
+            names=Names(self.file(name + NAMES), slots, packed, self.checksums[name + NAMES]),
+            checksums=map_array(self.file(name + CHECKSUMS), (slots,), np.uint64),
+            packed=packed,
+        )
 
     def statistics(self) -> Statistics:
         """Mean image and colour PCA of the training split. Raises BadArtefact if their file is missing or damaged."""
         return Statistics.load(self.path)
 
-    def _map(self, shard: str, images: int) -> np.ndarray:
-        path = self.path / f"{shard}.npy"
-        try:
-            # A plain array over the mapping: indexing a numpy.memmap creates a new memmap each time, which is slow.
-            array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise BadArtefact(f"{path} is missing or damaged ({error}): prep the dataset again") from None
-        if array.shape != (images, self.image_size, self.image_size, 3) or array.dtype != np.uint8:
-            raise BadArtefact(f"{path} is damaged: it does not hold its {images} images; prep the dataset again")
-        return array
+    def verify(self, progress: Progress = SILENT) -> None:
+        """Check every image, every name and rejected.csv. Raises BadArtefact that names what is damaged."""
+        self.check_file(REJECTED_FILE)
+        splits = [self.split(name) for name in self.counts]
+        for split in splits:
+            split.names[:1]  # reads and checks the whole file
+        done, total = 0, sum(self.counts.values())
+        for split in splits:
+            for start in range(0, len(split), CHECKED):
+                images = split.read(np.arange(start, min(start + CHECKED, len(split))))
+                done += len(images)
+                progress.advance("checking", done, total)
 
 
-def read_shard(folder: Path, shard: str) -> dict[str, Any]:
-    """The JSON file of a shard: "labels", "names", "rejected" and "digest". Raises BadArtefact if it is damaged."""
-    facts = read_json(folder / f"{shard}.json", what="dataset")
-    if not {"labels", "names", "rejected", "digest"} <= set(facts) or len(facts["labels"]) != len(facts["names"]):
-        raise BadArtefact(f"{folder / shard}.json is damaged: prep the dataset again")
-    return facts
+def file_names(splits: Sequence[str]) -> list[str]:
+    """The files of which dataset.json has the checksums."""
+    return [split + suffix for split in splits for suffix in (LABELS, CHECKSUMS, NAMES)] + [
+        STATISTICS_FILE,
+        REJECTED_FILE,
+    ]
+
+
+def content_checksum(content: dict[str, Any]) -> str:
+    """The checksum of everything in dataset.json but itself."""
+    rest = {key: value for key, value in content.items() if key != "checksum"}
+    return checksum(dumps(rest, sort_keys=True).encode("utf-8", "surrogatepass"))
+
+
+def check_content(content: dict[str, Any], path: Path) -> None:
+    """Raise BadArtefact if dataset.json at ``path`` is of another format, lacks a value, or has one that cannot be."""
+    version = content.get("format")
+    check_format(version, FORMAT, path)
+    if version != FORMAT:
+        raise BadArtefact(f"{path} has format version {version}, this program reads {FORMAT}: {ADVICE}")
+    for key, is_right in CONTENT.items():
+        if key not in content or not is_right(content[key]):
+            found = f"its {key} cannot be {str(content[key])[:40]!r}" if key in content else f"it has no {key}"
+            raise BadArtefact(f"{path} is damaged ({found}): {ADVICE}")
+    slots, counts = content["slots"], content["counts"]
+    if list(slots) != list(counts) or any(counts[split] > slots[split] for split in slots):
+        raise BadArtefact(f"{path} is damaged (its counts and slots differ): {ADVICE}")
+    is_whole = set(file_names(list(slots))) <= set(content["checksums"])
+    if not is_whole or content["checksum"] != content_checksum(content):
+        raise BadArtefact(f"{path} is damaged (its checksum differs): {ADVICE}")
+
+
+def _is_int(value: object, lowest: int, highest: int = 2**40) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _is_table(value: object) -> bool:
+    """Whether it maps texts to texts."""
+    return isinstance(value, dict) and _are_texts(list(value.values()))
+
+
+def _is_per_split(value: object) -> bool:
+    """Whether it maps some splits, "train" among them, to numbers of pictures."""
+    if not isinstance(value, dict) or "train" not in value:
+        return False
+    return set(value) <= set(SPLITS) and all(_is_int(count, 1) for count in value.values())
+
+
+CONTENT: dict[str, Callable[[Any], bool]] = {  # key of dataset.json -> whether a value can be right
+    "image_size": lambda value: _is_int(value, SMALLEST, LARGEST),
+    "classes": lambda value: _are_texts(value) and value != [],
+    "words": _is_table,
+    "counts": _is_per_split,
+    "slots": _is_per_split,
+    "source": lambda value: _is_table(value) and {"path", "layout"} <= set(value),
+    "fingerprint": lambda value: isinstance(value, str),
+    "plan": lambda value: isinstance(value, str),
+    "rejected": lambda value: _is_int(value, 0),
+    "checksums": _is_table,
+    "checksum": lambda value: isinstance(value, str),
+}

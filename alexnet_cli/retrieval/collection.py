@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import xxhash
 
 from alexnet_cli.artefacts import DATASET_FILE
 from alexnet_cli.data.layouts.splits import split_of
@@ -19,7 +20,7 @@ from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
 from alexnet_cli.prefetch import prefetch
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class IndexedPicture:
     """One picture of a collection."""
 
@@ -115,7 +116,10 @@ class PackedCollection:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.source, self.are_files = dataset, dataset.path, False
         self.split = dataset.split("train")
-        self._positions = {name: position for position, name in enumerate(self.split.names)}
+        # Sorted hashes of the names: a dictionary of 15 million names would take gigabytes.
+        hashes = np.fromiter(map(_hash, self.split.names), np.uint64, len(self.split))
+        self._positions = np.argsort(hashes)
+        self._hashes = hashes[self._positions]
 
     def all(self) -> list[IndexedPicture]:
         classes, stamp = self.dataset.classes, self.dataset.fingerprint
@@ -131,12 +135,27 @@ class PackedCollection:
                 f"the model takes pictures of {size} pixels, dataset {self.dataset.name} has "
                 f"{self.dataset.image_size}: prep it with --size {size}"
             )
-        positions = [self._positions.get(name) for name in names]
+        positions = [self._position(name) for name in names]
         images = iter(self.split.read(np.array([p for p in positions if p is not None], np.int64)))
         return ["not in the dataset any more" if position is None else next(images) for position in positions]
 
     def close(self) -> None:
         pass
+
+    def _position(self, name: str) -> int | None:
+        """Where the split has the picture; None if it has not."""
+        wanted = np.uint64(_hash(name))
+        for i in range(int(np.searchsorted(self._hashes, wanted)), len(self._hashes)):
+            position = int(self._positions[i])
+            if self._hashes[i] != wanted:
+                break
+            if self.split.names[position] == name:
+                return position
+        return None
+
+
+def _hash(name: str) -> int:
+    return xxhash.xxh3_64_intdigest(name.encode())
 
 
 def labels(names: Sequence[str]) -> list[str | None]:

@@ -1,0 +1,165 @@
+"""Chunks: the parts in which a dataset is packed, each on its own by one process.
+
+A chunk's images are written straight to their slots in the split's file. Its record, a small file in the folder
+`packing`, is written after them: it says that the chunk is packed. A run that was stopped resumes from the records.
+"""
+
+import json
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from alexnet_cli.data.arrays import write_rows
+from alexnet_cli.data.layouts.listing import SPLITS, Entry, Listing
+from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.data.locations import read_location
+from alexnet_cli.data.statistics import Sums
+from alexnet_cli.data.store import IMAGES, REJECTED
+from alexnet_cli.errors import BadArtefact, BadPicture
+from alexnet_cli.files import read_tensors, write_tensors
+
+CHUNK_SIZE = 256  # pictures: 50 MB in a worker's memory, and the most that each worker loses when the run is stopped
+RECORDS = "packing"  # the folder of the records
+_of_thread = threading.local()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some pictures to pack, which have consecutive slots in one split."""
+
+    folder: Path  # of the dataset
+    plan: str  # digest of what the dataset is packed from: a record of another plan is none of this chunk's
+    split: str
+    start: int  # slot of the first picture
+    entries: list[Entry]  # its pictures
+    size: int  # of the images, in pixels
+    stop_on_bad: bool  # whether the first bad picture stops the run
+
+    @property
+    def record(self) -> Path:
+        """The file that says that the chunk is packed."""
+        return self.folder / RECORDS / f"{self.split}-{self.start:09d}.safetensors"
+
+    @property
+    def images(self) -> Path:
+        """The file of the images of the whole split."""
+        return self.folder / f"{self.split}{IMAGES}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is known of the n pictures of a packed chunk."""
+
+    labels: np.ndarray  # (n,) int32; REJECTED where a picture was rejected
+    checksums: np.ndarray  # (n,) uint64 of the images; 0 where a picture was rejected
+    names: bytes  # UTF-8, each ended by a zero byte
+    rejected: list[tuple[str, str]]  # name and reason
+    warned: int  # pictures with damaged metadata
+    sums: Sums | None  # of the training split's images
+
+
+def chunks_of(listing: Listing, folder: Path, plan: str, size: int, stop_on_bad: bool) -> list[Chunk]:
+    """All chunks of the dataset ``folder``, CHUNK_SIZE pictures each."""
+    chunks = []
+    for split in SPLITS:
+        entries = [entry for entry in listing.entries if entry.split == split]
+        for start in range(0, len(entries), CHUNK_SIZE):
+            chunk = Chunk(
+                folder=folder,
+                plan=plan,
+                split=split,
+                start=start,
+                entries=entries[start : start + CHUNK_SIZE],
+                size=size,
+                stop_on_bad=stop_on_bad,
+            )
+            chunks.append(chunk)
+    return chunks
+
+
+def is_packed(chunk: Chunk) -> bool:
+    """Whether the chunk has a sound record. With ``stop_on_bad``, a chunk with bad pictures is packed again."""
+    if not chunk.record.exists():
+        return False
+    try:
+        return not (read_record(chunk).rejected and chunk.stop_on_bad)
+    except BadArtefact:
+        return False
+
+
+def pack_chunk(chunk: Chunk) -> None:
+    """Decode a chunk's pictures, write the images to their slots, then the record.
+
+    Raises BadPicture, naming the picture, with ``stop_on_bad``; OSError if the disk is full.
+    """
+    images = _buffer(max(CHUNK_SIZE, len(chunk.entries)), chunk.size)[: len(chunk.entries)]
+    labels = np.full(len(images), REJECTED, np.int32)
+    rejected, warned = [], 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for i, entry in enumerate(chunk.entries):
+            try:
+                images[i] = load_picture(read_location(entry.location), chunk.size)
+                labels[i] = entry.label
+                warned += bool(caught)
+            except BadPicture as error:
+                if chunk.stop_on_bad:
+                    raise BadPicture(f"{printable(entry.name)}: {error}") from None
+                images[i] = 0
+                rejected.append((printable(entry.name), str(error)))
+            caught.clear()
+    with ThreadPoolExecutor(1) as writer:  # sums and checksums are computed while the disk is busy
+        written = writer.submit(write_rows, chunk.images, chunk.start, images)
+        tensors = {"labels": labels, "checksums": _checksums(images, labels), "names": _joined(chunk.entries)}
+        if chunk.split == "train":  # statistics are those of the training split; the images of rejected pictures are 0
+            tensors |= Sums.from_images(images).to_tensors()
+        written.result()
+    facts = {"plan": chunk.plan, "rejected": json.dumps(rejected), "warned": str(warned)}
+    write_tensors(chunk.record, tensors, facts)
+
+
+def read_record(chunk: Chunk) -> Record:
+    """The record of a packed chunk. Raises BadArtefact if it is damaged or of another plan."""
+    facts, tensors = read_tensors(chunk.record, what="record")
+    try:
+        lengths = {len(tensors["labels"]), len(tensors["checksums"])}
+        if facts["plan"] != chunk.plan or lengths != {len(chunk.entries)}:
+            raise BadArtefact(f"{chunk.record} is of other pictures")
+        labels = tensors["labels"]
+        return Record(
+            labels=labels,
+            checksums=tensors["checksums"],
+            names=tensors["names"].tobytes(),
+            rejected=[(name, reason) for name, reason in json.loads(facts["rejected"])],
+            warned=int(facts["warned"]),
+            sums=Sums.from_tensors(int((labels >= 0).sum()), tensors) if chunk.split == "train" else None,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadArtefact(f"{chunk.record} is damaged ({error})") from None
+
+
+def _checksums(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    found = [xxhash.xxh3_64_intdigest(image.data) for image in images]
+    return np.where(labels == REJECTED, np.uint64(0), np.array(found, np.uint64))
+
+
+def _joined(entries: list[Entry]) -> np.ndarray:
+    return np.frombuffer(b"".join(printable(entry.name).encode() + b"\0" for entry in entries), np.uint8)
+
+
+def _buffer(count: int, size: int) -> np.ndarray:
+    """Memory for the images of one chunk, reused by this thread's next: (count, size, size, 3) uint8."""
+    kept: np.ndarray | None = getattr(_of_thread, "buffer", None)
+    if kept is None or kept.shape != (count, size, size, 3):
+        kept = _of_thread.buffer = np.empty((count, size, size, 3), np.uint8)
+    return kept
+
+
+def printable(name: str) -> str:
+    """A file's name as valid text without zeros: bytes that are not UTF-8 are replaced."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\0", "\ufffd")

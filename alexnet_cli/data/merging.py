@@ -1,0 +1,110 @@
+"""Merge the records of all chunks into the files of a dataset."""
+
+import contextlib
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet_cli.artefacts import REJECTED_FILE
+from alexnet_cli.data.arrays import save_array
+from alexnet_cli.data.chunks import Chunk, Record, printable, read_record
+from alexnet_cli.data.layouts.listing import SPLITS, Listing
+from alexnet_cli.data.statistics import Sums
+from alexnet_cli.data.store import CHECKSUMS, IMAGES, LABELS, NAMES, REJECTED, file_names
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource
+from alexnet_cli.files import atomic_write, file_checksum
+from alexnet_cli.progress import Progress
+
+
+@dataclass(kw_only=True)
+class _Totals:
+    """What adds up over all chunks."""
+
+    sums: Sums  # of the training split
+    rejected: int
+    warned: int = 0
+
+
+def merge(chunks: Sequence[Chunk], listing: Listing, folder: Path, size: int, progress: Progress) -> dict[str, Any]:
+    """Write labels, checksums and names of every split, statistics and rejected.csv. Records stay as they are.
+
+    Returns what dataset.json says of them. Raises BadSource if no picture of a class, or of the validation split, could
+    be packed, and AlexNetError if a record is damaged, which is removed.
+    """
+    totals = _Totals(sums=Sums.zeros(size), rejected=len(listing.rejected))
+    digest, labels_of = hashlib.sha256(json.dumps(listing.classes).encode()), dict[str, np.ndarray]()
+    path = folder / REJECTED_FILE
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        write = csv.writer(file).writerows
+        write([("file", "reason"), *((printable(name), reason) for name, reason in listing.rejected)])
+        for split in SPLITS:
+            of_split = [chunk for chunk in chunks if chunk.split == split]
+            if of_split:
+                labels, checksums = _merge_split(of_split, folder / split, totals, write)
+                labels_of[split], packed = labels, labels != REJECTED
+                for part in (split.encode(), labels[packed].astype("<i4"), checksums[packed].astype("<u8")):
+                    digest.update(part)
+    _check_classes(listing.classes, labels_of, path)
+    if totals.warned:
+        progress.note(f"{totals.warned:,} pictures have damaged EXIF or other metadata; they are packed anyway")
+    totals.sums.statistics().save(folder)
+    counts = {split: int((labels != REJECTED).sum()) for split, labels in labels_of.items()}
+    for split in [split for split, count in counts.items() if not count]:  # a test split that nobody can use
+        del counts[split]
+        for suffix in (IMAGES, LABELS, CHECKSUMS, NAMES):
+            (folder / f"{split}{suffix}").unlink()
+    return {
+        "counts": counts,
+        "slots": {split: len(labels_of[split]) for split in counts},
+        "rejected": totals.rejected,
+        "fingerprint": digest.hexdigest()[:16],
+        "checksums": {name: file_checksum(folder / name) for name in file_names(list(counts))},
+    }
+
+
+def _merge_split(
+    chunks: Sequence[Chunk], base: Path, totals: _Totals, write_rejected: Callable[[list[tuple[str, str]]], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write the files of a split, whose names begin with ``base``. Returns its labels and checksums, (slots,) each."""
+    slots = chunks[-1].start + len(chunks[-1].entries)
+    labels, checksums = np.empty(slots, np.int32), np.empty(slots, np.uint64)
+    with atomic_write(base.with_name(base.name + NAMES)) as temporary, open(temporary, "wb") as names:
+        for chunk in chunks:
+            record = _read(chunk)
+            rows = slice(chunk.start, chunk.start + len(record.labels))
+            labels[rows], checksums[rows] = record.labels, record.checksums
+            names.write(record.names)
+            write_rejected(record.rejected)
+            totals.rejected += len(record.rejected)
+            totals.warned += record.warned
+            if record.sums is not None:
+                totals.sums.add(record.sums)
+    save_array(base.with_name(base.name + LABELS), labels)
+    save_array(base.with_name(base.name + CHECKSUMS), checksums)
+    return labels, checksums
+
+
+def _read(chunk: Chunk) -> Record:
+    try:
+        return read_record(chunk)
+    except BadArtefact as error:
+        with contextlib.suppress(FileNotFoundError):
+            chunk.record.unlink()
+        reason = str(error).rpartition(": ")[0] or str(error)
+        raise AlexNetError(f"{reason}: run the same command again, which packs its pictures again") from None
+
+
+def _check_classes(classes: Sequence[str], labels_of: dict[str, np.ndarray], rejected: Path) -> None:
+    """Raise BadSource if no picture of a class, or of the validation split, could be packed."""
+    trained = np.bincount(labels_of["train"][labels_of["train"] != REJECTED], minlength=len(classes))
+    empty = [name for name, count in zip(classes, trained, strict=True) if not count]
+    if empty:
+        raise BadSource(f"no training picture of {empty[0]} could be read: {rejected} says why")
+    if "val" in labels_of and (labels_of["val"] == REJECTED).all():
+        raise BadSource(f"no validation picture could be read: {rejected} says why")
