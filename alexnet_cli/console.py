@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from alexnet_cli.errors import visible
 from alexnet_cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -14,14 +15,6 @@ if TYPE_CHECKING:
     from alexnet_cli.bars import Bars
 
 PLAIN_SECONDS = 10.0  # off a terminal, at most one progress line in this time
-
-
-def visible(text: str) -> str:
-    """``text`` with an escape such as \\x1b or \\u202e in the place of each character that does not print.
-
-    A file's name may hold characters that move a terminal's cursor or turn the direction of writing.
-    """
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _lines(text: str) -> str:

@@ -1,7 +1,5 @@
 """Errors that a user can cause. Each message is one line that says what to do; the command line exits with 1."""
 
-from alexnet_cli.console import visible
-
 
 class AlexNetError(Exception):
     """Base class of every error that a user can cause or fix. Its message is one line, whatever names are in it."""
@@ -41,3 +39,11 @@ class Interrupted(AlexNetError):
 def first_line(error: Exception) -> str:
     """The first line of an error's message, 200 characters at most; the class's name if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def visible(text: str) -> str:
+    """``text`` with an escape such as \\x1b or \\u202e in the place of each character that does not print.
+
+    A file's name may hold characters that move a terminal's cursor or turn the direction of writing.
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

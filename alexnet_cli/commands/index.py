@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption, command_line, processes
-from alexnet_cli.console import show, show_json, visible
+from alexnet_cli.console import show, show_json
+from alexnet_cli.errors import visible
 from alexnet_cli.workspace import Workspace
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexnet_cli.commands.common import HERE, Failures, JsonOption, PicturesArgument, WorkspaceOption
-from alexnet_cli.console import Console, show_json, show_table, visible
-from alexnet_cli.errors import AlexNetError
+from alexnet_cli.console import Console, show_json, show_table
+from alexnet_cli.errors import AlexNetError, visible
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import xxhash
 
 from alexnet_cli.data.arrays import write_rows
 from alexnet_cli.data.layouts.listing import SPLITS, Entry, Listing
-from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.locations import read_location
+from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import IMAGES, REJECTED
-from alexnet_cli.errors import BadArtefact, BadPicture
+from alexnet_cli.errors import BadArtefact, BadPicture, visible
 from alexnet_cli.files import read_tensors, write_tensors
 
 CHUNK_SIZE = 256  # pictures: 50 MB in a worker's memory, and the most that each worker loses when the run is stopped
@@ -111,7 +111,7 @@ def pack_chunk(chunk: Chunk) -> None:
                 if chunk.stop_on_bad:
                     raise BadPicture(f"{printable(entry.name)}: {error}") from None
                 images[i] = 0
-                rejected.append((printable(entry.name), str(error)))
+                rejected.append((visible(printable(entry.name)), str(error)))
             caught.clear()
     with ThreadPoolExecutor(1) as writer:  # sums and checksums are computed while the disk is busy
         written = writer.submit(write_rows, chunk.images, chunk.start, images)

@@ -5,12 +5,12 @@ To add a layout, write a function like those in LAYOUTS and add it to that table
 
 from collections.abc import Callable
 
-from alexnet_cli.console import visible
 from alexnet_cli.data.layouts.cifar import cifar10
 from alexnet_cli.data.layouts.folders import class_folders
 from alexnet_cli.data.layouts.ilsvrc import ilsvrc2012
 from alexnet_cli.data.layouts.listing import SPLITS, Listing, replace_validation_split
 from alexnet_cli.data.sources import Source
+from alexnet_cli.errors import visible
 
 # Lists the pictures of a source, or returns None if the source is in another layout. Raises BadSource if the source is
 # in this layout, but not usable.

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from alexnet_cli.console import visible
 from alexnet_cli.data.layouts.listing import SPLITS, Entry, Listing, abbreviate
 from alexnet_cli.data.layouts.splits import Parts, find_splits, split_of
 from alexnet_cli.data.sources import Source, is_hidden, is_picture, leads_outside, split_path
-from alexnet_cli.errors import BadSource
+from alexnet_cli.errors import BadSource, visible
 
 UNLABELLED = "unlabelled"  # name of the only class of a flat folder
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"  # has the classes of ILSVRC-2012's flat val folder

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from alexnet_cli.console import visible
 from alexnet_cli.data.locations import Location
+from alexnet_cli.errors import visible
 
 SPLITS = ("train", "val", "test")  # in the order in which they are packed
 
