@@ -1,5 +1,6 @@
 """Describes a dataset, model, index or ONNX file from what is stored in it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +8,23 @@ from alexnet_cli.errors import BadArtefact
 from alexnet_cli.workspace import HOMES, Workspace
 
 
-def describe(space: Workspace, named: str) -> dict[str, Any]:
-    """What the artefact ``named`` is and where it came from, as plain values.
+def find(space: Workspace, named: str) -> tuple[str, Path]:
+    """The kind ("dataset", "model", "index" or "onnx") and the path of the artefact ``named``.
 
-    Raises BadArtefact if it is no dataset, model, index or ONNX file, or if it is damaged.
+    Raises BadArtefact if it is none of these.
     """
     if named.endswith(".onnx"):
-        return _onnx(space.find_classifier(named))
+        return "onnx", space.find_classifier(named)
     for kind in HOMES:
-        try:
-            path = space.find(kind, named)
-        except BadArtefact:
-            continue
-        return {"kind": kind, "path": str(path)} | {"dataset": _dataset, "model": _model, "index": _index}[kind](path)
+        with suppress(BadArtefact):
+            return kind, space.find(kind, named)
     raise BadArtefact(f"{named} is no dataset, model, index or .onnx file: `alexnet prep --help` tells how to begin")
+
+
+def describe(kind: str, path: Path) -> dict[str, Any]:
+    """What the artefact at ``path`` is and where it came from, as plain values. Raises BadArtefact if it is damaged."""
+    facts = {"dataset": _dataset, "model": _model, "index": _index, "onnx": _onnx}[kind](path)
+    return {"kind": kind, "path": str(path)} | facts
 
 
 def _dataset(path: Path) -> dict[str, Any]:
@@ -61,10 +65,8 @@ def _index(path: Path) -> dict[str, Any]:
 def _onnx(path: Path) -> dict[str, Any]:
     from alexnet_cli.inference.onnx_model import OnnxModel
 
-    model = OnnxModel.open(path)
+    model = OnnxModel.open(path, device="cpu")
     return {
-        "kind": "onnx",
-        "path": str(path),
         "classes": model.classes,
         "image_size": model.image_size,
         "precision": model.precision,

@@ -15,6 +15,8 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from alexnet_cli.data.prepare import prepare
     from alexnet_cli.exporting.export import Export
     from alexnet_cli.inference.evaluation import Evaluation
@@ -203,12 +205,18 @@ def export(
     from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
 
     folder, datasets = Path(model), list(datasets)
+    pictures: np.ndarray | None
+    calibration: np.ndarray | None = None
+    if precision == "int8":
+        calibration, pictures = pictures_to_calibrate(datasets, folder)
+    else:
+        pictures = pictures_to_check(datasets, folder)
     return export_model(
         folder,
         None if out is None else Path(out),
         precision=precision,
-        pictures=pictures_to_check(datasets, folder),
-        calibration=pictures_to_calibrate(datasets, folder) if precision == "int8" else None,
+        pictures=pictures,
+        calibration=calibration,
         progress=progress,
     )
 

@@ -11,12 +11,13 @@ import torch
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import MODEL_FILE, RECIPE_FILE, check_format
-from alexnet_cli.errors import BadArtefact, first_line
+from alexnet_cli.errors import BadArtefact, BadRecipe, first_line
 from alexnet_cli.files import atomic_write, read_tensors, write_tensors
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.recipe import Recipe
 
 FORMAT = 1
+MEAN_IMAGE = "mean_image"  # the name of its tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +37,15 @@ class Model:
         """A digest of all that decides the outputs: weights, mean image, classes and recipe."""
         if self.saved_fingerprint is not None:
             return self.saved_fingerprint
-        digest = hashlib.sha256(json.dumps([self.classes, recipes.dumps(self.recipe)]).encode())
-        digest.update(self.mean_image.tobytes())
-        for name, weight in sorted(self.net.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return digest_of(self.classes, recipes.dumps(self.recipe), self.tensors())
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What its file holds: the mean image, and the weights by their names."""
+        weights = {name: weight.detach().cpu().contiguous().numpy() for name, weight in self.net.state_dict().items()}
+        return weights | {MEAN_IMAGE: self.mean_image}
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `recipe.toml` into ``folder``."""
-        tensors = {name: weight.detach().cpu().contiguous().numpy() for name, weight in self.net.state_dict().items()}
-        tensors["mean_image"] = self.mean_image
         text = recipes.dumps(self.recipe)
         metadata = {
             "alexnet_format": str(FORMAT),
@@ -57,7 +56,7 @@ class Model:
         }
         with atomic_write(folder / RECIPE_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        write_tensors(folder / MODEL_FILE, tensors, metadata)
+        write_tensors(folder / MODEL_FILE, self.tensors(), metadata)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Model":
@@ -67,11 +66,13 @@ class Model:
         check_format(metadata.get("alexnet_format"), FORMAT, path)
         try:
             recipe, classes = recipes.loads(metadata["recipe"]), json.loads(metadata["classes"])
-            mean_image = tensors.pop("mean_image")
+            mean_image = tensors.pop(MEAN_IMAGE)
+            if mean_image.shape != (recipe.image.size, recipe.image.size, 3) or mean_image.dtype != np.float32:
+                raise ValueError(f"its mean image is {mean_image.dtype} of {mean_image.shape}")
             net = recipe.build(len(classes))
             net.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, assign=True)
             provenance = json.loads(metadata.get("provenance", "{}"))
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (BadRecipe, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise BadArtefact(f"{path} is damaged ({first_line(error)}): train or fetch it again") from None
         net = net.to(memory_format=torch.channels_last).to(device).eval()
         return cls(
@@ -83,3 +84,13 @@ class Model:
             path=folder,
             saved_fingerprint=metadata.get("fingerprint"),
         )
+
+
+def digest_of(classes: list[str], recipe: str, tensors: dict[str, np.ndarray]) -> str:
+    """A model's fingerprint, of the text of its ``recipe`` and of its ``tensors``, the mean image among them."""
+    digest = hashlib.sha256(json.dumps([classes, recipe]).encode())
+    for name, tensor in sorted(tensors.items(), key=lambda pair: (pair[0] != MEAN_IMAGE, pair[0])):
+        if name != MEAN_IMAGE:
+            digest.update(name.encode())
+        digest.update(np.asarray(tensor, order="C").reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:16]

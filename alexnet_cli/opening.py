@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from alexnet_cli.artefacts import ONNX_FILE, model_fingerprint
+from alexnet_cli.errors import BadArtefact
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
@@ -31,7 +32,7 @@ def open_model(
     """The model at ``path``, an .onnx file or a model's folder.
 
     ``backend``: what runs a folder's model, ONNX Runtime or torch; an .onnx file always runs in ONNX Runtime. For ONNX
-    Runtime, a folder whose `model.onnx` is missing, or is of other weights than the folder's, is exported first.
+    Runtime, a folder whose `model.onnx` is missing, damaged, or of other weights than the folder's, is exported first.
     ``device``: cpu, cuda, cuda:1 ...; a GPU if there is one if None. ``pictures``: how many pictures it is to run, if
     that is known: for a few, ONNX Runtime starts sooner. ``datasets``: folders of packed datasets, one of which gives
     the pictures that an export is checked on.
@@ -43,15 +44,19 @@ def open_model(
         return OnnxModel.open(path, device=device, pictures=pictures, progress=progress)
     if backend == "torch":
         return open_network(path, device)
-    file = path / ONNX_FILE
-    if file.exists():
-        model = OnnxModel.open(file, device=device, pictures=pictures, progress=progress)
-        if model.fingerprint == model_fingerprint(path):
-            return model
+    file, fingerprint = path / ONNX_FILE, model_fingerprint(path)
+    if file.is_file():
+        try:
+            model = OnnxModel.open(file, device=device, pictures=pictures, progress=progress)
+        except BadArtefact:
+            progress.note(f"{file} is damaged or of another format")
+        else:
+            if model.fingerprint == fingerprint:
+                return model
+    progress.note(f"exporting {path} first")
     from alexnet_cli.exporting.export import export_model
     from alexnet_cli.exporting.pictures import pictures_to_check
 
-    progress.note(f"exporting {path} first")
     export_model(path, pictures=pictures_to_check(datasets, path), progress=progress)
     return OnnxModel.open(file, device=device, pictures=pictures, progress=progress)
 

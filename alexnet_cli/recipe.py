@@ -10,20 +10,22 @@ import dataclasses
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from alexnet_cli.data.augment import AUGMENTATIONS, Augmentation
 from alexnet_cli.data.preprocess import Image
-from alexnet_cli.errors import BadRecipe
-from alexnet_cli.nets.alexnet import AlexNet, parameter_count
+from alexnet_cli.errors import BadRecipe, first_line
+from alexnet_cli.nets.alexnet import AlexNet, parameter_count, parameters_by_layer
 from alexnet_cli.nets.layers import LAYERS, OPERATIONS, Network
-from alexnet_cli.settings import Registry, Settings, parse, require, unknown
+from alexnet_cli.settings import Epochs, Registry, Settings, Width, Within, parse, unknown
 
 RECIPES = resources.files("alexnet_cli") / "recipes"
+MAX_PARAMETERS = 500_000_000  # weights and biases: 2 GB, which is as much as an ONNX file can hold
 
 Tables = dict[str, Any]  # of a TOML file: section -> key -> value, and a few keys outside sections
 
@@ -32,30 +34,19 @@ Tables = dict[str, Any]  # of a TOML file: section -> key -> value, and a few ke
 class Training(Settings):
     """The paper's update rule and its schedule (§5)."""
 
-    batch: int  # images, of all processes together
-    momentum: float
-    weight_decay: float
-    learning_rate: float
+    batch: Width  # images, of all processes together
+    momentum: Annotated[float, Within(0, 0.9999)]
+    weight_decay: Annotated[float, Within(0, 1)]
+    learning_rate: Annotated[float, Within(1e-30, 1e30)]
     schedule: Literal["plateau", "linear", "milestones"]
-    warmup_epochs: float = 0.0  # the learning rate rises to its value over these
-    patience: int = 5  # plateau: epochs without a better validation error before the learning rate falls
-    drops: int = 3  # plateau: how often it is divided by 10 before the end
-    epochs: int  # plateau: at most; linear: the learning rate reaches 0 here
-    milestones: list[int] = field(default_factory=list)  # the epochs from which on it is divided by 10 once more
-    bias_rate: float = 1.0  # the biases' learning rate, as a multiple of the weights'
+    warmup_epochs: Annotated[float, Within(0, 1_000_000)] = 0.0  # the learning rate rises to its value over these
+    patience: Epochs = 5  # plateau: epochs without a better validation error before the learning rate falls
+    drops: Annotated[int, Within(0, 100)] = 3  # plateau: how often it is divided by 10 before the end
+    epochs: Epochs  # plateau: at most; linear: the learning rate reaches 0 here
+    milestones: list[Epochs] = field(default_factory=list)  # the epochs from which on it is divided by 10 once more
+    bias_rate: Annotated[float, Within(0, 1000)] = 1.0  # the biases' learning rate, as a multiple of the weights'
     bias_decay: bool = True  # whether weight decay applies to biases too
     augmentation: list[str] = field(default_factory=list)  # in this order (§4.1)
-
-    def __post_init__(self) -> None:
-        require(self.batch >= 1, "batch must be at least 1")
-        require(self.epochs >= 1, "epochs must be at least 1")
-        require(self.learning_rate > 0, "learning_rate must be positive")
-        require(0 <= self.momentum < 1, "momentum must be at least 0 and less than 1")
-        require(self.weight_decay >= 0, "weight_decay must not be negative")
-        require(self.warmup_epochs >= 0, "warmup_epochs must not be negative")
-        require(self.patience >= 1, "patience must be at least 1")
-        require(self.drops >= 0, "drops must not be negative")
-        require(self.bias_rate >= 0, "bias_rate must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +61,15 @@ class Recipe:
     augmentations: dict[str, Augmentation]  # what training.augmentation names, in this order
 
     def build(self, classes: int) -> AlexNet:
-        """The network for ``classes`` classes, without weights yet. Raises BadRecipe."""
-        return AlexNet(self.network, self.image.shape, classes)
+        """The network for ``classes`` classes, without weights yet. Raises BadRecipe, before memory is taken."""
+        net = AlexNet(self.network, self.image.shape, classes)
+        if (count := parameter_count(net)) > MAX_PARAMETERS:
+            layer, most = max(parameters_by_layer(net).items(), key=lambda pair: pair[1])
+            raise BadRecipe(
+                f"the network has {count:,} weights, and {MAX_PARAMETERS:,} are possible: "
+                f"make {layer} smaller, which has {most:,}"
+            )
+        return net
 
     def with_training(self, **changes: Any) -> "Recipe":
         """The recipe with other values in [training]."""
@@ -109,8 +107,8 @@ def loads(text: str) -> Recipe:
     """The resolved recipe in ``text``, as `dumps` writes it. Raises BadRecipe."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadRecipe(f"damaged recipe: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadRecipe(f"damaged recipe: {first_line(error)}") from None
     return _parse(str(tables.pop("name", "unnamed")), tables)
 
 
@@ -187,8 +185,8 @@ def _read(named: str, readers: tuple[str, ...] = ()) -> tuple[str, Tables]:
         else:
             raise BadRecipe(unknown(named, names(), "recipe") + "; a file's name ends in .toml")
         tables = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadRecipe(f"cannot read the recipe {named}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:  # of ValueError: what is no text, or no TOML
+        raise BadRecipe(f"cannot read the recipe {named}: {first_line(error)}") from None
     base = tables.pop("base", None)
     for key in ("name", "published"):
         tables.pop(key, None)
@@ -241,7 +239,7 @@ def _set(tables: Tables, settings: Sequence[str]) -> Tables:
             raise BadRecipe(unknown(section, used, "section"))
         try:
             parsed = tomllib.loads(f"value = {value.strip()}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             parsed = value.strip()
         tables[section] = _merged(_section(tables, section), {key: parsed})
     return tables
@@ -271,14 +269,12 @@ def _parse(name: str, tables: Tables) -> Recipe:
 class _NetworkSection(Settings):
     """The section [network] of the file."""
 
-    columns: int
+    columns: Annotated[int, Within(1, 64)]
     layers: list[str]
 
 
 def _network(tables: Tables) -> Network:
     section = parse("network", _NetworkSection, _section(tables, "network"))
-    if repeated := [name for name in section.layers if section.layers.count(name) > 1]:
-        raise BadRecipe(f"network.layers names {repeated[0]} twice")
     for name in section.layers:
         if name not in tables and re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise BadRecipe(f"network.layers names {name!r}, but there is no section [{name}]")
@@ -295,6 +291,8 @@ def _network(tables: Tables) -> Network:
 
 def _named(tables: Tables, named: Sequence[str], registry: Registry[Any], where: str) -> dict[str, Any]:
     """The objects that a list of a recipe names, by name."""
+    if repeated := [name for name, times in Counter(named).items() if times > 1]:
+        raise BadRecipe(f"{where} names {repeated[0]} twice")
     for name in named:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise BadRecipe(f"{where}: {name!r} cannot be a name: letters, digits, _ and - only")

@@ -5,11 +5,27 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from alexnet_cli.errors import BadRecipe
 
 Kind = TypeVar("Kind", bound="Settings")
+
+MAX_SIDE = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """What a number may be, ends included: `Annotated[int, Within(1, 9)]`. Every number of a recipe has such bounds."""
+
+    low: float
+    high: float
+
+
+Side = Annotated[int, Within(1, MAX_SIDE)]  # of pictures, maps and windows, in pixels or positions
+Width = Annotated[int, Within(1, 65_536)]  # kernels, units or images
+Epochs = Annotated[int, Within(1, 1_000_000)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,6 +33,11 @@ class Settings:
     """Base of everything that a section of a recipe describes; the fields are its keys."""
 
     type: ClassVar[str] = ""  # what a recipe calls the class, once it is registered
+
+    def __post_init__(self) -> None:
+        """Raises BadRecipe for a value of another type than its key has, and for a number out of its bounds."""
+        for key, kind in _types(type(self)).items():
+            _value(key, kind, getattr(self, key))
 
 
 class Registry(dict[str, type[Kind]]):
@@ -36,7 +57,7 @@ class Registry(dict[str, type[Kind]]):
         """The object that ``[section]`` describes. Its class is the section's `type`, or by default the section's
         name. Raises BadRecipe."""
         name = table.get("type", section)
-        if name not in self:
+        if not isinstance(name, str) or name not in self:
             if "type" in table or not table:
                 raise BadRecipe(unknown(str(name), self, f"type in [{section}]" if table else "name"))
             raise BadRecipe(f"[{section}] needs a type: one of {', '.join(self)}")
@@ -44,8 +65,8 @@ class Registry(dict[str, type[Kind]]):
 
 
 def parse(section: str, cls: type[Kind], table: dict[str, Any]) -> Kind:
-    """``table`` as a ``cls``. Raises BadRecipe for an unknown or missing key and for a value of another type."""
-    types = {field.name: get_type_hints(cls)[field.name] for field in dataclasses.fields(cls)}
+    """``table`` as a ``cls``. Raises BadRecipe for an unknown or missing key, and for a value that does not fit."""
+    types = _types(cls)
     for key in table:
         if key not in types:
             raise BadRecipe(unknown(f"{section}.{key}", [f"{section}.{known}" for known in types]))
@@ -72,27 +93,47 @@ def unknown(word: str, known: Iterable[str], what: str = "recipe key") -> str:
     return f"unknown {what} {word!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
 
 
+def _types(cls: Any) -> dict[str, Any]:
+    """The keys of a section and their types, with bounds."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
 def _value(key: str, kind: Any, value: Any) -> Any:
-    """``value`` as ``kind``: a plain type, a list, a Literal or a union of these."""
-    alternatives = get_args(kind) if get_origin(kind) not in (Literal, list) and get_args(kind) else (kind,)
+    """``value`` as ``kind``: a plain type, a number within bounds, a list, a Literal or a union of these."""
+    alternatives = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     for one in alternatives:
-        if get_origin(one) is list:
+        plain, bounds = get_args(one) if get_origin(one) is Annotated else (one, Within(-math.inf, math.inf))
+        if get_origin(plain) is list:
             if isinstance(value, list):
-                return [_value(key, get_args(one)[0], item) for item in value]
-        elif get_origin(one) is Literal:
-            if value in get_args(one):
+                return [_value(key, get_args(plain)[0], item) for item in value]
+        elif get_origin(plain) is Literal:
+            if value in get_args(plain):
                 return value
-        elif one is float:
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-                return float(value)
-        elif type(value) is one:
+        elif plain in (int, float):
+            is_number = type(value) is int or (plain is float and type(value) is float)
+            if is_number and bounds.low <= value <= bounds.high and abs(value) != math.inf:
+                return plain(value)
+        elif type(value) is plain:
             return value
-    words = []
-    for one in alternatives:
-        words += [f'"{word}"' for word in get_args(one)] if get_origin(one) is Literal else [_name(one)]
-    raise BadRecipe(f"{key} = {json.dumps(value, default=str)} does not fit: it takes {' or '.join(words)}")
+    words = [word for one in alternatives for word in _words(one)]
+    raise BadRecipe(f"{key} = {_shown(value)} does not fit: it takes {' or '.join(words)}")
 
 
-def _name(kind: Any) -> str:
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return plain.get(kind, "a list")
+def _words(kind: Any) -> list[str]:
+    """What a key takes, in words."""
+    if get_origin(kind) is Literal:
+        return [f'"{word}"' for word in get_args(kind)]
+    if get_origin(kind) is Annotated:
+        plain, bounds = get_args(kind)
+        return [f"{_words(plain)[0]} from {_shown(bounds.low)} to {_shown(bounds.high)}"]
+    return [{int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "a list")]
+
+
+def _shown(value: object) -> str:
+    """``value`` as it stands in a recipe, shortened."""
+    try:
+        text = json.dumps(value, default=str)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:60]} ..."

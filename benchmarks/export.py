@@ -73,8 +73,10 @@ def main() -> None:
         folder = Path(temporary)
         files = {"alexnet export": export_model(given.model, folder / "fp32.onnx").path}
         if given.calibration:
-            calibration = pictures_to_calibrate([given.calibration], given.model)
-            int8 = export_model(given.model, folder / "int8.onnx", precision="int8", calibration=calibration)
+            calibration, others = pictures_to_calibrate([given.calibration], given.model)
+            int8 = export_model(
+                given.model, folder / "int8.onnx", precision="int8", pictures=others, calibration=calibration
+            )
             files["alexnet export --precision int8"] = int8.path
         models = {name: OnnxModel.open(file) for name, file in files.items()}
         classes = len(models["alexnet export"].classes)

@@ -7,6 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from alexnet_cli.inference.onnx_file import seal
+
 SIZE, CROP, FEATURES = 32, 28, 24
 CLASSES = ["cat", "dog", "owl", "pug", "ram", "sow"]
 
@@ -53,8 +55,6 @@ def write_onnx(
         "tiny",
         [
             helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", size, size, 3]),
-            helper.make_tensor_value_info("rows", TensorProto.INT64, [crop]),
-            helper.make_tensor_value_info("columns", TensorProto.INT64, [crop]),
         ],
         [
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(classes)]),
@@ -69,10 +69,20 @@ def write_onnx(
         "fingerprint": fingerprint or f"seed-{seed}",
         "recipe": "",
         "precision": "fp32",
+        "crop": str(crop),
     } | metadata
     for key, value in told.items():
         if key != without:
             model.metadata_props.add(key=key, value=value)
     path.parent.mkdir(parents=True, exist_ok=True)
+    return save(model, path)
+
+
+def save(model: onnx.ModelProto, path: Path) -> Path:
+    """Write ``model`` with the checksum of what it is now."""
+    kept = [one for one in model.metadata_props if one.key != "checksum"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
     onnx.save(model, path)
+    seal(path)
     return path

@@ -10,7 +10,7 @@ from alexnet_cli.inference.devices import pick_device, pick_devices
 def test_a_device_by_its_name():
     assert pick_device("cpu") == "cpu"
     assert pick_device(None) == ("cuda:0" if torch.cuda.is_available() else "cpu")
-    for name in ("nowhere", "cuda:99"):
+    for name in ("nowhere", "cuda:99", "meta", ""):
         with pytest.raises(AlexNetError, match=rf"^this machine has no device '{name}': try --device cpu$"):
             pick_device(name)
 

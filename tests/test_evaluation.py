@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pictures import encoded
 
 from alexnet_cli.commands import main
 from alexnet_cli.commands.evaluate import as_table
@@ -167,3 +169,33 @@ def test_bf16_is_close_to_fp32(packed, workspace):
     exact = average_probabilities([network], images, views=1)
     network.precision = "bf16"
     np.testing.assert_allclose(average_probabilities([network], images, views=1), exact, atol=0.05)
+
+
+def test_an_onnx_file_is_evaluated_on_the_device_that_was_named(packed, workspace, capsys):
+    file = str(workspace / "models" / "m0" / "model.onnx")
+    asked = ["eval", file, "--data", str(packed.path), "--workspace", str(workspace), "--views", "1"]
+    assert main([*asked, "--device", "cpu", "--json"]) == 0
+    on_cpu = json.loads(capsys.readouterr().out)
+    for wrong in ("cuda:99", "nowhere", "meta"):
+        assert main([*asked, "--device", wrong]) == 1
+        assert capsys.readouterr().err == f"error: this machine has no device {wrong!r}: try --device cpu\n"
+    if torch.cuda.is_available():
+        assert main([*asked, "--device", "cuda:0", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == on_cpu
+        assert (open_model(file, device="cpu").device, open_model(file, device="cuda:0").device) == ("cpu", "cuda")
+
+
+def test_a_model_of_weights_that_are_not_finite_is_an_error_everywhere(packed, workspace, tmp_path, capsys):
+    model = Model.load(workspace / "models" / "m0")
+    with torch.no_grad():
+        model.net.get_parameter("columns.1.conv3.weighted.weight")[0, 0, 0, 0] = float("nan")
+    replace(model, saved_fingerprint=None).save(tmp_path / "models" / "bad")
+    picture, data = str(tmp_path / "a.png"), str(packed.path)
+    Path(picture).write_bytes(encoded(packed.split("val").read(np.arange(1))[0]))
+    for command in (["eval", "bad", "--data", data], ["export", "bad"], ["predict", picture], ["index", data]):
+        assert main([*command, "--workspace", str(tmp_path)]) == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said == (
+            "error: the outputs of model bad are not finite: its weights are damaged, or its training has diverged"
+        )
+    assert not (tmp_path / "models" / "bad" / "model.onnx").exists()

@@ -1,24 +1,34 @@
 """The ONNX file: what it takes and gives, and that it is never there without being right."""
 
 import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+import xxhash
+from torch import nn
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.exporting import export as module
-from alexnet_cli.exporting.export import Difference, export_model
+from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, Difference
+from alexnet_cli.exporting.export import export_model, sweep_killed
 from alexnet_cli.exporting.graph import build_graph
 from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.views import centre_view, ten_views
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.layers import OPERATIONS, Operation
 
 
 @pytest.fixture
@@ -54,10 +64,10 @@ def test_any_batch_gives_what_the_network_gives(folder, pictures, batch):
 
 
 def test_other_views_can_be_asked_of_the_same_file(folder, pictures):
-    session = onnxruntime.InferenceSession(export_model(folder, pictures=pictures).path)
-    for rows, columns in ten_views(72, 67):
-        got = session.run(["probabilities", "fc7"], {"image": pictures, "rows": rows, "columns": columns})
-        np.testing.assert_allclose(by_the_network(folder, pictures, rows, columns)[1], got[1], atol=1e-5)
+    model = OnnxModel.open(export_model(folder, pictures=pictures).path)
+    for view in ten_views(72, 67):
+        got = model.run(pictures, view)
+        np.testing.assert_allclose(by_the_network(folder, pictures, *view)[1], got[1], atol=1e-5)
 
 
 def test_one_file_that_takes_uint8_pictures_and_says_what_it_is(folder, pictures):
@@ -66,6 +76,7 @@ def test_one_file_that_takes_uint8_pictures_and_says_what_it_is(folder, pictures
     onnx.checker.check_model(str(done.path), full_check=True)
     session = onnxruntime.InferenceSession(done.path)
     (image,) = session.get_inputs()
+    assert session.get_overridable_initializers() == []
     assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [72, 72, 3])
     assert isinstance(image.shape[0], str)
     outputs = {output.name: (output.type, output.shape[1:]) for output in session.get_outputs()}
@@ -74,7 +85,27 @@ def test_one_file_that_takes_uint8_pictures_and_says_what_it_is(folder, pictures
     assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
     assert metadata["fingerprint"] == Model.load(folder).fingerprint
     assert recipes.loads(metadata["recipe"]) == Model.load(folder).recipe
-    assert (metadata["alexnet_format"], metadata["precision"]) == ("1", "fp32")
+    assert (metadata["alexnet_format"], metadata["precision"], metadata["crop"]) == ("1", "fp32", "67")
+    assert metadata["checksum"] == xxhash.xxh3_128_hexdigest(done.path.read_bytes()[:-46])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_plain_onnx_runtime_has_no_warning_and_the_file_no_path_of_this_machine(folder, pictures, precision):
+    done = export_model(folder, precision=precision, pictures=pictures, calibration=pictures)
+    content = done.path.read_bytes()
+    for path in (Path(torch.__file__).parent.parent, Path(module.__file__).parent.parent, folder):
+        assert bytes(path) not in content
+    assert b".py" not in content
+    proto = onnx.load(done.path)
+    for node in proto.graph.node:
+        assert (node.doc_string, list(node.metadata_props)) == ("", [])
+    code = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
+    started = subprocess.run([sys.executable, "-c", code, str(done.path)], capture_output=True, text=True)
+    assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
+    corner = ten_views(72, 67)[0]
+    expected = by_the_network(folder, pictures, *corner)
+    for ours, theirs in zip(OnnxModel.open(done.path).run(pictures, corner), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.1)
 
 
 def test_half_precision_has_half_weights_and_is_close(folder, pictures):
@@ -113,7 +144,13 @@ def test_int8_wants_the_training_pictures(folder, packed, tmp_path, capsys):
     (tmp_path / "space" / "data").mkdir(parents=True)
     (tmp_path / "space" / "data" / "colours").symlink_to(packed.path)
     assert main(["export", str(folder), "--precision", "int8", "--json", *space]) == 0
-    assert json.loads(capsys.readouterr().out)["precision"] == "int8"
+    said = json.loads(capsys.readouterr().out)
+    assert said["precision"] == "int8"
+    assert said["agreement_required"] == {"same_class": SAME_CLASS, "cosine": COSINE}
+    assert {what: one["pictures"] for what, one in said["agreement"].items()} == {"calibration": 64, "other": 64}
+    for one in said["agreement"].values():
+        assert SAME_CLASS <= one["same_class"] <= 1
+        assert COSINE <= one["cosine"] < 1
 
 
 def test_a_damaged_dataset_is_passed_over(folder, packed, tmp_path):
@@ -136,8 +173,9 @@ def test_the_graph_leaves_the_network_as_it_was(folder, precision):
 def test_the_model_is_read_once(folder, packed, precision, monkeypatch):
     loaded, load = [], Model.load
     monkeypatch.setattr(Model, "load", lambda path: loaded.append(path) or load(path))
-    check, calibration = (choose([packed.path], folder) for choose in (pictures_to_check, pictures_to_calibrate))
-    export_model(folder, precision=precision, pictures=check, calibration=calibration[::7])
+    pictures_to_check([packed.path], folder)
+    calibration, others = pictures_to_calibrate([packed.path], folder)
+    export_model(folder, precision=precision, pictures=others[:5], calibration=calibration[::7])
     assert loaded == [folder]
 
 
@@ -172,3 +210,115 @@ def test_the_command_says_how_far_it_is_from_the_network(folder, packed, capsys)
     said = capsys.readouterr()
     assert json.loads(said.out)["probabilities_difference"] < 1e-5
     assert "the export is checked on made-up pictures" in said.err
+
+
+def test_pictures_to_calibrate_on_and_others_to_check(packed, folder, source, tmp_path):
+    calibration, others = pictures_to_calibrate([packed.path], folder)
+    validation = packed.split("val").read(np.arange(21))
+    assert {image.tobytes() for image in others} == {image.tobytes() for image in validation}
+    (tmp_path / "s").symlink_to(source / "train")
+    without = prepare(tmp_path / "s", tmp_path / "data" / "without", size=72, workers=1, val_fraction=0).dataset
+    calibration, others = pictures_to_calibrate([without.path], folder)
+    assert not {image.tobytes() for image in others} & {image.tobytes() for image in calibration}
+
+
+def test_an_int8_file_that_is_broken_is_refused(folder, pictures, capfd):
+    black = np.zeros_like(pictures)
+    refused = (
+        r"^in int8 the network finds the same class for .* of other pictures and features with a cosine of .*: nothing"
+    )
+    with pytest.raises(Difference, match=refused):
+        export_model(folder, precision="int8", pictures=pictures, calibration=black)
+    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_weights_that_are_not_finite_are_no_file(folder, pictures, precision):
+    model = Model.load(folder)
+    with torch.no_grad():
+        next(model.net.parameters())[0, 0, 0, 0] = float("nan")
+    replace(model, saved_fingerprint=None).save(folder)
+    with pytest.raises(BadArtefact, match=r"^the outputs of model m are not finite: its weights are damaged, or"):
+        export_model(folder, precision=precision, pictures=pictures, calibration=pictures)
+    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
+
+
+def test_values_too_large_for_half_precision_are_no_file(folder, pictures):
+    model = Model.load(folder)
+    with torch.no_grad():
+        for name, weight in model.net.named_parameters():
+            if "fc7" in name:
+                weight.mul_(1e6)
+    replace(model, saved_fingerprint=None).save(folder)
+    with pytest.raises(Difference, match=r"nothing was written; export fp32, whose range is larger$"):
+        export_model(folder, precision="fp16", pictures=pictures)
+    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
+
+
+def test_the_name_of_a_folder_is_no_file(folder, tmp_path):
+    with pytest.raises(AlexNetError, match=r"is a folder: name a file with --out$"):
+        export_model(folder, tmp_path)
+
+
+# Killed and interrupted exports
+
+EXPORTER = """
+import sys
+from pathlib import Path
+from alexnet_cli.exporting.export import _held, atomic_write
+with atomic_write(Path(sys.argv[1])) as temporary, _held(temporary):
+    temporary.write_bytes(b"half")
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_export_left_is_swept_but_not_what_another_writes(folder, pictures):
+    out = folder / "model.onnx"
+    command = [sys.executable, "-c", EXPORTER, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        theirs = Path(other.stdout.readline().strip())
+        export_model(folder, pictures=pictures)
+        assert theirs.read_bytes() == b"half"
+        other.kill()
+        other.wait()
+        assert theirs.exists()
+        mine = folder / ".model.of-mine.part.safetensors"
+        mine.touch()
+        (folder / ".model.1-a.part.onnx").mkdir()
+        sweep_killed(out)
+    assert sorted(file.name for file in folder.iterdir()) == [
+        mine.name, "model.onnx", "model.safetensors", "recipe.toml",
+    ]  # fmt: skip
+
+
+class Interrupt(nn.Module):
+    def forward(self, maps):
+        if torch.compiler.is_exporting():
+            signal.raise_signal(signal.SIGINT)
+        return maps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interrupting(Operation):
+    """Ctrl-C in the middle of the export."""
+
+    def build(self, shape):
+        return Interrupt()
+
+
+def test_ctrl_c_ends_an_export_and_leaves_nothing(narrow, packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(OPERATIONS, "interrupting", Interrupting)
+    monkeypatch.setattr(Interrupting, "type", "interrupting")
+    layers = narrow.network.layers | {"fc6": replace(narrow.network.layers["fc6"], then=["relu", "interrupting"])}
+    operations = narrow.network.operations | {"interrupting": Interrupting()}
+    recipe = replace(narrow, network=replace(narrow.network, layers=layers, operations=operations))
+    mean_image = packed.statistics().mean_image
+    net = initialize(recipe.build(3), 0)
+    model = Model(net=net, recipe=recipe, classes=packed.classes, mean_image=mean_image, provenance={})
+    model.save(tmp_path / "m")
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["export", str(tmp_path / "m")]) == 130
+    assert capsys.readouterr().err.endswith("error: interrupted\n")
+    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == ["model.safetensors", "recipe.toml"]
+    assert signal.getsignal(signal.SIGINT) is before

@@ -3,13 +3,13 @@
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import read_tensors, write_tensors
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.training import checkpoint
@@ -51,11 +51,47 @@ def test_what_is_missing_cut_short_or_newer_is_refused(model, tmp_path):
     file.write_bytes(whole[:-100])
     with pytest.raises(BadArtefact, match=r"model.safetensors is damaged or no model \("):
         Model.load(tmp_path)
-    save_file({"w": torch.ones(1)}, file, {"alexnet_format": "2"})
+    file.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    with pytest.raises(
+        BadArtefact, match=r"model.safetensors is damaged \(its checksum differs\): make the model again$"
+    ):
+        Model.load(tmp_path)
+    write_tensors(file, {"w": np.ones(1)}, {"alexnet_format": "2"})
     with pytest.raises(BadArtefact, match="has format version 2, this program reads up to 1: upgrade alexnet-cli"):
         Model.load(tmp_path)
-    save_file({"w": torch.ones(1)}, file)
+    write_tensors(file, {"w": np.ones(1)}, {})
     with pytest.raises(BadArtefact, match="is damaged: it has no format version"):
+        Model.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"classes": "[1, 2"}, "Expecting ',' delimiter"),
+        ({"classes": "3"}, "object of type 'int' has no len"),
+        ({"classes": '["a", "b"]'}, "Error\\(s\\) in loading state_dict for AlexNet"),
+        ({"recipe": "= 3"}, "damaged recipe: Invalid statement"),
+        (
+            {"recipe": ("size = 72", "size = 1000000000")},
+            "image.size = 1000000000 does not fit: it takes a whole number",
+        ),
+        (
+            {"recipe": ("stride = 4", "stride = 0")},
+            "conv1.stride = 0 does not fit: it takes a whole number from 1 to 4096",
+        ),
+        ({"recipe": ("size = 72", "size = 80")}, r"its mean image is float32 of \(72, 72, 3\)"),
+        ({"recipe": ("units = 32", "units = 65536")}, "Error|the network has"),
+    ],
+)
+def test_what_no_model_can_be_is_refused_before_memory_is_taken(changed, reason, model, tmp_path):
+    model.save(tmp_path)
+    metadata, tensors = read_tensors(tmp_path / MODEL_FILE, what="model")
+    for key, value in changed.items():
+        metadata[key] = metadata[key].replace(*value) if isinstance(value, tuple) else value
+    write_tensors(tmp_path / MODEL_FILE, tensors, metadata)
+    with pytest.raises(
+        BadArtefact, match=rf"^\S*model.safetensors is damaged \(.*{reason}.*\): train or fetch it again$"
+    ):
         Model.load(tmp_path)
 
 
@@ -84,8 +120,6 @@ def test_a_pickle_is_refused_and_does_not_run(tmp_path):
 def test_a_model_keeps_the_fingerprint_it_was_saved_with(model, tmp_path):
     """Recipes get new keys; the indexes and ONNX files of models that were saved before stay theirs."""
     model.save(tmp_path)
-    with safe_open(tmp_path / MODEL_FILE, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata() | {"fingerprint": "of an older time"}
-    save_file(tensors, tmp_path / MODEL_FILE, metadata)
+    metadata, tensors = read_tensors(tmp_path / MODEL_FILE, what="model")
+    write_tensors(tmp_path / MODEL_FILE, tensors, metadata | {"fingerprint": "of an older time"})
     assert Model.load(tmp_path).fingerprint == "of an older time"

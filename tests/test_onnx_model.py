@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx_files import CLASSES, CROP, FEATURES, SIZE, write_onnx
+import torch
+from onnx_files import CLASSES, CROP, FEATURES, SIZE, save, write_onnx
 
 from alexnet_cli.errors import AlexNetError, BadArtefact
-from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.inference.onnx_model import CPU, OnnxModel, Runtime, _options, _providers
 from alexnet_cli.inference.predictor import BATCH
 from alexnet_cli.inference.views import View
+from alexnet_cli.progress import Progress
 
 
 def pictures(count: int) -> np.ndarray:
@@ -45,23 +48,21 @@ def test_the_features_are_the_other_output_whatever_its_name_and_place(tmp_path:
     features = proto.graph.output.pop(1)
     features.name = "hidden"
     proto.graph.output.insert(0, features)
-    onnx.save(proto, tmp_path / "other.onnx")
+    save(proto, tmp_path / "other.onnx")
     model = OnnxModel.open(tmp_path / "other.onnx")
     assert (model.feature_name, model.feature_size) == ("hidden", FEATURES)
     for found, wanted in zip(model.run(pictures(3)), expected, strict=True):
         assert np.array_equal(found, wanted)
     del proto.graph.output[0]
-    onnx.save(proto, tmp_path / "one.onnx")
+    save(proto, tmp_path / "one.onnx")
     with pytest.raises(BadArtefact, match=r"one.onnx is not as `alexnet export` writes it \(ValueError\("):
         OnnxModel.open(tmp_path / "one.onnx")
 
 
-@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "mps"])
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "cuda:", "cuda:x", "mps", ""])
 def test_a_device_that_is_not_here(tmp_path: Path, device: str) -> None:
     path = write_onnx(tmp_path / "m.onnx")
     assert OnnxModel.open(path, device="cpu").device == "cpu"
-    if device.startswith("cuda") and OnnxModel.open(path).device == "cuda":
-        pytest.skip("there is a GPU")
     with pytest.raises(AlexNetError, match=rf"^ONNX Runtime has no device '{device}' here: try --device cpu$"):
         OnnxModel.open(path, device=device)
 
@@ -95,12 +96,13 @@ def test_more_than_a_batch_is_the_same_as_one_by_one(tmp_path: Path) -> None:
 def test_files_that_are_none_of_ours(tmp_path: Path) -> None:
     with pytest.raises(BadArtefact, match=r"^no ONNX file at .*gone.onnx: make one with `alexnet export`$"):
         OnnxModel.open(tmp_path / "gone.onnx")
+    not_ours = "is cut short or was not made by `alexnet export`: export it again$"
     (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(BadArtefact, match=r"text.onnx is damaged or no ONNX file \(.*\): export it again$"):
+    with pytest.raises(BadArtefact, match=f"text.onnx {not_ours}"):
         OnnxModel.open(tmp_path / "text.onnx")
     whole = write_onnx(tmp_path / "m.onnx").read_bytes()
     (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(BadArtefact, match=r"half.onnx is damaged or no ONNX file"):
+    with pytest.raises(BadArtefact, match=f"half.onnx {not_ours}"):
         OnnxModel.open(tmp_path / "half.onnx")
     with pytest.raises(BadArtefact, match=r"was not made by `alexnet export`"):
         OnnxModel.open(write_onnx(tmp_path / "other.onnx", without="alexnet_format"))
@@ -110,8 +112,113 @@ def test_files_that_are_none_of_ours(tmp_path: Path) -> None:
         OnnxModel.open(write_onnx(tmp_path / "bare.onnx", without="classes"))
 
 
+def test_any_flipped_byte_and_any_cut_is_refused(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx")
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    for place in [*random.integers(0, len(whole), 60), *range(len(whole) - 46, len(whole))]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        with pytest.raises(BadArtefact, match=r"m.onnx is (damaged|cut short).*: export it again$"):
+            OnnxModel.open(path)
+    for length in [0, 1, 45, 46, 47, len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(BadArtefact, match=r"m.onnx is (damaged|cut short).*: export it again$"):
+            OnnxModel.open(path)
+    path.write_bytes(whole)
+    assert OnnxModel.open(path).classes == CLASSES
+
+
+def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    for dimension in (1, 3):
+        proto = onnx.load(write_onnx(tmp_path / "m.onnx"))
+        proto.graph.input[0].type.tensor_type.shape.dim[dimension].dim_value = 10**9
+        refused = r"m.onnx is (not as `alexnet export` writes it|damaged).*: export it again$"
+        with pytest.raises(BadArtefact, match=refused):
+            OnnxModel.open(save(proto, tmp_path / "m.onnx")).features(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+    with pytest.raises(BadArtefact, match=r"pictures of 32 pixels, views of 1000000000, 6 classes"):
+        OnnxModel.open(write_onnx(tmp_path / "m.onnx", crop=str(10**9)))
+
+
+def test_a_file_that_cannot_be_read_is_no_damage(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx")
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # even root may not read it from its beginning
+    with pytest.raises(OSError, match="Input/output error"):
+        OnnxModel.open(path)
+
+
+class Noted(Progress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def without_cuda() -> bool:
+    return torch.cuda.is_available() or "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+
+
+@pytest.mark.skipif(without_cuda(), reason="needs ONNX Runtime for CUDA where there is no CUDA")
+def test_a_cuda_that_does_not_start_is_noted_unless_it_was_asked_for(tmp_path: Path) -> None:
+    path, progress = write_onnx(tmp_path / "m.onnx"), Noted()
+    cuda = ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})
+    model = OnnxModel(path, Runtime(_options(False), [cuda, CPU], must=False, progress=progress))
+    assert progress.notes == ["there is a GPU, but ONNX Runtime could not start CUDA: using the CPU"]
+    assert model.device == "cpu"
+    assert np.array_equal(model.features(pictures(2)), OnnxModel.open(path).features(pictures(2)))
+    with pytest.raises(
+        AlexNetError, match=r"^there is a GPU, but ONNX Runtime could not start CUDA: try --device cpu$"
+    ):
+        OnnxModel(path, Runtime(_options(False), [cuda, CPU], must=True))
+
+
+def test_a_gpu_that_fails_while_it_works_is_left(tmp_path: Path) -> None:
+    path, progress = write_onnx(tmp_path / "m.onnx"), Noted()
+    expected = OnnxModel.open(path, device="cpu").run(pictures(2))
+    for must in (False, True):
+        model = OnnxModel(path, Runtime(_options(False), [CPU], must=must, progress=progress))
+        # A session that refuses these pictures, in the place of a GPU whose memory is full.
+        model.session = OnnxModel.open(write_onnx(tmp_path / "other.onnx", size=40), device="cpu").session
+        model.runtime.providers = [("CUDAExecutionProvider", {}), CPU]
+        if must:
+            refused = r"^there is a GPU, but ONNX Runtime failed on it \(.*\): try --device cpu$"
+            with pytest.raises(AlexNetError, match=refused):
+                model.run(pictures(2))
+        else:
+            assert all(map(np.array_equal, model.run(pictures(2)), expected))
+            assert len(progress.notes) == 1
+            assert progress.notes[0].endswith(": using the CPU")
+            assert model.device == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_what_the_cpu_gives(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx")
+    cpu, gpu = (OnnxModel.open(path, device=device) for device in ("cpu", "cuda:0"))
+    assert (cpu.device, gpu.device, OnnxModel.open(path).device) == ("cpu", "cuda", "cuda")
+    assert _providers("cuda:0")[0][1] == {"device_id": "0", "use_tf32": "0"}
+    view = View(np.arange(CROP), np.arange(SIZE - 1, SIZE - 1 - CROP, -1))
+    for shown in (None, view):
+        for ours, theirs in zip(cpu.run(pictures(9), shown), gpu.run(pictures(9), shown), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
 def run_python(code: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_plain_onnx_runtime_opens_it_without_a_warning(tmp_path: Path) -> None:
+    code = (
+        "import sys, onnxruntime; session = onnxruntime.InferenceSession(sys.argv[1])\n"
+        "print([one.name for one in session.get_inputs()])"
+    )
+    path = write_onnx(tmp_path / "m.onnx")
+    done = run_python(code, path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['image']\n", "")
+    OnnxModel.open(path).run(pictures(1), View(np.arange(CROP), np.arange(CROP)))  # other views are still possible
 
 
 def test_nothing_is_printed_and_no_torch_imported(tmp_path: Path) -> None:

@@ -54,6 +54,24 @@ def test_a_folder_is_exported_when_its_file_is_missing_or_old(narrow, packed, tm
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_a_damaged_file_of_a_folder_is_exported_again_and_a_file_by_itself_refused(narrow, packed, tmp_path):
+    folder, progress = save(tmp_path / "m", narrow, packed), Noted()
+    file = open_model(folder, datasets=[packed.path]).path
+    whole = file.read_bytes()
+    damaged = whole[: len(whole) // 2], whole[:-1] + b"?", b"", whole[:1000] + bytes([whole[1000] ^ 4]) + whole[1001:]
+    for content in damaged[:2]:
+        file.write_bytes(content)
+        assert (
+            open_model(folder, datasets=[packed.path], progress=progress).fingerprint == Model.load(folder).fingerprint
+        )
+        assert file.read_bytes()[:-46] == whole[:-46]
+    assert progress.notes == 2 * [f"{file} is damaged or of another format", f"exporting {folder} first"]
+    for content in damaged:
+        (tmp_path / "alone.onnx").write_bytes(content)
+        with pytest.raises(BadArtefact, match=r"alone.onnx is .*: export it again$"):
+            open_model(tmp_path / "alone.onnx")
+
+
 def test_the_backend_runs_a_folder_and_onnx_runtime_a_file(narrow, packed, tmp_path):
     folder, file = save(tmp_path / "m", narrow, packed), write_onnx(tmp_path / "file.onnx")
     network = open_model(folder, device="cpu", backend="torch")

@@ -1,11 +1,18 @@
 """Recipes: bases and differences, settings, and what is said of a word that is not known."""
 
+import math
 from dataclasses import replace
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
 from alexnet_cli import recipe as recipes
+from alexnet_cli.data.augment import AUGMENTATIONS
+from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe
+from alexnet_cli.nets.layers import LAYERS, OPERATIONS
+from alexnet_cli.recipe import Training, _NetworkSection
+from alexnet_cli.settings import Within, parse
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -66,8 +73,8 @@ def test_settings_stand_above_the_recipe():
         (["training.bach=64"], "unknown recipe key 'training.bach': did you mean 'training.batch'?"),
         (["trainin.batch=64"], "unknown section 'trainin': did you mean 'training'?"),
         (["batch=64"], "--set batch=64: write section.key=value, for example training.batch=64"),
-        (["training.batch=many"], 'training.batch = "many" does not fit: it takes a whole number'),
-        (["training.batch=0"], "training.batch must be at least 1"),
+        (["training.batch=many"], 'training.batch = "many" does not fit: it takes a whole number from 1 to 65536'),
+        (["training.batch=0"], "training.batch = 0 does not fit: it takes a whole number from 1 to 65536"),
         (["conv1.input=none"], 'conv1.input = "none" does not fit: it takes "own" or "all"'),
         (['fc6.then=["pooling"]'], "network.layers: fc6 is a dense layer and has no maps for pooling"),
         (['fc6.then=["rely"]'], "fc6.then: unknown name 'rely': did you mean 'relu'?"),
@@ -77,13 +84,19 @@ def test_settings_stand_above_the_recipe():
             "training.augmentation: unknown name 'randm_crop': did you mean 'random_crop'?",
         ),
         (['fc7.then=["relu", "my drop"]'], "fc7.then: 'my drop' cannot be a name: letters, digits, _ and - only"),
-        (["training.learning_rate=inf"], "training.learning_rate = Infinity does not fit: it takes a number"),
-        (["response_norm.alpha=-1.0"], "response_norm.k, alpha and beta must not be negative"),
+        (
+            ["training.learning_rate=inf"],
+            "training.learning_rate = Infinity does not fit: it takes a number from 1e-30 to 1e+30",
+        ),
+        (
+            ["response_norm.alpha=-1.0"],
+            "response_norm.alpha = -1.0 does not fit: it takes a number from 0 to 1000000",
+        ),
         (["network.layers=3"], "network.layers = 3 does not fit: it takes a list"),
         (["conv1.then=3"], "conv1.then = 3 does not fit: it takes a list"),
-        (["conv1.stride=0"], "conv1.size and stride must be at least 1"),
-        (["conv2.padding=-1"], "conv2.padding must not be negative"),
-        (["training.weight_decay=-0.1"], "training.weight_decay must not be negative"),
+        (["conv1.stride=0"], "conv1.stride = 0 does not fit: it takes a whole number from 1 to 4096"),
+        (["conv2.padding=-1"], "conv2.padding = -1 does not fit: it takes a whole number from 0 to 4096"),
+        (["training.weight_decay=-0.1"], "training.weight_decay = -0.1 does not fit: it takes a number from 0 to 1"),
         (["conv1.type=conv"], "unknown type in [conv1] 'conv': there are convolution, dense"),
         (
             ['network.layers=["conv 1", "fc8"]'],
@@ -95,7 +108,26 @@ def test_settings_stand_above_the_recipe():
             "network.layers: a convolution needs maps, and there are none after a dense layer",
         ),
         (["responsenorm.k=2"], "unknown section 'responsenorm': did you mean 'response_norm'?"),
-        (["conv1.weights=she"], 'conv1.weights = "she" does not fit: it takes a number or "he"'),
+        (["conv1.weights=she"], 'conv1.weights = "she" does not fit: it takes a number from 0 to 1000 or "he"'),
+        (["conv1.weights=-1"], 'conv1.weights = -1 does not fit: it takes a number from 0 to 1000 or "he"'),
+        (["conv1.milestones=[5, 0]"], "conv1.milestones = 0 does not fit: it takes a whole number from 1 to 1000000"),
+        (["image.size=1000000000"], "image.size = 1000000000 does not fit: it takes a whole number from 1 to 4096"),
+        (["fc6.units=true"], 'fc6.units = true does not fit: it takes a whole number from 1 to 65536 or "classes"'),
+        (["dropout.p=1"], "dropout.p = 1 does not fit: it takes a number from 0 to 0.999"),
+        (
+            ["training.epochs=0x" + 5000 * "f"],
+            "training.epochs = a number of thousands of digits does not fit: it takes a whole number from 1 to 1000000",
+        ),
+        (
+            ["training.learning_rate=0x" + 5000 * "f"],
+            "training.learning_rate = a number of thousands of digits does not fit: "
+            "it takes a number from 1e-30 to 1e+30",
+        ),
+        (["conv1.type=[]"], "unknown type in [conv1] '[]': there are convolution, dense"),
+        (
+            ['training.augmentation=["random_crop", "reflection", "random_crop"]'],
+            "training.augmentation names random_crop twice",
+        ),
         (["image.crop=300"], "image.crop must be between 1 and image.size"),
         (["conv2.kernels=255"], "network.columns = 2 cannot share the 255 kernels of conv2"),
         (['network.layers=["conv1", "conv9", "fc8"]'], "network.layers names 'conv9', but there is no section [conv9]"),
@@ -105,6 +137,81 @@ def test_what_does_not_fit_is_refused_in_one_line(settings, message):
     with pytest.raises(BadRecipe) as error:
         recipes.load("paper", settings)
     assert str(error.value) == message
+
+
+def classes_of_a_recipe():
+    """Every class that a section can be, by the section's name or its type."""
+    found = {"image": Image, "training": Training, "network": _NetworkSection}
+    for registry in (LAYERS, OPERATIONS, AUGMENTATIONS):
+        found |= registry
+    return found.items()
+
+
+def wrong_numbers():
+    """Section, class, key and a wrong number for it: below and above what it takes, of every number of a recipe."""
+    for section, cls in classes_of_a_recipe():
+        for key, kind in get_type_hints(cls, include_extras=True).items():
+            numbers = [kind, *get_args(kind), *(part for one in get_args(kind) for part in get_args(one))]
+            if int in numbers or float in numbers:
+                (bounds,) = {one for one in numbers if isinstance(one, Within)}  # a number without bounds fails here
+                assert bounds.low >= -1000
+                assert bounds.high <= 1_000_000 or key == "learning_rate"
+                for value in (bounds.low - 1, bounds.high * 2, math.nan, "many", True, -(10**400), 10**400):
+                    yield section, cls, key, [value] if get_origin(kind) is list else value
+
+
+def test_every_number_of_a_recipe_has_bounds():
+    given = {"convolution": {"kernels": 8, "size": 3, "weights": 0.1, "bias": 0, "then": []}}
+    given["dense"] = {"units": 8, "weights": 0.1, "bias": 0, "then": []}
+    given["training"] = {"batch": 1, "momentum": 0, "weight_decay": 0, "learning_rate": 1, "epochs": 1}
+    given["training"]["schedule"] = "linear"
+    given["max_pool"] = given["average_pool"] = {"size": 2, "stride": 2}
+    given["response_norm"] = {"k": 1, "n": 5, "alpha": 1, "beta": 1}
+    given["map_norm"] = {"k": 1, "size": 5, "alpha": 1, "beta": 1}
+    given |= {"image": {"size": 9, "crop": 9}, "network": {"columns": 1, "layers": []}}
+    given |= {"dropout": {"p": 0.5}, "colour_noise": {"deviation": 0.1}}
+    tried = set()
+    for section, cls, key, value in wrong_numbers():
+        table = given.get(section, {})
+        parse(section, cls, table)
+        with pytest.raises(BadRecipe, match=rf"^{section}\.{key} = .* does not fit: it takes "):
+            parse(section, cls, table | {key: value})
+        tried.add((section, key))
+    assert len(tried) == 46
+
+
+def test_a_network_of_more_weights_than_memory_is_refused_before_it_is_built():
+    recipe = recipes.load("paper", ["fc6.units=65536", "fc7.units=65536"])
+    expected = "the network has 4,966,949,224 weights, and 500,000,000 are possible: make fc7 smaller, which has"
+    with pytest.raises(BadRecipe, match=expected):
+        recipe.build(1000)
+    recipe = recipes.load("paper", ["image.size=4096", "image.crop=4096"])
+    with pytest.raises(BadRecipe, match=r"weights, and 500,000,000 are possible: make fc6 smaller, which has"):
+        recipe.build(1000)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff",
+        b"[conv1",
+        b"x = " + 5000 * b"[",
+        b"x = " + 5000 * b"9",
+        b'base = "paper"\n[conv1]\nstride = 0\n',
+        b'base = "paper"\n[[conv1]]\nstride = 2\n',
+        b'base = "paper"\nnetwork = 3\n',
+        b'base = ["paper"]\n',
+        b'base = "paper"\n[network]\nlayers = ["conv1", ["conv2"], "fc8"]\n',
+        b'base = "paper"\n[conv1]\nthen = ["relu", 3]\n',
+        b'base = "paper"\n[relu]\ntype = {}\n',
+        b'base = "paper"\ndescription = 3\n',
+    ],
+)
+def test_no_text_is_more_than_a_recipe_or_one_line(content, tmp_path):
+    (tmp_path / "r.toml").write_bytes(content)
+    with pytest.raises(BadRecipe) as error:
+        recipes.load(tmp_path / "r.toml")
+    assert "\n" not in str(error.value)
 
 
 def test_unknown_and_unreadable_recipes(tmp_path):

@@ -34,11 +34,12 @@ def export(
 ) -> None:
     """Write a model as one ONNX file.
 
-    The file is checked in ONNX Runtime first: it has to compute what the network computes.
+    The file is checked in ONNX Runtime on the CPU first: it has to compute what the network computes.
 
     Example: alexnet export --precision fp16
     """
     import alexnet_cli as alexnet
+    from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS
 
     console, space = Console(), Workspace(workspace)
     folder = space.find("model", model)
@@ -52,4 +53,9 @@ def export(
         f"largest difference to the network on {result.pictures} pictures: "
         f"{result.probabilities_difference:.1e} in probabilities, {result.features_difference:.1e} in {result.features}"
     )
+    for what, agreement in result.agreement.items():
+        show(
+            f"on {agreement.pictures} {what} pictures: the same class for {agreement.same_class:.1%} "
+            f"(needed: {SAME_CLASS:.0%}), cosine of {result.features} {agreement.cosine:.3f} (needed: {COSINE})"
+        )
     show(f"Next: {command_line('index', workspace=workspace)}")

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from alexnet_cli.artefacts import RECIPE_FILE
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import LOCK_FILE, TEMPORARY, one_writer
 from alexnet_cli.workspace import Workspace
 
 
@@ -50,15 +52,16 @@ def import_weights(
 
     console, space = Console(), Workspace(workspace)
     folder = space.new("model", out or Path(source).stem)
-    if folder.exists():
-        raise BadArtefact(f"{folder} exists: choose another name with --out")
+    _check_free(folder)
     labels = None
     if classes is not None:
         is_file = Path(classes).is_file()
         labels = read_classes(Path(classes)) if is_file else Dataset.open(space.find("dataset", classes)).classes
     console.note(f"importing {source} into {folder}")
     model = import_model(source, recipe=recipe, classes=labels, mean=mean)
-    model.save(folder)
+    with one_writer(folder, "model"):
+        _check_free(folder)
+        model.save(folder)
     parameters = parameter_count(model.net)
     if as_json:
         facts = {"model": folder.name, "path": str(folder), "recipe": model.recipe.name, "parameters": parameters}
@@ -66,3 +69,10 @@ def import_weights(
         return
     show(f"imported {folder}: recipe {model.recipe.name}, {parameters:,} parameters, {len(model.classes):,} classes")
     show(f"Next: {command_line('export', folder.name, workspace=workspace)}")
+
+
+def _check_free(folder: Path) -> None:
+    """Raises BadArtefact if ``folder`` holds more than an import leaves that was killed while it wrote."""
+    ours = (RECIPE_FILE, LOCK_FILE)
+    if folder.exists() and not all(file.name in ours or file.match(TEMPORARY) for file in folder.iterdir()):
+        raise BadArtefact(f"{folder} exists: choose another name with --out")

@@ -5,12 +5,13 @@ from typing import Annotated
 import typer
 
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
-from alexnet_cli.console import show_json, show_table
+from alexnet_cli.console import Console, show_json, show_table
 from alexnet_cli.workspace import Workspace
 
 
 def info(
     path: Annotated[str, typer.Argument(metavar="PATH", help="Name or path of a dataset, model, index or .onnx file.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Read all of it and compare it with its checksums.")] = False,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -20,9 +21,13 @@ def info(
 
     Example: alexnet info models/photos-small-data
     """
-    from alexnet_cli.describe import describe
+    from alexnet_cli.describe import describe, find
+    from alexnet_cli.verify import verify_artefact
 
-    facts = describe(Workspace(workspace), path)
+    kind, found = find(Workspace(workspace), path)
+    facts = describe(kind, found)
+    if verify:
+        facts["verified"] = verify_artefact(kind, found, Console())
     if as_json:
         show_json(facts)
     else:

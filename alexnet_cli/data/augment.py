@@ -7,6 +7,7 @@ beginning of the list are folded into one reading of the packed pixels.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from alexnet_cli.data.preprocess import Crops, Image, Preprocessor, centre
 from alexnet_cli.data.statistics import Statistics
-from alexnet_cli.settings import Registry, Settings, require
+from alexnet_cli.settings import Registry, Settings, Within
 
 ORDER, DROPOUT, INITIAL = 0, 1, 2  # what a stream of random numbers is for
 
@@ -106,12 +107,8 @@ class ColourNoise(Augmentation):
     would be hundreds of grey levels.
     """
 
-    deviation: float
-    until: int = 0  # the epoch from which on there is none; 0: to the end
-
-    def __post_init__(self) -> None:
-        require(self.deviation >= 0, "deviation must not be negative")
-        require(self.until >= 0, "until must not be negative")
+    deviation: Annotated[float, Within(0, 1000)]
+    until: Annotated[int, Within(0, 1_000_000)] = 0  # the epoch from which on there is none; 0: to the end
 
     def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
         return {"a": (self.deviation * random.standard_normal((images, 3))).astype(np.float32)}

@@ -1,13 +1,13 @@
 """Packed pictures to the network's input, whole batches on the device (§2): subtract the mean image, crop, scale."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet_cli.settings import Settings, require
+from alexnet_cli.settings import Settings, Side, Within, require
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow weighs red, green and blue for grey
 
@@ -16,14 +16,14 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow weighs red, green and bl
 class Image(Settings):
     """What the network sees of a packed picture (§2, §4.1)."""
 
-    size: int  # side of the packed pictures, in pixels
-    crop: int  # side of a view
+    size: Side  # side of the packed pictures, in pixels
+    crop: Side  # side of a view
     colour: Literal["rgb", "grey"] = "rgb"
-    divide_by: float = 1.0  # the centred 0-255 pixels are divided by this
+    divide_by: Annotated[float, Within(1e-6, 1_000_000)] = 1.0  # the centred 0-255 pixels are divided by this
 
     def __post_init__(self) -> None:
-        require(0 < self.crop <= self.size, "crop must be between 1 and image.size")
-        require(self.divide_by > 0, "divide_by must be positive")
+        super().__post_init__()
+        require(self.crop <= self.size, "crop must be between 1 and image.size")
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,29 +1,31 @@
 """Exports a model as one ONNX file, which takes its name only once its outputs agree with the network's."""
 
-from dataclasses import dataclass
+import glob
+import math
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
 from alexnet_cli.artefacts import ONNX_FILE
 from alexnet_cli.errors import AlexNetError
+from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, TOLERANCE, Agreement, check_agreement, compare
 from alexnet_cli.exporting.graph import Precision, build_graph
-from alexnet_cli.exporting.pictures import CHECKED_BATCHES, made_up_pictures
+from alexnet_cli.exporting.pictures import made_up_pictures
 from alexnet_cli.exporting.quantization import quantize
-from alexnet_cli.files import atomic_write
+from alexnet_cli.files import atomic_write, temporary_path
 from alexnet_cli.inference.network_model import NetworkModel
+from alexnet_cli.inference.onnx_file import seal
 from alexnet_cli.inference.onnx_model import OnnxModel
-from alexnet_cli.inference.predictor import Predictor
-from alexnet_cli.inference.views import centre_view, ten_views
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
-
-# Largest difference to the network: of a probability, and of a feature as a share of the largest feature.
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.3}
-
-
-class Difference(AlexNetError):
-    """The exported file does not compute what the network computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +38,11 @@ class Export:
     features: str  # the name of their layer
     pictures: int
     precision: str
+    agreement: dict[str, Agreement] = field(default_factory=dict)  # of int8, on "calibration" and "other" pictures
 
     def as_json(self) -> dict[str, object]:
         """What `alexnet export --json` prints."""
-        return {
+        facts: dict[str, object] = {
             "onnx": str(self.path),
             "bytes": self.path.stat().st_size,
             "precision": self.precision,
@@ -47,6 +50,10 @@ class Export:
             "probabilities_difference": self.probabilities_difference,
             "features_difference": self.features_difference,
         }
+        if self.agreement:
+            facts["agreement"] = {what: asdict(agreement) for what, agreement in self.agreement.items()}
+            facts["agreement_required"] = {"same_class": SAME_CLASS, "cosine": COSINE}
+        return facts
 
 
 def export_model(
@@ -62,33 +69,44 @@ def export_model(
 
     ``pictures`` (at least 5, S, S, 3) uint8: what the check is made on; smooth noise if there are none.
     ``calibration`` (N, S, S, 3) uint8: the training pictures that int8 needs.
-    Raises BadArtefact if there is no such model; Difference, and writes no file, if ONNX Runtime's outputs are not
-    those of the network.
+    Raises BadArtefact if there is no such model, or its outputs are not finite; Difference, and writes no file, if ONNX
+    Runtime's outputs on the CPU are not those of the network.
     """
     model = Model.load(folder)
     out = folder / default_file(precision) if out is None else out
+    if out.is_dir():
+        raise AlexNetError(f"{out} is a folder: name a file with --out")
+    if precision == "int8" and calibration is None:
+        raise AlexNetError("int8 takes its ranges from training pictures: give some as calibration")
     if pictures is None:
         progress.note("no dataset of this picture size here: the export is checked on made-up pictures")
         pictures = made_up_pictures(model.recipe.image.size)
-    with atomic_write(out) as temporary:
+    network = NetworkModel.of(model, "cpu")
+    network.run(pictures[:1])  # a network whose outputs are not finite is told now, not after the work
+    sweep_killed(out)
+    with atomic_write(out) as temporary, _held(temporary), _interrupts_kept():
         proto = build_graph(model, precision)
-        if precision == "int8":
-            if calibration is None:
-                raise AlexNetError("int8 takes its ranges from training pictures: give some as calibration")
-            quantize(proto, model.net.last, calibration, temporary)
+        if calibration is not None and precision == "int8":
+            with _scratch(out) as scratch:
+                quantize(proto, model.net.last, calibration, temporary, scratch)
         else:
             temporary.write_bytes(proto.SerializeToString())
-        network = NetworkModel.of(model, "cpu")
-        probabilities, features = compare(
-            OnnxModel.open(temporary, device="cpu"), network, pictures, TOLERANCE[precision]
-        )
+        del proto
+        seal(temporary)
+        exported = OnnxModel.open(temporary, device="cpu")
+        differences = compare(exported, network, pictures, TOLERANCE.get(precision, math.inf))
+        agreement = {}
+        if calibration is not None and precision == "int8":
+            for what, some in (("calibration", calibration[::2]), ("other", pictures)):
+                agreement[what] = check_agreement(exported, network, some, f"{what} pictures")
     return Export(
         path=out,
-        probabilities_difference=probabilities,
-        features_difference=features,
+        probabilities_difference=differences[0],
+        features_difference=differences[1],
         features=network.feature_name,
         pictures=len(pictures),
         precision=precision,
+        agreement=agreement,
     )
 
 
@@ -97,23 +115,77 @@ def default_file(precision: Precision) -> str:
     return ONNX_FILE if precision == "fp32" else f"model.{precision}.onnx"
 
 
-def compare(exported: Predictor, network: Predictor, pictures: np.ndarray, tolerance: float) -> tuple[float, float]:
-    """The largest differences of probabilities and of features between ``exported`` and ``network``.
+# Two searches may export the same model at once. Each holds a lock on its temporary files, which ends with its process.
 
-    Over two batch sizes of ``pictures`` (at least 5, S, S, 3) uint8, and the centre view and a reflected corner view.
-    Raises Difference if one is beyond ``tolerance``.
+
+def sweep_killed(out: Path) -> None:
+    """Remove the temporary files of exports to ``out`` that were killed."""
+    import fcntl
+
+    for path in out.parent.glob(f".{glob.escape(out.stem)}.*.part{glob.escape(out.suffix)}"):
+        with suppress(OSError):  # another has removed it, holds it, or owns it
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold the lock of the file or folder ``path``; a file that does not exist is made."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDONLY | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A temporary folder beside ``out``."""
+    folder = temporary_path(out)
+    folder.mkdir()
+    try:
+        with _held(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Raises KeyboardInterrupt after Ctrl-C even if a library made another error of it, or none: torch's exporter does.
+
+    Handlers of signals can be set by the main thread only; elsewhere this does nothing.
     """
-    size, crop = network.image_size, network.crop
-    names, worst = ("probabilities", exported.feature_name), [0.0, 0.0]
-    for batch in CHECKED_BATCHES:
-        for view in (centre_view(size, crop), ten_views(size, crop)[-2]):
-            outputs = zip(network.run(pictures[:batch], view), exported.run(pictures[:batch], view), strict=True)
-            for i, (expected, found) in enumerate(outputs):
-                worst[i] = max(worst[i], float(np.abs(expected - found).max()))
-                largest = 1.0 if i == 0 else max(1.0, float(np.abs(expected).max()))
-                if not worst[i] <= tolerance * largest:  # true for NaN as well
-                    raise Difference(
-                        f"the exported graph differs from the network by {worst[i]:.2g} in {names[i]} "
-                        f"at batch {batch}: nothing was written"
-                    )
-    return worst[0], worst[1]
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted = threading.Event()
+    handlers = ((number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM))
+    before = {int(number): handler for number, handler in handlers if callable(handler)}  # else the system's own
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        try:
+            before[number](number, frame)
+        except KeyboardInterrupt:
+            interrupted.set()
+            raise
+
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    except Exception:
+        if not interrupted.is_set():
+            raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if interrupted.is_set():
+        raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.inference.onnx_model import FORMAT
-from alexnet_cli.inference.views import centre_view
+from alexnet_cli.inference.views import View, centre_view
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.nets.normalization import LocalResponseNorm
@@ -48,14 +48,11 @@ class Deployed(nn.Module):
 
 
 def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto":
-    """The ONNX graph of ``model``: required input `image`, optional `rows` and `columns`; outputs `probabilities` and
-    the features, called like their layer: `fc7`.
+    """The ONNX graph of ``model``: input `image`; outputs `probabilities` and the features, named by layer: `fc7`.
 
-    `rows` and `columns` have the central crop as their default, so that the same file serves other views, such as the
-    ten of §4.1. For int8 the graph is still in fp32, in the form that `quantize` makes the fastest file of.
+    The crop is the central one, by two constants, `rows` and `columns`, of which `onnx_file.with_view_inputs` can make
+    inputs. For int8 the graph is still in fp32, in the form that `quantize` makes the fastest file of.
     """
-    import onnx
-
     image = model.recipe.image
     deployed = Deployed(model.net, Preprocessor(image, model.mean_image, "cpu"), precision).eval()
     view = centre_view(image.size, image.crop)
@@ -74,14 +71,33 @@ def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto
         )
     assert program is not None
     proto = program.model_proto
-    for name, pixels in view._asdict().items():
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(pixels, name))
+    _make_constants(proto.graph, view)
+    _remove_comments(proto)
     for key, value in {
         "alexnet_format": str(FORMAT),
         "classes": json.dumps(model.classes, ensure_ascii=False),
         "fingerprint": model.fingerprint,
         "recipe": dumps(model.recipe),
         "precision": precision,
+        "crop": str(image.crop),
     }.items():
         proto.metadata_props.add(key=key, value=value)
     return proto
+
+
+def _make_constants(graph: "onnx.GraphProto", view: View) -> None:
+    """Turn the inputs for rows and columns into constants, with which the file opens without a warning."""
+    import onnx
+
+    inputs = [one for one in graph.input if one.name not in view._fields]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend(onnx.numpy_helper.from_array(pixels, name) for name, pixels in view._asdict().items())
+
+
+def _remove_comments(proto: "onnx.ModelProto") -> None:
+    """Remove what the exporter tells of its own work, such as stack traces with the paths of this machine."""
+    graph = proto.graph
+    for one in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        one.ClearField("doc_string")
+        one.ClearField("metadata_props")

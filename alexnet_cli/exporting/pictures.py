@@ -16,6 +16,7 @@ from alexnet_cli.model import FORMAT
 
 CHECKED_BATCHES = (1, 5)  # a graph with a fixed batch size fails at one of them
 CALIBRATED_ON = 128  # training pictures that the ranges of int8 activations are taken from
+CHECKED_ON = 64  # other pictures that int8 is checked on
 
 
 def pictures_to_check(datasets: Iterable[Path], folder: Path) -> np.ndarray | None:
@@ -23,19 +24,24 @@ def pictures_to_check(datasets: Iterable[Path], folder: Path) -> np.ndarray | No
     size, _ = _image_size_and_classes(folder)
     for dataset in _readable(datasets):
         if dataset.image_size == size:
-            return _spread(dataset, "val" if "val" in dataset.counts else "train", max(CHECKED_BATCHES))
+            split = "val" if "val" in dataset.counts else "train"
+            return _spread(dataset, split, np.arange(dataset.counts[split]), max(CHECKED_BATCHES))
     return None
 
 
-def pictures_to_calibrate(datasets: Iterable[Path], folder: Path) -> np.ndarray:
-    """Training pictures for the model in ``folder``, from the first of ``datasets`` that has its classes and size.
+def pictures_to_calibrate(datasets: Iterable[Path], folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Training pictures to calibrate the model in ``folder`` on, and other pictures to check it on: those of the
+    validation split, or other training pictures.
 
-    Raises AlexNetError if none has.
+    From the first of ``datasets`` that has the model's classes and size. Raises AlexNetError if none has.
     """
     wanted = _image_size_and_classes(folder)
     for dataset in _readable(datasets):
         if (dataset.image_size, dataset.classes) == wanted:
-            return _spread(dataset, "train", CALIBRATED_ON)
+            rows, split = np.arange(dataset.counts["train"]), "val" if "val" in dataset.counts else "train"
+            others = np.arange(dataset.counts["val"]) if split == "val" else rows[1::2]
+            calibration = _spread(dataset, "train", rows[::2], CALIBRATED_ON)
+            return calibration, _spread(dataset, split, others, CHECKED_ON)
     raise AlexNetError(
         f"int8 takes its ranges from training pictures, and no dataset here has the classes of {folder}: "
         "`alexnet prep` the pictures it was trained on"
@@ -55,7 +61,7 @@ def _image_size_and_classes(folder: Path) -> tuple[int, list[str]]:
     check_format(header.get("alexnet_format"), FORMAT, folder / MODEL_FILE)
     try:
         return recipes.loads(header["recipe"]).image.size, json.loads(header["classes"])
-    except (KeyError, ValueError) as error:
+    except (AlexNetError, KeyError, ValueError) as error:
         path = folder / MODEL_FILE
         raise BadArtefact(f"{path} is damaged ({first_line(error)}): train or fetch it again") from None
 
@@ -70,7 +76,6 @@ def _readable(datasets: Iterable[Path]) -> Iterator[Dataset]:
         yield dataset
 
 
-def _spread(dataset: Dataset, split: str, count: int) -> np.ndarray:
-    """``count`` pictures (count, S, S, 3) uint8, spread evenly over the split."""
-    images = dataset.split(split)
-    return images.read(np.linspace(0, len(images) - 1, count).astype(np.int64))
+def _spread(dataset: Dataset, split: str, rows: np.ndarray, count: int) -> np.ndarray:
+    """``count`` pictures (count, S, S, 3) uint8, spread evenly over ``rows`` of the split; if need be some twice."""
+    return dataset.split(split).read(rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)])

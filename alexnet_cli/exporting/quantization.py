@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,17 +27,17 @@ class OneByOne:
         return None if picture is None else {"image": picture[None]}
 
 
-def quantize(proto: "onnx.ModelProto", last_layer: str, calibration: np.ndarray, out: Path) -> None:
+def quantize(proto: "onnx.ModelProto", last_layer: str, calibration: np.ndarray, out: Path, scratch: Path) -> None:
     """Write the graph ``proto`` to ``out`` with weights and activations of 8 bits, all but those of ``last_layer``.
 
     Each kernel's weights have a scale of their own. The range of an activation holds all but one in 200,000 of its
     values on the pictures of ``calibration`` (N, S, S, 3) uint8. The last layer stays in fp32 because small differences
-    of its outputs decide between classes.
+    of its outputs decide between classes. ``scratch``: a folder for temporary files.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 
     last = [node.name for node in proto.graph.node if any(f".{last_layer}." in name for name in node.input)]
-    with _quiet():
+    with _quiet(), _temporary_files_in(scratch):
         quantize_static(
             proto,
             out,
@@ -66,3 +67,13 @@ def _quiet() -> Iterator[None]:
     finally:
         onnxruntime.set_default_logger_severity(WARNINGS)
         logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Has the temporary files of ONNX Runtime's tools, which are as large as the model, in ``folder``."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before

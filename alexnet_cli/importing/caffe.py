@@ -1,5 +1,6 @@
 """Caffe's AlexNet and CaffeNet: .caffemodel files, and .binaryproto mean images."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,9 +77,12 @@ def read(path: Path, recipe: str | None) -> Imported:
     weights: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for layer in layers:
         if layer.name in LAYERS and len(layer.blobs) == 2:
+            if layer.name in weights:
+                raise BadArtefact(f"{path} has two layers called {layer.name}: it is not of an AlexNet")
             weight, bias = layer.blobs
-            is_dense = layer.name.startswith("fc")
-            weights[layer.name] = (weight.reshape(weight.shape[-2:]) if is_dense else weight, bias.reshape(-1))
+            if layer.name.startswith("fc") and weight.shape[:-2].numel() == 1:  # old files have (1, 1, units, units in)
+                weight = weight.reshape(weight.shape[-2:])
+            weights[layer.name] = (weight, bias.reshape(-1))
     order = [layer.type for layer in layers if layer.type in ("LRN", "Pooling")]
     base = recipes.load(recipe or ("caffenet" if order[:2] == ["Pooling", "LRN"] else "caffe-alexnet"))
     try:
@@ -90,40 +94,46 @@ def read(path: Path, recipe: str | None) -> Imported:
 
 def mean_image(path: Path, size: int) -> np.ndarray:
     """The mean image in a .binaryproto: (size, size, 3) float32 RGB, 0-255. Raises BadArtefact."""
-    blob = _blob(_bytes(path), path)
+    blob = _blob(memoryview(path.read_bytes()), path)
     if blob.numel() != 3 * size * size:
         raise BadArtefact(f"{path} holds {tuple(blob.shape)} numbers, not the 3×{size}×{size} of a mean image")
+    if not blob.isfinite().all():
+        raise BadArtefact(f"{path} holds numbers that are not finite: fetch it again")
     return np.ascontiguousarray(blob.reshape(3, size, size).flip(0).permute(1, 2, 0).numpy())
 
 
 def _layers(path: Path) -> Iterator[CaffeLayer]:
     """The layers of a .caffemodel, in order."""
-    for number, wire, value in fields(_bytes(path), path):
+    for number, wire, value in fields(memoryview(path.read_bytes()), path):
         if number not in LAYER_FIELDS or wire != 2:
             continue
         name_field, type_field, blob_field = LAYER_FIELDS[number]
         parts = list(fields(value, path))
-        name = next((v.decode("utf-8", "replace") for n, w, v in parts if n == name_field and w == 2), "")
-        told = next((v for n, _, v in parts if n == type_field), b"")
-        kind = OLD_TYPES.get(told, f"type-{told}") if isinstance(told, int) else told.decode("utf-8", "replace")
+        name = next((_text(v) for n, w, v in parts if n == name_field and w == 2), "")
+        told = next((v for n, _, v in parts if n == type_field), memoryview(b""))
+        kind = OLD_TYPES.get(told, f"type-{told}") if isinstance(told, int) else _text(told)
         settings_field = SETTINGS_FIELDS.get(kind, {}).get(number)
         given = [v for n, w, v in parts if n == settings_field and w == 2]
         yield CaffeLayer(
             name="fc8" if name.startswith("fc8") else name,  # a net fine-tuned in Caffe calls its new layer fc8_mine
             type=kind,
             blobs=[_blob(v, path) for n, w, v in parts if n == blob_field and w == 2],
-            settings=_settings(b"".join(given), path),
+            settings=_settings(memoryview(b"".join(given)), path),
         )
 
 
-def _settings(data: bytes, path: Path) -> Settings:
+def _text(value: memoryview) -> str:
+    return bytes(value[:100]).decode("utf-8", "replace")
+
+
+def _settings(data: memoryview, path: Path) -> Settings:
     """The numbers in a message of settings."""
     settings: Settings = {}
     for field in fields(data, path):
         number, wire, value = field
         if wire == 5:
-            settings.setdefault(number, []).append(round(float(np.frombuffer(value, "<f4")[0]), 8))
-        elif wire == 0 or (wire == 2 and number in REPEATED):
+            settings.setdefault(number, []).append(round(float(np.frombuffer(value, "<f4")[-1]), 8))
+        elif wire == 0 or (wire == 2 and number in REPEATED and value):
             settings.setdefault(number, []).extend(integers(field, path))
     return settings
 
@@ -136,16 +146,19 @@ def _read_network(file_layers: list[CaffeLayer], recipe: Recipe) -> Recipe:
     layers, then = dict(recipe.network.layers), {name: list[Operation]() for name in recipe.network.layers}
     current = ""
     for one in file_layers:
-        if one.name in layers and one.blobs:
-            current, layer = one.name, layers[one.name]
-            if isinstance(layer, Convolution) and one.settings:
-                layers[current] = replace(layer, **_kernels(current, one))
-        elif current and one.type not in IGNORED:
-            operation = _operation(f"{current} is followed by", one)
-            if operation is not None:
-                then[current].append(operation)
-            elif current != LAYERS[-1]:  # the last one is followed by the loss
-                raise cannot_import(f"{current} is followed by a {one.type} layer")
+        try:
+            if one.name in layers and one.blobs:
+                current, layer = one.name, layers[one.name]
+                if isinstance(layer, Convolution) and one.settings:
+                    layers[current] = replace(layer, **_kernels(current, one))
+            elif current and one.type not in IGNORED:
+                operation = _operation(f"{current} is followed by", one)
+                if operation is not None:
+                    then[current].append(operation)
+                elif current != LAYERS[-1]:  # the last one is followed by the loss
+                    raise cannot_import(f"{current} is followed by a {one.type} layer")
+        except BadRecipe as error:
+            raise BadArtefact(f"{one.name}: {error}") from None
     found = replace(recipe, network=replace(recipe.network, layers=layers))
     return with_operations(found, then) if any(one.type in ACTIVATIONS for one in file_layers) else found
 
@@ -215,11 +228,11 @@ def _window(where: str, settings: Settings, numbers: dict[str, tuple[int, int, i
     return window
 
 
-def _blob(data: bytes, path: Path) -> torch.Tensor:
+def _blob(data: memoryview, path: Path) -> torch.Tensor:
     """A BlobProto: shape 7 (dim 1), or the old num, channels, height and width 1 to 4; data 5, double_data 8."""
     shape: list[int] = []
     old_shape: dict[int, int] = {}
-    numbers: dict[int, list[bytes]] = {5: [], 8: []}
+    numbers: dict[int, list[memoryview]] = {5: [], 8: []}
     for number, wire, value in fields(data, path):
         if number == 7 and wire == 2:
             shape = [dim for field in fields(value, path) if field[0] == 1 for dim in integers(field, path)]
@@ -229,13 +242,8 @@ def _blob(data: bytes, path: Path) -> torch.Tensor:
             numbers[number].append(value)
     kind, raw = ("<f4", b"".join(numbers[5])) if numbers[5] else ("<f8", b"".join(numbers[8]))
     shape = shape or [old_shape.get(i, 1) for i in (1, 2, 3, 4)]
-    if len(raw) != int(kind[2]) * int(np.prod(shape)):
-        raise BadArtefact(f"{path} is damaged: {len(raw)} bytes are no {'×'.join(map(str, shape))} numbers")
-    return torch.from_numpy(np.frombuffer(raw, kind).astype(np.float32).reshape(shape))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadArtefact(f"cannot read {path}: {error.strerror}") from None
+    if len(shape) > 8 or len(raw) != int(kind[2]) * math.prod(shape):
+        raise BadArtefact(f"{path} is damaged: {len(raw)} bytes are no {'×'.join(map(str, shape[:8]))} numbers")
+    with np.errstate(over="ignore"):  # infinity is refused with what else is not finite
+        array = np.frombuffer(raw, kind).astype(np.float32).reshape(shape)
+    return torch.from_numpy(array)

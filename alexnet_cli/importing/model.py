@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ READERS: dict[str, Callable[[Path, str | None], Imported]] = {
     ".caffemodel": caffe.read,
     ".onnx": onnx_zoo.read,
 }
+LARGEST = 4 * 10**9  # bytes of a file: 500 million weights in float64
 
 
 def import_model(
@@ -50,7 +52,7 @@ def import_model(
         provenance={
             "imported": found.format,
             "source": source if source == "torchvision" else Path(source).name,
-            "sha256": None if source == "torchvision" else hashlib.sha256(Path(source).read_bytes()).hexdigest(),
+            "sha256": None if source == "torchvision" else _sha256(Path(source)),
             "date": datetime.date.today().isoformat(),
             "version": alexnet_cli.__version__,
         },
@@ -61,7 +63,7 @@ def read_classes(path: Path) -> list[str]:
     """The classes in a text file, one per line, in label order. Raises BadArtefact."""
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise BadArtefact(
             f"cannot read the classes in {path} ({error}): give a text file with one class per line"
         ) from None
@@ -75,6 +77,8 @@ def _read(source: str, recipe: str | None) -> Imported:
         raise BadArtefact(f"no file {source}: give one, or the word torchvision, which fetches torchvision's weights")
     if path.suffix not in READERS:
         raise BadArtefact(f"{source} is of no known format: it takes {', '.join(READERS)}")
+    if path.stat().st_size > LARGEST:
+        raise BadArtefact(f"{source} has more than {LARGEST:,} bytes: it holds more than the weights of a network")
     return READERS[path.suffix](path, recipe)
 
 
@@ -89,4 +93,10 @@ def _classes(given: list[str], count: int, source: str) -> list[str]:
     if len(given) != count:
         raise BadArtefact(f"{source} has {count} classes, but {len(given)} are named by --classes")
     # Two of ImageNet's classes are called crane, and two maillot.
-    return [name if given.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(given)]
+    times = Counter(given)
+    return [name if times[name] == 1 else f"{name} ({i})" for i, name in enumerate(given)]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

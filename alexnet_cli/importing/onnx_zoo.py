@@ -1,10 +1,12 @@
 """The ONNX zoo's `bvlcalexnet`: geometry, constants and the order of operations are read from the graph."""
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from alexnet_cli import recipe as recipes
@@ -40,15 +42,21 @@ def read(path: Path, recipe: str | None) -> Imported:
     import onnx
 
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(path, load_external_data=False)
+    except OSError:
+        raise
     except Exception as error:  # protobuf's own
         raise BadArtefact(f"{path} is damaged or no ONNX file ({first_line(error)}): fetch it again") from None
-    constants = {one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy()) for one in model.graph.initializer}
-    weights = {
-        layer: (constants[f"{layer}_w_0"], constants[f"{layer}_b_0"])
-        for layer in LAYERS
-        if f"{layer}_w_0" in constants and f"{layer}_b_0" in constants
-    }
+    try:
+        _check(model)
+        constants = {one.name: one for one in model.graph.initializer}
+        weights = {
+            layer: (_tensor(constants[f"{layer}_w_0"]), _tensor(constants[f"{layer}_b_0"]))
+            for layer in LAYERS
+            if f"{layer}_w_0" in constants and f"{layer}_b_0" in constants
+        }
+    except BadArtefact as error:
+        raise BadArtefact(f"{path} cannot be imported: {error}") from None
     base = recipes.load(recipe or "caffe-alexnet")
     try:
         found, outputs = _read_graph(model.graph, fit_recipe(base, weights), weights, constants)
@@ -56,6 +64,45 @@ def read(path: Path, recipe: str | None) -> Imported:
     except (BadArtefact, BadRecipe) as error:
         raise BadArtefact(f"{path} does not fit: {error}") from None
     return Imported(format="ONNX zoo", weights=weights, recipe=found, bgr=True)
+
+
+def _check(model: "onnx.ModelProto") -> None:
+    """Raises BadArtefact if ``model`` is not one graph of plain nodes with all its constants inside."""
+    import onnx
+
+    graph = model.graph
+    names = Counter(one.name for one in graph.initializer)
+    for one in graph.initializer:
+        if names[one.name] > 1:
+            raise BadArtefact(f"it has two constants called {one.name}")
+        if one.data_location == onnx.TensorProto.EXTERNAL or one.external_data:
+            raise BadArtefact(f"{one.name} is in another file, which is never opened: save it as one file")
+    foreign = [node.op_type for node in graph.node if node.domain not in ("", "ai.onnx")]
+    if foreign:
+        raise BadArtefact(f"it has a node of another origin than ONNX itself, {foreign[0]}")
+    subgraphs = onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS
+    if model.functions or any(one.type in subgraphs for node in graph.node for one in node.attribute):
+        raise BadArtefact("it has functions or graphs inside of nodes, which AlexNet does not need")
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # its own, and protobuf's
+        raise BadArtefact(f"it is no valid ONNX graph ({first_line(error)})") from None
+
+
+def _tensor(constant: "onnx.TensorProto") -> torch.Tensor:
+    """A weight in float32. Raises BadArtefact if it has not the numbers that its shape needs."""
+    import onnx
+
+    kinds = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE
+    if constant.data_type not in kinds or any(side < 0 for side in constant.dims):
+        raise BadArtefact(
+            f"{constant.name} holds no weights (type {constant.data_type}, shape {list(constant.dims)[:8]})"
+        )
+    try:
+        with np.errstate(over="ignore"):  # infinity is refused with what else is not finite
+            return torch.from_numpy(onnx.numpy_helper.to_array(constant).astype(np.float32))
+    except (ValueError, TypeError) as error:
+        raise BadArtefact(f"{constant.name} is damaged ({first_line(error)})") from None
 
 
 def _read_graph(
@@ -75,20 +122,22 @@ def _read_graph(
         activations.update(node.output)
         attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
         weighted = [name.removesuffix("_w_0") for name in node.input if name.endswith("_w_0")]
-        if weighted and weighted[0] in layers:
-            current = weighted[0]
-            layer = layers[current]
-            if isinstance(layer, Convolution):
-                size = list(weights[current][0].shape[2:])
-                window = _window(f"{current} has", "kernels", {"kernel_shape": size} | attributes)
-                layers[current] = replace(layer, **window)
-        elif node.op_type in IGNORED:
-            continue
-        else:
-            if not current:
+        try:
+            if weighted and weighted[0] in layers:
+                current = weighted[0]
+                layer = layers[current]
+                if isinstance(layer, Convolution):
+                    size = list(weights[current][0].shape[2:])
+                    window = _window(f"{current} has", "kernels", {"kernel_shape": size} | attributes)
+                    layers[current] = replace(layer, **window)
+            elif node.op_type in IGNORED:
+                continue
+            elif not current:
                 raise cannot_import(f"the image first goes through {node.op_type}")
-            where = f"{current} is followed by"
-            then[current].append(_operation(where, node.op_type, attributes, recipe))
+            else:
+                then[current].append(_operation(f"{current} is followed by", node.op_type, attributes, recipe))
+        except BadRecipe as error:
+            raise BadArtefact(f"{current}: {error}") from None
         outputs[current] = node.output[0]
     network = replace(recipe.network, layers=layers)
     found = replace(recipe, network=network, image=replace(recipe.image, crop=crop))
@@ -133,8 +182,13 @@ def _window(where: str, what: str, attributes: Attributes) -> dict[str, Any]:
     `_check_sides`: windows begin at the same positions, so the results are equal if there are as many.
     """
     size, stride = attributes["kernel_shape"], attributes.get("strides", [1, 1])
-    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
-    auto_pad = attributes.get("auto_pad", b"NOTSET").decode()
+    pads, auto_pad = (
+        attributes.get("pads", [0, 0, 0, 0]),
+        attributes.get("auto_pad", b"NOTSET").decode(errors="replace"),
+    )
+    if (len(size), len(stride), len(pads)) != (2, 2, 4):
+        raise cannot_import(f"{where} {what} that are not of two dimensions")
+    top, left, bottom, right = pads
     if auto_pad not in ("NOTSET", "VALID"):
         raise cannot_import(f"{where} auto_pad = {auto_pad}")
     if set(attributes.get("dilations", [1])) != {1}:
@@ -149,8 +203,11 @@ def _check_sides(recipe: Recipe, model: "onnx.ModelProto", outputs: dict[str, st
     """Raises BadArtefact naming the first layer whose maps have another side in the file than here."""
     import onnx
 
-    values = onnx.shape_inference.infer_shapes(model).graph.value_info
-    sides = {one.name: one.type.tensor_type.shape.dim[-1].dim_value for one in values}
+    try:
+        values = onnx.shape_inference.infer_shapes(model).graph.value_info
+    except Exception as error:  # its own
+        raise BadArtefact(f"its shapes do not fit each other ({first_line(error)})") from None
+    sides = {one.name: one.type.tensor_type.shape.dim[-1].dim_value for one in values if one.type.tensor_type.shape.dim}
     for name, shape in recipe.build(2).shapes.items():
         there = sides.get(outputs.get(name, ""), shape[-1])
         if len(shape) == 3 and there != shape[-1]:

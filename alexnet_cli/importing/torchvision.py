@@ -1,6 +1,7 @@
 """torchvision's `alexnet`: a state dict in a .pth or .safetensors file, or fetched by torchvision itself."""
 
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -38,20 +39,60 @@ def fetch(recipe: str | None) -> Imported:
 
 def read(path: Path, recipe: str | None) -> Imported:
     """A state dict of torchvision's. Raises BadArtefact."""
+    state = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise BadArtefact(f"{path} is not a state dict: save `model.state_dict()`")
+    found = _imported(state, recipe)
+    for layer, tensors in found.weights.items():
+        if not all(map(_is_stored, tensors)):
+            raise BadArtefact(f"{path} is damaged: {layer} does not hold the numbers that its shape needs")
+    return found
+
+
+def _load_safetensors(path: Path) -> object:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    open(path, "rb").close()  # an error of the system is told as itself, which the library does not do
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise BadArtefact(f"{path} is damaged ({first_line(error)}): fetch it again") from None
+
+
+def _load_pickle(path: Path) -> object:
+    """What `torch.save` wrote, of which nothing but tensors and plain values is made. Raises BadArtefact."""
+    with open(path, "rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    if is_zip:
+        _check_sizes(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickles that it then refuses
-            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, OSError) as error:
-        raise BadArtefact(f"{path} is damaged ({first_line(error)}): fetch it again") from None
+            # A mapped file cannot be read past its end, whatever size a tensor claims to have.
+            return torch.load(str(path), "cpu", weights_only=True, mmap=is_zip)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # not a zip file, or a pickle of more than tensors
         raise BadArtefact(f"{path} is damaged or holds more than tensors ({first_line(error)})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise BadArtefact(f"{path} is not a state dict: save `model.state_dict()`")
-    return _imported(state, recipe)
+
+
+def _check_sizes(path: Path) -> None:
+    """Raises BadArtefact for a zip file that claims to hold more than it does: `torch.save` compresses nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise BadArtefact(f"{path} is damaged ({first_line(error)}): fetch it again") from None
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if not stored or sum(member.file_size for member in members) > path.stat().st_size:
+        raise BadArtefact(f"{path} is not as torch.save writes it: save `model.state_dict()` with torch.save")
+
+
+def _is_stored(tensor: torch.Tensor) -> bool:
+    """Whether ``tensor`` has all its numbers, as a weight has: not one for all, on no other device, not sparse."""
+    plain = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+    return plain and tensor.is_floating_point() and tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
 def _imported(state: dict[str, torch.Tensor], recipe: str | None) -> Imported:

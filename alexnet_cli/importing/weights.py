@@ -46,10 +46,12 @@ def fit_recipe(recipe: Recipe, weights: Weights) -> Recipe:
     for name, layer in layers.items():
         if name not in weights:
             raise BadArtefact(f"there is no {name}: it has {', '.join(weights) or 'no layer that is known'}")
-        weight, _ = weights[name]
+        weight, bias = weights[name]
         wanted = 4 if isinstance(layer, Convolution) else 2
         if weight.dim() != wanted:
             raise BadArtefact(f"{name} has weights of {weight.dim()} dimensions, {tuple(weight.shape)}, not {wanted}")
+        if bias.dim() != 1:
+            raise BadArtefact(f"{name} has biases of {bias.dim()} dimensions, {tuple(bias.shape)}, not 1")
         if not isinstance(layer.width, str):
             layers[name] = layer.with_width(len(weight))
     return replace(recipe, network=replace(recipe.network, layers=layers))
@@ -98,6 +100,10 @@ def build_network(found: Imported, scale: Tensor | None = None) -> tuple[AlexNet
     state, names = net.state_dict(), {id(module): name for name, module in net.named_modules()}
     for i, name in enumerate(recipe.network.layers):
         weight, bias = (tensor.float() for tensor in found.weights[name])
+        if not (weight.isfinite().all() and bias.isfinite().all()):
+            raise BadArtefact(
+                f"{name} has weights that are not finite: the file is damaged, or its training has diverged"
+            )
         if i == 0 and found.bgr:
             weight = weight.flip(1)
         if i == 0 and scale is not None:

@@ -14,9 +14,12 @@ def pick_device(name: str | None) -> str:
     if name is None:
         return f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        device = torch.device(name)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise AlexNetError(f"this machine has no device {name!r}: try --device cpu") from None
+        device = None
+    if device is None or device.type == "meta":  # torch knows meta, a device that computes nothing
+        raise AlexNetError(f"this machine has no device {name!r}: try --device cpu")
     return name
 
 

@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import json
 import sys
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,11 @@ import numpy as np
 from alexnet_cli.artefacts import check_format, model_name
 from alexnet_cli.distributed import available_cores, is_distributed, local_rank
 from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
+from alexnet_cli.inference.onnx_file import check, with_view_inputs
 from alexnet_cli.inference.predictor import Predictor
-from alexnet_cli.inference.views import View
+from alexnet_cli.inference.views import View, centre_view
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.settings import MAX_SIDE
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -27,23 +31,69 @@ Provider = tuple[str, dict[str, str]]  # of ONNX Runtime: its name and its optio
 CPU: Provider = ("CPUExecutionProvider", {})
 
 
+@dataclass
+class Runtime:
+    """How ONNX Runtime is to run a file."""
+
+    options: "onnxruntime.SessionOptions"
+    providers: list[Provider]  # the best first
+    must: bool  # whether it has to be the first of them
+    progress: Progress = SILENT
+
+    def session(self, model: Path | bytes) -> "onnxruntime.InferenceSession":
+        """A session of the file ``model``, or of its content, on the first provider that starts.
+
+        Raises AlexNetError if that is not the one it has to be, and what ONNX Runtime raises if it is no such file.
+        """
+        import onnxruntime
+
+        try:
+            session = onnxruntime.InferenceSession(model, self.options, providers=self.providers)
+        except Exception:
+            if len(self.providers) == 1:
+                raise
+            session = onnxruntime.InferenceSession(model, self.options, providers=[CPU])
+        if session.get_providers()[0] != self.providers[0][0]:
+            self.leave_gpu("could not start CUDA")
+        return session
+
+    def leave_gpu(self, why: str) -> None:
+        """From now on use the CPU. Raises AlexNetError if the user named the GPU."""
+        if self.must:
+            raise AlexNetError(f"there is a GPU, but ONNX Runtime {why}: try --device cpu")
+        self.progress.note(f"there is a GPU, but ONNX Runtime {why}: using the CPU")
+        self.providers = [CPU]
+
+
 class OnnxModel(Predictor):
     """A file of `alexnet export`, open for inference."""
 
-    def __init__(self, session: "onnxruntime.InferenceSession", name: str) -> None:
-        """Raises KeyError, ValueError, IndexError or TypeError if `alexnet export` did not write the session's file."""
-        self.session, self.name = session, name
-        metadata = session.get_modelmeta().custom_metadata_map
+    def __init__(self, path: Path, runtime: Runtime) -> None:
+        """Raises KeyError, ValueError, IndexError or TypeError if `alexnet export` did not write the file."""
+        self.path, self.runtime, self.name = path, runtime, model_name(path)
+        self._lock = threading.Lock()
+        self._view_session: onnxruntime.InferenceSession | None = None  # takes `rows` and `columns` as well
+        self.session = runtime.session(path)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if "alexnet_format" not in metadata:
+            raise BadArtefact(f"{path} was not made by `alexnet export`: export a model of ours")
+        check_format(metadata["alexnet_format"], FORMAT, path)
         self.classes = json.loads(metadata["classes"])
         self.fingerprint, self.precision = metadata["fingerprint"], metadata["precision"]
-        inputs = {value.name: value.shape for value in session.get_inputs()}
-        defaults = {value.name: value.shape for value in session.get_overridable_initializers()}
-        self.image_size, self.crop = int(inputs["image"][1]), int(defaults["rows"][0])
-        outputs = {value.name: value.shape for value in session.get_outputs()}
-        del outputs["probabilities"]
+        self.crop = int(metadata["crop"])
+        (image,) = self.session.get_inputs()
+        self.image_size = int(image.shape[1])
+        outputs = {value.name: value.shape for value in self.session.get_outputs()}
+        count = int(outputs.pop("probabilities")[1])
         ((self.feature_name, shape),) = outputs.items()  # the other output: the last hidden layer
         self.feature_size = int(shape[1])
-        self.device = "cuda" if session.get_providers()[0].startswith("CUDA") else "cpu"
+        if not (0 < self.crop <= self.image_size <= MAX_SIDE and count == len(self.classes)):
+            raise ValueError(f"pictures of {self.image_size} pixels, views of {self.crop}, {count} classes")
+
+    @property
+    def device(self) -> str:
+        """What it runs on: cpu or cuda."""
+        return "cuda" if self.runtime.providers[0][0].startswith("CUDA") else "cpu"
 
     @classmethod
     def open(
@@ -52,59 +102,66 @@ class OnnxModel(Predictor):
         """The file at ``path`` on ``device`` (cpu, cuda, cuda:1 ...).
 
         With None it runs on a GPU if there is one, but on the CPU, which starts at once, if it is to run no more than
-        FEW ``pictures``.
+        FEW ``pictures``, or if CUDA does not start.
         Raises BadArtefact if the file is missing, damaged, not written by `alexnet export`, or of a newer format;
-        AlexNetError if there is no such device.
+        AlexNetError if there is no such device; OSError if the file cannot be read.
         """
-        import onnxruntime
-
         if not path.is_file():
             raise BadArtefact(f"no ONNX file at {path}: make one with `alexnet export`")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = QUIET
-        options.intra_op_num_threads = available_cores() if is_distributed() else 0  # 0: all
-        # Between two batches its threads sleep, so that those that decode the next batch have the cores.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        check(path)
         few = pictures is not None and pictures <= FEW and device in (None, "cpu")
-        if few:
-            # For a few pictures, fusing nodes and reordering the weights costs more than it saves.
-            options.add_session_config_entry("session.disable_prepacking", "1")
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         providers = [CPU] if few else _providers(device)
+        runtime = Runtime(_options(few), providers, must=device is not None, progress=progress)
         try:
-            session = _session(path, options, providers, progress)
-        except Exception as error:  # ONNX Runtime has many, with no common base
-            raise BadArtefact(f"{path} is damaged or no ONNX file ({first_line(error)}): export it again") from None
-        metadata = session.get_modelmeta().custom_metadata_map
-        if "alexnet_format" not in metadata:
-            raise BadArtefact(f"{path} was not made by `alexnet export`: export a model of ours")
-        check_format(metadata["alexnet_format"], FORMAT, path)
-        try:
-            return cls(session, model_name(path))
+            return cls(path, runtime)
+        except AlexNetError:
+            raise
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise BadArtefact(f"{path} is not as `alexnet export` writes it ({error!r}): export it again") from None
+        except Exception as error:  # ONNX Runtime has many, with no common base
+            raise BadArtefact(f"{path} is damaged or no ONNX file ({first_line(error)}): export it again") from None
 
     def run(self, images: np.ndarray, view: View | None = None) -> tuple[np.ndarray, np.ndarray]:
+        if view is not None and all(map(np.array_equal, view, centre_view(self.image_size, self.crop))):
+            view = None
+        return self._run_in_batches(images, lambda batch: self._ask(batch, view))
+
+    def _ask(self, images: np.ndarray, view: View | None) -> tuple[np.ndarray, np.ndarray]:
         outputs = ["probabilities", self.feature_name]
-        optional = {} if view is None else view._asdict()
-        return self._run_in_batches(images, lambda batch: self.session.run(outputs, {"image": batch, **optional}))
+        session, feeds = (self.session, {}) if view is None else (self._session_for_views(), view._asdict())
+        try:
+            probabilities, features = session.run(outputs, {"image": images, **feeds})
+        except Exception as error:
+            if self.device == "cpu":
+                raise AlexNetError(f"ONNX Runtime cannot run {self.path} ({first_line(error)})") from None
+            with self._lock:
+                if self.device != "cpu":  # else another thread has just left it
+                    self.runtime.leave_gpu(f"failed on it ({first_line(error)})")
+                    self.session, self._view_session = self.runtime.session(self.path), None
+            return self._ask(images, view)
+        return probabilities, features
+
+    def _session_for_views(self) -> "onnxruntime.InferenceSession":
+        with self._lock:
+            if self._view_session is None:
+                self._view_session = self.runtime.session(with_view_inputs(self.path, self.crop))
+            return self._view_session
 
 
-def _session(
-    path: Path, options: "onnxruntime.SessionOptions", providers: list[Provider], progress: Progress
-) -> "onnxruntime.InferenceSession":
-    """A session on the first of ``providers`` that starts."""
+def _options(few: bool) -> "onnxruntime.SessionOptions":
+    """For inference on ``few`` pictures or on many."""
     import onnxruntime
 
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception:
-        if len(providers) == 1:
-            raise
-        session = onnxruntime.InferenceSession(path, options, providers=providers[-1:])
-    if session.get_providers()[0] != providers[0][0]:
-        progress.note("there is a GPU, but ONNX Runtime could not start CUDA: using the CPU")
-    return session
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = QUIET
+    options.intra_op_num_threads = available_cores() if is_distributed() else 0  # 0: all
+    # Between two batches its threads sleep, so that those that decode the next batch have the cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if few:
+        # For a few pictures, fusing nodes and reordering the weights costs more than it saves.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return options
 
 
 def _providers(device: str | None) -> list[Provider]:
@@ -114,24 +171,28 @@ def _providers(device: str | None) -> list[Provider]:
     """
     import onnxruntime
 
-    kind, _, number = (device or "").partition(":")
-    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _has_gpu()
-    if kind not in ("", "cpu") and not (kind == "cuda" and cuda):
-        raise AlexNetError(f"ONNX Runtime has no device {device!r} here: try --device cpu")
-    if kind == "cpu" or not cuda:
+    kind, colon, number = (device or "").partition(":")
+    gpus = _gpus() if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and kind != "cpu" else 0
+    if device not in (None, "cpu"):
+        here = kind == "cuda" and (int(number) < gpus if number.isdecimal() else gpus > 0 and not colon)
+        if not here:
+            raise AlexNetError(f"ONNX Runtime has no device {device!r} here: try --device cpu")
+    if gpus == 0:
         return [CPU]
     with contextlib.redirect_stdout(None):  # it prints what it does not find
         onnxruntime.preload_dlls()  # CUDA and cuDNN from the wheels that torch brought
-    if kind == "":
+    if device is None:
         number = str(local_rank())
-    return [("CUDAExecutionProvider", {"device_id": number or "0"}), CPU]
+    # Without TF32, whose products have 10 bits of mantissa, a GPU gives the numbers that the export was checked for.
+    return [("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"}), CPU]
 
 
-def _has_gpu() -> bool:
-    """Asks the driver: where there is none, ONNX Runtime would print errors."""
+def _gpus() -> int:
+    """How many GPUs there are. Asks the driver: where there is none, ONNX Runtime would print errors."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return False
+        return 0
     count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    started = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if started else 0

@@ -7,17 +7,20 @@ that module starts. To add one, write a class and register it; nothing else has 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alexnet_cli.nets.normalization import LocalResponseNorm, MapNorm
-from alexnet_cli.settings import Registry, Settings, require
+from alexnet_cli.settings import MAX_SIDE, Epochs, Registry, Settings, Side, Width, Within, require
 
 Shape = tuple[int, ...]  # of one image's activations in one column: (C, H, W), or (units,)
 Columns = Literal["own", "all"]  # the activations of the column itself, or those of all columns
+Padding = Annotated[int, Within(0, MAX_SIDE)]
+Positive = Annotated[float, Within(1e-6, 1_000_000)]
+Factor = Annotated[float, Within(0, 1_000_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +28,14 @@ class Layer(Settings, ABC):
     """A layer with weights."""
 
     input: Columns = "own"
-    weights: float | Literal["he"]  # standard deviation of the initial weights; "he": sqrt(2 / fan-in)
-    bias: float  # initial bias
+    # standard deviation of the initial weights; "he": sqrt(2 / fan-in)
+    weights: Annotated[float, Within(0, 1000)] | Literal["he"]
+    bias: Annotated[float, Within(-1000, 1000)]  # initial bias
     then: list[str]  # the operations that follow, in this order
-    milestones: list[int] = field(default_factory=list)  # its own instead of training.milestones
-    frozen_from: int = 0  # the epoch, counted from 1, at which its weights are frozen; 0: never
+    milestones: list[Epochs] = field(default_factory=list)  # its own instead of training.milestones
+    # the epoch, counted from 1, at which its weights are frozen; 0: never
+    frozen_from: Annotated[int, Within(0, 1_000_000)] = 0
     width_key: ClassVar[str]  # the setting with its width, over all columns
-
-    def __post_init__(self) -> None:
-        width = getattr(self, self.width_key)
-        require(isinstance(width, str) or width >= 1, f"{self.width_key} must be at least 1")
-        require(isinstance(self.weights, str) or self.weights >= 0, "weights must not be negative")
-        require(self.frozen_from >= 0, "frozen_from must not be negative")
 
     @abstractmethod
     def build(self, shape: Shape, columns: int) -> nn.Module:
@@ -69,16 +68,12 @@ LAYERS = Registry[Layer]()
 class Convolution(Layer):
     """Kernels of ``size`` × ``size`` over all input maps, ``stride`` apart."""
 
-    kernels: int  # of all columns together
-    size: int
-    stride: int = 1
-    padding: int = 0
+    kernels: Width  # of all columns together
+    size: Side
+    stride: Side = 1
+    padding: Padding = 0
     ceil_mode: bool = False  # round the output size up: 224 -> 54.25 -> 55
     width_key: ClassVar[str] = "kernels"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_window(self.size, self.stride, self.padding)
 
     def build(self, shape: Shape, columns: int) -> nn.Module:
         return Conv2d(self, shape[0], self.kernels // columns)
@@ -106,7 +101,7 @@ class Conv2d(nn.Conv2d):
 class Dense(Layer):
     """A fully-connected layer."""
 
-    units: int | Literal["classes"]  # of all columns together; the last layer has as many as there are classes
+    units: Width | Literal["classes"]  # of all columns together; the last layer has as many as there are classes
     width_key: ClassVar[str] = "units"
 
     def build(self, shape: Shape, columns: int) -> nn.Module:
@@ -179,16 +174,12 @@ class Sigmoid(Operation):
 class ResponseNorm(Operation):
     """Local response normalization across neighbouring maps (§3.3); alpha is not divided by n."""
 
-    k: float
-    n: int
-    alpha: float
-    beta: float
+    k: Positive
+    n: Side
+    alpha: Factor
+    beta: Factor
     input: Columns = "own"  # neighbours within the column; "all": beyond its border, as in Caffe
     needs_maps: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        require(self.n >= 1, "n must be at least 1")
-        require(min(self.k, self.alpha, self.beta) >= 0, "k, alpha and beta must not be negative")
 
     @property
     def crosses_columns(self) -> bool:
@@ -203,14 +194,15 @@ class ResponseNorm(Operation):
 class WithinMapNorm(Operation):
     """Response norm within each map, over windows of size × size positions: in the 2012 code, not in the paper."""
 
-    k: float
-    size: int
-    alpha: float
-    beta: float
+    k: Positive
+    size: Side
+    alpha: Factor
+    beta: Factor
     needs_maps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require(self.size >= 1 and self.size % 2 == 1, "size must be odd")
+        super().__post_init__()
+        require(self.size % 2 == 1, "size must be odd")
 
     def build(self, shape: Shape) -> nn.Module:
         return MapNorm(k=self.k, size=self.size, alpha=self.alpha, beta=self.beta)
@@ -221,8 +213,8 @@ class WithinMapNorm(Operation):
 class BatchNorm(Operation):
     """Batch normalization (Ioffe and Szegedy, 2015), with a learned scale and shift for each map or unit."""
 
-    eps: float = 1e-5
-    momentum: float = 0.1  # of the running mean and variance, as torch defines it
+    eps: Annotated[float, Within(1e-12, 1)] = 1e-5
+    momentum: Annotated[float, Within(0, 1)] = 0.1  # of the running mean and variance, as torch defines it
 
     def build(self, shape: Shape) -> nn.Module:
         kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
@@ -233,14 +225,14 @@ class BatchNorm(Operation):
 class Pooling(Operation):
     """Windows of size × size, ``stride`` apart; where stride < size they overlap (§3.4)."""
 
-    size: int
-    stride: int
-    padding: int = 0
+    size: Side
+    stride: Side
+    padding: Padding = 0
     ceil_mode: bool = False  # round the output size up
     needs_maps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _require_window(self.size, self.stride, self.padding)
+        super().__post_init__()
         require(2 * self.padding <= self.size, "padding must be at most half of size")
 
 
@@ -267,18 +259,10 @@ class AveragePool(Pooling):
 class Dropout(Operation):
     """In training each unit is set to 0 with probability p (§4.2)."""
 
-    p: float
-
-    def __post_init__(self) -> None:
-        require(0 <= self.p < 1, "p must be at least 0 and less than 1")
+    p: Annotated[float, Within(0, 0.999)]
 
     def build(self, shape: Shape) -> nn.Module:
         return nn.Identity()  # the network draws one mask over all columns: nets/columns.py
-
-
-def _require_window(size: int, stride: int, padding: int) -> None:
-    require(size >= 1 and stride >= 1, "size and stride must be at least 1")
-    require(padding >= 0, "padding must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)

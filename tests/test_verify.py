@@ -1,0 +1,79 @@
+"""`alexnet info --verify`: everything of an artefact is read, and one flipped bit anywhere is found."""
+
+import json
+
+import numpy as np
+import pytest
+
+from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
+from alexnet_cli.commands import main
+from alexnet_cli.exporting.export import export_model
+from alexnet_cli.files import read_tensors, write_tensors
+from alexnet_cli.training.train import train
+
+
+@pytest.fixture(scope="module")
+def trained(packed, tmp_path_factory):
+    """A trained model with its checkpoint and ONNX file; its files come back as they were after each test."""
+    from conftest import NARROW
+
+    from alexnet_cli import recipe as recipes
+
+    folder = tmp_path_factory.mktemp("verified") / "models" / "m"
+    train(packed, recipes.load("small-data", [*NARROW, "training.epochs=1"]), folder)
+    export_model(folder, pictures=packed.split("val").read(np.arange(5)))
+    return folder
+
+
+@pytest.fixture
+def folder(trained):
+    kept = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    yield trained
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+def test_a_whole_model_and_its_file(folder, capsys):
+    assert main(["info", "--verify", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verified"] == [
+        "model.safetensors: checksum and fingerprint",
+        "model.onnx: checksum, and that it is of the model in its folder",
+        "checkpoint/state.safetensors: checksum",
+    ]
+    assert main(["info", "--verify", str(folder / "model.onnx")]) == 0
+    assert "model.onnx: checksum, and that it is of the model in its folder" in capsys.readouterr().out
+    (folder.parent / "alone.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    assert main(["info", "--verify", str(folder.parent / "alone.onnx"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["kind"], said["verified"]) == ("onnx", ["alone.onnx: checksum"])
+    assert main(["info", str(folder), "--json"]) == 0
+    assert "verified" not in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", [MODEL_FILE, "model.onnx", CHECKPOINT_FILE])
+def test_one_flipped_bit_anywhere_is_found(name, folder, capsys):
+    path, random = folder / name, np.random.default_rng(0)
+    whole = path.read_bytes()
+    for place in random.integers(0, len(whole), 12):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        assert main(["info", "--verify", str(folder)]) == 1, place
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert str(path if name != MODEL_FILE else folder) in said
+        assert said.count("\n") == 1
+
+
+def test_an_onnx_file_of_other_weights_and_a_fingerprint_that_is_not_the_models(folder, capsys):
+    metadata, tensors = read_tensors(folder / MODEL_FILE, what="model")
+    name = next(name for name in tensors if name.endswith("weight"))
+    write_tensors(folder / MODEL_FILE, tensors | {name: tensors[name] + 1}, metadata)
+    assert main(["info", "--verify", str(folder)]) == 1
+    said = capsys.readouterr().err
+    reason = "its fingerprint is not that of its weights"
+    assert said == f"error: {folder / MODEL_FILE} is damaged ({reason}): train or fetch it again\n"
+    write_tensors(folder / MODEL_FILE, tensors, metadata | {"fingerprint": "0123456789abcdef"})
+    assert main(["info", "--verify", str(folder / "model.onnx")]) == 1
+    said = capsys.readouterr().err
+    assert said == f"error: {folder / 'model.onnx'} is not of the model in its folder: export it again\n"
