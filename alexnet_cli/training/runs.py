@@ -8,7 +8,7 @@ from typing import Any
 from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe, Resumable
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
@@ -43,18 +43,13 @@ def start_run(
 ) -> Model:
     """Start a run in ``folder``.
 
-    Raises Resumable if the folder has a run, BadArtefact if it has a model, and what `train` raises.
+    Raises Resumable if the folder has a run, BadArtefact if it has a model, and what else `train` raises.
     """
-    if holds_run(folder):
-        raise Resumable(f"{folder} holds a run already: choose another name for a new one")
-    if (folder / MODEL_FILE).exists():
-        raise BadArtefact(f"{folder} holds a model already: choose another name for a new one")
-    options.world.barrier()  # every rank has looked before rank 0 writes
     ranks = f" in each of {options.world.size} processes" if options.world.size > 1 else ""
     progress.note(
         f"training recipe {recipe.name} on {dataset.path} into {folder}, on {', '.join(options.devices)}{ranks}"
     )
-    return train(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
+    return train(dataset, recipe, folder, seed=seed, start=start, new=True, options=options, progress=progress)
 
 
 def resume_run(
@@ -116,15 +111,10 @@ def newest_unfinished(home: Path) -> Path:
     return max(runs, key=lambda folder: (folder / CHECKPOINT_FILE).stat().st_mtime_ns)
 
 
-def holds_run(folder: Path) -> bool:
-    """Whether there is something to resume in ``folder``."""
-    return (folder / CHECKPOINT_FILE).exists()
-
-
 def _is_taken(folder: Path) -> bool:
     """Whether ``folder`` has a file that is not hidden. A run killed before its first checkpoint leaves hidden ones."""
     return any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*"))
 
 
 def _is_unfinished(folder: Path) -> bool:
-    return holds_run(folder) and not (folder / MODEL_FILE).exists()
+    return (folder / CHECKPOINT_FILE).exists() and not (folder / MODEL_FILE).exists()

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE
+from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import World
-from alexnet_cli.errors import BadArtefact, BadRecipe
+from alexnet_cli.errors import BadArtefact, BadRecipe, Resumable
 from alexnet_cli.files import one_writer, sweep
 from alexnet_cli.inference.devices import use_exact_fp32
 from alexnet_cli.memory import keep_freed_memory
@@ -27,6 +27,7 @@ def train(
     *,
     seed: int = 0,
     start: Model | None = None,
+    new: bool = False,
     options: Options = Options(),
     until: Callable[[list[float]], bool] | None = None,
     progress: Progress = SILENT,
@@ -37,16 +38,19 @@ def train(
     learning rates as if it had not stopped. On a CPU, with the same number of threads and processes, it so ends with
     the very weights of a run that did not stop; on a GPU, whose sums of floats depend on their order, with nearly
     those. ``start``: a model whose layers, all but the last, a new run starts from; a resumed one has no need of it.
-    ``until``: whether to end before the last epoch, given the training error of each epoch so far.
+    ``new``: refuse a folder that holds a run or a model. ``until``: whether to end before the last epoch, given the
+    training error of each epoch so far.
 
     Raises BadRecipe or BadArtefact if recipe, dataset and checkpoint do not fit together; AlexNetError if another
-    process is training into ``folder``; Diverged at a loss that is not finite, with the last good checkpoint kept;
-    Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved.
+    process is training into ``folder``; Resumable or BadArtefact if ``new`` is refused; Diverged at a loss that is not
+    finite, with the last good checkpoint kept; Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     keep_freed_memory()
     use_exact_fp32()
     _check(dataset, recipe, progress)
     with _only_writer(folder, options.world):
+        if new:
+            _check_free(folder)
         trainer = Trainer(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
         with _stop_on_signal(options.world) as stop:
             while not (trainer.finished or (until and until(trainer.training_errors))):
@@ -67,6 +71,14 @@ def _only_writer(folder: Path, world: World) -> Iterator[None]:
     with one_writer(folder, "model"):
         sweep((folder / CHECKPOINT_FILE).parent)
         yield
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder in which a new run would replace something."""
+    if (folder / CHECKPOINT_FILE).exists():
+        raise Resumable(f"{folder} holds a run already: choose another name for a new one")
+    if (folder / MODEL_FILE).exists():
+        raise BadArtefact(f"{folder} holds a model already: choose another name for a new one")
 
 
 def _check(dataset: Dataset, recipe: Recipe, progress: Progress) -> None:
