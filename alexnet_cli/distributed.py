@@ -101,16 +101,18 @@ def process_group(device: str = "cpu") -> Iterator[World]:
         yield SINGLE_PROCESS
         return
     import torch
+    from torch.distributed.rendezvous import rendezvous
 
-    store, rank, size = next(torch.distributed.rendezvous("env://", timeout=TIMEOUT))
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     peers = Peers(store, rank, size)
-    with peers.watched():
+    with peers.watched() as together:
         try:
             peers.meet()
             _join(device)
             world = World(rank=rank, size=size, device=device if device.startswith("cuda") else "cpu", peers=peers)
             yield world
             world.barrier()  # no rank ends while another one may still need it
+            together.set()
         except BaseException as error:
             raise peers.last_word(error, lost_peer=_is_lost_peer(error)) from None
         finally:

@@ -142,8 +142,8 @@ def resume(
     """Resume the training run in ``folder`` with the settings it was started with, and return the model.
 
     On a CPU, with as many threads and processes as before, it ends with the very weights of a run that did not stop. On
-    a GPU batches, augmentation, dropout and learning rates are the same, but sums of floats depend on their order, and
-    may differ in their last bits: the weights are nearly those.
+    a GPU batches, augmentation, dropout and learning rates are the same, but a GPU adds in an order that varies: its
+    weights are nearly those.
 
     ``dataset``: where its dataset is, if it has moved. ``epochs``: another number of epochs. Raises BadArtefact if
     there is nothing to resume, BadRecipe if ``seed`` or ``precision`` are given and differ, and what `train` raises.

@@ -16,7 +16,7 @@ from alexnet_cli.console import fail
 from alexnet_cli.errors import Interrupted, LostProcess
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch._C._distributed_c10d import Store
 
 LOOK_EVERY = 0.2  # seconds between two looks at the other processes
 GRACE = 5.0  # seconds between a loss and the end of a process that still waits for the lost one
@@ -79,8 +79,11 @@ class Peers:
         return error
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """During the block, end this process GRACE seconds after the loss of another, should it still wait for it."""
+    def watched(self) -> Iterator[threading.Event]:
+        """During the block, end this process GRACE seconds after the loss of another, should it still wait for it.
+
+        Yields an event that ends the watch once no rank needs another one: from then on they may end.
+        """
         ended = threading.Event()
 
         def watch() -> None:
@@ -95,7 +98,7 @@ class Peers:
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         try:
-            yield
+            yield ended
         finally:
             ended.set()
             thread.join()

@@ -36,7 +36,7 @@ def train(
 
     If ``folder`` holds a checkpoint of this same run, it is resumed: with the same batches, augmentation, dropout and
     learning rates as if it had not stopped. On a CPU, with the same number of threads and processes, it so ends with
-    the very weights of a run that did not stop; on a GPU, whose sums of floats depend on their order, with nearly
+    the very weights of a run that did not stop; on a GPU, which adds numbers in an order that varies, with nearly
     those. ``start``: a model whose layers, all but the last, a new run starts from; a resumed one has no need of it.
     ``new``: refuse a folder that holds a run or a model. ``until``: whether to end before the last epoch, given the
     training error of each epoch so far.
