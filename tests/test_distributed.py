@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -219,7 +218,7 @@ def test_under_torchrun_a_process_that_dies_ends_the_run_which_one_process_can_r
 # torchrun, which takes seconds; torchrun would send the other one SIGTERM.
 
 
-def die(*_args: object) -> None:
+def die(*_args: object, **_options: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -277,7 +276,9 @@ def by_ctrl_c() -> None:
 def one_of_two(rank: int, port: int, folder: Path, words: list[str], fault: Callable[[], None] | None) -> None:
     """Runs a command as one of two processes; all that it writes goes to a file."""
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} | {k: str(v) for k, v in here.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"} | {
+        k: str(v) for k, v in here.items()
+    }
     os.chdir(folder)
     said = os.open(f"said-{rank}", os.O_WRONLY | os.O_CREAT)
     os.dup2(said, 1)
@@ -309,12 +310,10 @@ def one_of_two(rank: int, port: int, folder: Path, words: list[str], fault: Call
 def test_the_loss_of_a_process_is_one_line_that_says_which_and_how_to_resume(workspace, fault, rank, error, codes):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["alexnet_cli.training.train", "alexnet_cli.training.curves"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun has one
     words = [*TRAIN, "--epochs", "3", "--out", "m"]
     both = [
-        context.Process(target=one_of_two, args=(i, port, workspace, words, fault if i == rank else None))
+        context.Process(target=one_of_two, args=(i, store.port, workspace, words, fault if i == rank else None))
         for i in (0, 1)
     ]
     for process in both:

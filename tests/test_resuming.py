@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from alexnet_cli.training import checkpoint
 from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
 
-EPOCHS = 4
+EPOCHS = 2
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def trained(folder: Path) -> str:
             ["--out", "a b/c"],
             ["--workspace", "../my work"],
             "a b/c",
-            "--out 'a b/c'",
+            "--out 'a b/c' --workspace '../my work'",
             "'a b/c' --workspace '../my work'",
         ),
         (["--out", "../up"], [], "../up", "--out ../up", "../up"),
@@ -82,9 +83,11 @@ def test_the_printed_commands_resume_the_run_and_find_its_model(
     with terminated_after_the_start(tmp_path):
         code = main([*TRAIN, str(packed.path), *out, *workspace, "--epochs", str(EPOCHS)])
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"error: stopped and saved in epoch 1; resume with: alexnet train --resume {resume}"
+    reason, command = last.split("; resume with: ")
+    assert reason in ("error: stopped and saved in epoch 1", "error: interrupted")  # in training, or before it
+    assert command == f"alexnet train --resume {resume}"
     assert code == 130
-    assert main([*shlex.split(last.split("resume with: ")[1])[1:]]) == 0
+    assert main(shlex.split(command)[1:]) == 0
     *_, done, following = capsys.readouterr().out.splitlines()
     assert done == f"trained {folder}: {EPOCHS} epochs"
     assert following == f"Next: alexnet eval {named}"
@@ -100,7 +103,7 @@ def test_the_printed_command_in_a_shell(packed, whole, tmp_path):
         return subprocess.Popen(["bash", "-c", program + line], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
 
     words = shlex.join([*TRAIN, str(packed.path), "--epochs", "500", "--workspace", "my work", "--out", "$m"])
-    run = shell(f"exec -a alexnet {shlex.quote(sys.executable)} -m alexnet_cli {words}")
+    run = shell(f"exec {shlex.quote(sys.executable)} -m alexnet_cli {words}")
     for line in run.stderr:
         if line.startswith("epoch 1:"):
             run.send_signal(signal.SIGINT)
@@ -186,7 +189,7 @@ def test_reproduce_says_itself_how_to_resume(packed, tmp_path, monkeypatch, caps
     with terminated_after_the_start(tmp_path):
         assert main() == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"error: stopped and saved in epoch 1; resume with: {shlex.join(['alexnet', *words])}"
+    assert last.split("; ")[1] == f"resume with: {shlex.join(['alexnet', *words])}"
     assert main(shlex.split(last.split("resume with: ")[1])[1:]) == 0
     assert (tmp_path / "my results" / "table.json").exists()
     assert temporary_files(tmp_path) == []
@@ -217,12 +220,12 @@ class Sender(Listener):
         self.to = to
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
-        self.to.send(task)
+        with suppress(BrokenPipeError):  # nobody listens any more
+            self.to.send(task)
 
 
 def run_apart(path: Path, recipe: Recipe, folder: Path, to: Connection) -> None:
     train(Dataset.open(path), recipe, folder, options=Options(checkpoint_minutes=0), progress=Sender(to))
-    to.send("done")
 
 
 @pytest.fixture(scope="module")
@@ -255,21 +258,20 @@ def test_a_second_training_into_the_folder_is_refused(packed, recipe, apart, tmp
 
 def test_no_kill_changes_the_weights_or_leaves_anything(packed, recipe, whole, apart, tmp_path):
     """Checkpoints follow on each other, so that most kills meet one."""
-    dice, kills = random.Random(), 0
-    while True:
+    dice = random.Random()
+    for kill in (True, True, True, True, False):
         ours, theirs = apart.Pipe()
         process = apart.Process(target=run_apart, args=(packed.path, recipe, tmp_path / "m", theirs))
         process.start()
-        steps = dice.randrange(1, 8)
-        said = [ours.recv() for _ in range(steps)] if kills < 6 else ["done"]
-        if kills < 6 and "done" not in said:
+        theirs.close()
+        if kill:
+            with suppress(EOFError):  # it had fewer steps left
+                for _ in range(dice.randrange(1, 5)):
+                    ours.recv()
             ours.poll(dice.uniform(0, 0.03))
             process.kill()
-            kills += 1
         process.join()
-        if process.exitcode == 0:
-            break
-    assert kills
+    assert process.exitcode == 0
     assert trained(tmp_path / "m") == whole.fingerprint
     assert len(history(tmp_path / "m")) == EPOCHS
     assert temporary_files(tmp_path) == []
@@ -300,8 +302,8 @@ def small_disk(tmp_path):
     ("disk", "share", "full"),
     [
         ("m/checkpoint", 1.5, "m/checkpoint/state.safetensors"),  # there is room for one checkpoint, not for two
-        ("m", 0.1, "m/curves.png"),
-        ("m", 0.5, "m/model.safetensors"),
+        ("m", 0.2, "m/curves.png"),  # 38 KB, after a recipe of 2 KB
+        ("m", 0.9, "m/model.safetensors"),  # 94 KB, after the curves twice
     ],
 )
 def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(

@@ -130,6 +130,5 @@ def _folder(out: str, space: Workspace) -> Path:
 
 def _to_resume(folder: Path, space: Workspace) -> str:
     """The command that resumes the run in ``folder``, for where the user is."""
-    if folder.parent == space.home("model"):
-        return command_line("train", "--resume", "--out", folder.name, workspace=space.root)
-    return command_line("train", "--resume", "--out", path_of(folder))
+    out = folder.name if folder.parent == space.home("model") else path_of(folder)
+    return command_line("train", "--resume", "--out", out, workspace=space.root)
