@@ -318,7 +318,7 @@ def test_the_loss_of_a_process_is_one_line_that_says_which_and_how_to_resume(wor
     ]
     for process in both:
         process.start()
-    both[rank].join(10)
+    both[rank].join(60)
     if fault is before_it_joins:
         both[1 - rank].join(1)
         both[1 - rank].terminate()  # as torchrun does
