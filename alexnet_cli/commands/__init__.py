@@ -107,7 +107,9 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
 def _interrupt(_number: int, _frame: object) -> None:
     """SIGTERM does what Ctrl-C does. Under torchrun it tells that another process of the run has ended."""
     if is_distributed():
-        raise LostProcess("torchrun ended this process, as it does when another process of a run is lost")
+        error = LostProcess("torchrun ended this process, as it does when another process of a run is lost")
+        error.add_note("run the same command again")
+        raise error
     raise KeyboardInterrupt
 
 

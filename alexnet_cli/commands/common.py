@@ -103,7 +103,7 @@ def resumable(command: str, run: Path | None = None, world: "World | None" = Non
         raise stopped from None
     except Exception as error:
         if isinstance(error, Resumable) or not isinstance(error, AlexNetError):
-            error.__notes__ = advices()  # instead of an inner block's: the outermost knows what the user typed
+            error.__notes__ = advices() or getattr(error, "__notes__", [])  # the outermost block knows what was typed
         raise
 
 
