@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.console import show
 from alexnet_cli.errors import AlexNetError, Interrupted
 from alexnet_cli.files import atomic_write
@@ -66,7 +67,7 @@ def demonstrate(
                 run(shlex.split(command)[1:])
             errors = _json(run, f"alexnet eval {MODEL}/model.onnx --data photos --json")
         except (Interrupted, KeyboardInterrupt):
-            raise Interrupted("the demonstration was stopped: run the same command to resume") from None
+            raise Interrupted("the demonstration was stopped") from None
     return {
         "top1_error": errors["top1_error"],
         "top1_error_ci95": errors["top1_error_ci95"],
@@ -81,7 +82,7 @@ def demonstrate(
 
 def commands(queries: Sequence[str], epochs: int) -> list[str]:
     """The commands, in order, for the current folder; they resume a training run that is there."""
-    begun = Path("models", MODEL, "checkpoint").exists()
+    begun = Path("models", MODEL, CHECKPOINT_FILE).exists()
     # A few hundred pictures give few updates per epoch: hence smaller batches, and with them a smaller learning rate.
     # Batch, learning rate and epochs were chosen on a held-out part of the training views.
     settings = "--set training.batch=16 --set training.learning_rate=0.0025"

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alexnet_cli.errors import AlexNetError
+from alexnet_cli.peers import Peers
 
 if TYPE_CHECKING:
     from torch import nn
 
-# A rank may wait long for one with more work. A rank that died closes its connections, which the others notice at once.
+# A rank may wait long for one with more work; `peers` tells whether that one is still there.
 TIMEOUT = datetime.timedelta(days=7)
 
 
@@ -26,6 +26,7 @@ class World:
     rank: int = 0
     size: int = 1
     device: str = "cpu"  # of the tensors that are exchanged: NCCL takes those of a GPU only
+    peers: Peers | None = None  # of a run with more than one process
 
     @property
     def is_main(self) -> bool:
@@ -92,35 +93,50 @@ def available_cores() -> int:
 def process_group(device: str = "cpu") -> Iterator[World]:
     """Join the process group of this run, over gloo on CPUs and NCCL on GPUs; leave it after the block.
 
-    ``device`` is this process's device, or the first of several. Raises AlexNetError if another process dies.
+    ``device``: this process's device, or the first of several. If another process is lost, one rank raises LostProcess,
+    or ends after a line on standard error if it waits inside gloo or NCCL; all others end in silence, by SystemExit.
+    So do they if one rank raises an error: one line tells the user what ended the run.
     """
     if not is_distributed():
         yield SINGLE_PROCESS
         return
     import torch
+    from torch.distributed.rendezvous import rendezvous
 
-    torch_device = torch.device(device)
-    on_gpu = torch_device.type == "cuda"
-    options: dict[str, Any] = {"device_id": torch_device} if on_gpu else {"timeout": TIMEOUT}
-    if on_gpu:
-        torch.cuda.set_device(torch_device)
-    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", **options)
-    try:
-        yield World(
-            rank=torch.distributed.get_rank(),
-            size=torch.distributed.get_world_size(),
-            device=device if on_gpu else "cpu",
-        )
-    except RuntimeError as error:
-        if not is_lost_peer(error):
-            raise
-        raise AlexNetError("another process of this run died: run the same command again to resume") from None
-    finally:
-        torch.distributed.destroy_process_group()
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    peers = Peers(store, rank, size)
+    with peers.watched() as together:
+        try:
+            peers.meet()
+            _join(device)
+            world = World(rank=rank, size=size, device=device if device.startswith("cuda") else "cpu", peers=peers)
+            yield world
+            world.barrier()  # no rank ends while another one may still need it
+            together.set()
+        except BaseException as error:
+            raise peers.last_word(error, lost_peer=_is_lost_peer(error)) from None
+        finally:
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
 
 
-def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether ``error`` means that another process of the run died."""
+def _join(device: str) -> None:
     import torch
 
+    options: dict[str, Any] = {"timeout": TIMEOUT}
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        options["device_id"] = torch.device(device)
+        torch.cuda.set_device(device)
+        # A collective that fails ends this process instead of leaving it to wait. It is the default, which must hold.
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", **options)
+
+
+def _is_lost_peer(error: BaseException) -> bool:
+    """Whether ``error`` means that the connection to another process of the run is closed."""
+    import torch
+
+    if not isinstance(error, RuntimeError):
+        return False
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "Connection" in str(error)

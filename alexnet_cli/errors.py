@@ -32,8 +32,16 @@ class Diverged(AlexNetError):
     """Training reached a loss that is not finite."""
 
 
-class Interrupted(AlexNetError):
+class Resumable(AlexNetError):
+    """What ended a run that can be resumed, by a command or call that the library's caller knows."""
+
+
+class Interrupted(Resumable):
     """Ctrl-C or SIGTERM, raised after the work so far is saved; the command line exits with 130."""
+
+
+class LostProcess(Resumable):
+    """Another process of a run under torchrun is gone."""
 
 
 def first_line(error: Exception) -> str:

@@ -193,13 +193,15 @@ def write_tensors(path: Path, tensors: Mapping[str, "np.ndarray"], metadata: Map
             file.write(array.reshape(-1).view(np.uint8).data)
 
 
-def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, "np.ndarray"]]:
+def read_tensors(path: Path, *, what: str, remedy: str = "") -> tuple[dict[str, str], dict[str, "np.ndarray"]]:
     """Metadata and tensors of a safetensors file of a ``what`` ("model", "checkpoint"); loading it runs no code.
 
-    Raises BadArtefact if it is missing or damaged, and OSError if it cannot be read.
+    Raises BadArtefact, which says what to do (``remedy``; by default to make it again), if it is missing or damaged,
+    and OSError if it cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
+    remedy = remedy or f"make the {what} again"
     try:
         open(path, "rb").close()  # an error of the system is told as itself, which the library does not do
         with safe_open(path, framework="numpy") as file:
@@ -208,9 +210,9 @@ def read_tensors(path: Path, *, what: str) -> tuple[dict[str, str], dict[str, "n
     except (FileNotFoundError, NotADirectoryError):
         raise BadArtefact(f"no {what} at {path.parent}: it has no {path.name}") from None
     except (SafetensorError, ValueError, TypeError) as error:
-        raise BadArtefact(f"{path} is damaged or no {what} ({first_line(error)}): make it again") from None
+        raise BadArtefact(f"{path} is damaged or no {what} ({first_line(error)}): {remedy}") from None
     if metadata.pop("checksum", None) != _tensors_checksum(tensors, metadata):
-        raise BadArtefact(f"{path} is damaged (its checksum differs): make the {what} again")
+        raise BadArtefact(f"{path} is damaged (its checksum differs): {remedy}")
     return metadata, tensors
 
 

@@ -103,8 +103,9 @@ def train(
 
     ``recipe``: its name or file; `paper` if None, or the recipe of the model ``start`` that is fine-tuned.
     ``settings``: "section.key=value" on top. ``devices``: one for the whole network, or one per column; if None, a GPU
-    if there is one. ``precision``: fp32 or bf16. Raises BadArtefact if the folder holds a run or a model, BadRecipe,
-    Diverged at a loss that is not finite, Interrupted after Ctrl-C.
+    if there is one. ``precision``: fp32 or bf16. Raises Resumable if the folder holds a run, BadArtefact if it holds a
+    model, AlexNetError if another process is training into it, BadRecipe, Diverged at a loss that is not finite,
+    Interrupted after Ctrl-C.
     """
     from alexnet_cli.inference.devices import pick_device
     from alexnet_cli.model import Model
@@ -140,7 +141,11 @@ def resume(
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
 ) -> "Model":
-    """Resume the training run in ``folder`` with the settings it was started with, to the weights it would have had.
+    """Resume the training run in ``folder`` with the settings it was started with, and return the model.
+
+    On a CPU, with as many threads and processes as before, it ends with the very weights of a run that did not stop. On
+    a GPU batches, augmentation, dropout and learning rates are the same, but a GPU adds in an order that varies: its
+    weights are nearly those.
 
     ``dataset``: where its dataset is, if it has moved. ``epochs``: another number of epochs. Raises BadArtefact if
     there is nothing to resume, BadRecipe if ``seed`` or ``precision`` are given and differ, and what `train` raises.

@@ -1,19 +1,23 @@
 """Several processes that torchrun starts compute what one process computes. On a CPU, over gloo."""
 
+import itertools
 import json
+import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import NARROW
 from onnx_files import write_onnx
 from pictures import encoded
+from training_runs import TRAIN, temporary_files
 
 from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
@@ -22,13 +26,14 @@ from alexnet_cli.errors import AlexNetError
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import drop
+from alexnet_cli.peers import Peers
 from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
-from alexnet_cli.training import checkpoint
+from alexnet_cli.training import checkpoint, trainer
+from alexnet_cli.training.sgd import SGD
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-TRAIN = ["train", "--recipe", "small-data", *(word for line in NARROW for word in ("--set", line))]
 
 
 @pytest.fixture
@@ -183,7 +188,7 @@ def test_an_index_makes_up_for_a_process_that_died(tmp_path, photos):
     assert content(folder, without="index.json") == content(tmp_path / "whole", without="index.json")
 
 
-def test_a_process_that_dies_ends_the_run_which_one_process_can_go_on_with(workspace):
+def test_under_torchrun_a_process_that_dies_ends_the_run_which_one_process_can_resume(workspace):
     words = [*TRAIN, "--epochs", "3000", "--out", "long"]
     both = run(workspace, *words)
     history = workspace / "models" / "long" / "history.jsonl"
@@ -195,11 +200,132 @@ def test_a_process_that_dies_ends_the_run_which_one_process_can_go_on_with(works
         pid for pid in map(int, children) if b"\0RANK=1\0" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
     )
     os.kill(second, signal.SIGKILL)
-    _, err = both.communicate(timeout=120)
+    _, err = both.communicate(timeout=10)
     assert both.returncode == 1
-    assert "error: another process of this run has ended; resume from" in err
-    assert "by: alexnet train --resume --out models/long" in err
+    resume = "alexnet train --resume --out long"
+    assert [line for line in err.splitlines() if line.startswith("error")] == [
+        f"error: rank 1 of this run was lost; resume, under torchrun or alone, with: {resume}"
+    ]
     done = len(checkpoint.read_state(workspace / "models" / "long").history)
-    resumed = ["train", "--resume", "--out", "long", "--epochs", str(done + 1)]
-    assert main(resumed) == 0
+    assert main([*resume.split()[1:], "--epochs", str(done + 1)]) == 0
     assert Model.load(workspace / "models" / "long").provenance["epochs"] == done + 1
+    assert temporary_files(workspace / "models") == []
+
+
+# What happens to one of two processes. They start with torch imported, from one that waits for it, instead of from
+# torchrun, which takes seconds; torchrun would send the other one SIGTERM.
+
+
+def die(*_args: object, **_options: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_call(number: int, function: Callable[..., object], instead: Callable[..., object]) -> Callable[..., object]:
+    """``function``, but at its ``number``-th call ``instead``."""
+    calls = itertools.count(1)
+    return lambda *args, **kwargs: (instead if next(calls) == number else function)(*args, **kwargs)
+
+
+def before_it_joins() -> None:
+    Peers.meet = die
+
+
+def joining() -> None:
+    torch.distributed.init_process_group = die
+
+
+def in_an_update() -> None:
+    SGD.step = at_call(3, SGD.step, die)
+
+
+def in_a_checkpoint() -> None:
+    os.fsync = at_call(5, os.fsync, die)  # two files at the start, each with its folder
+
+
+def in_the_validation() -> None:
+    trainer.count_errors = die
+
+
+def by_an_error() -> None:
+    def broken(*_args: object) -> None:
+        raise ValueError("broken")
+
+    SGD.step = at_call(3, SGD.step, broken)
+
+
+def by_the_size_of_a_file() -> None:
+    def small(*args: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+        step(*args)
+
+    step = SGD.step
+    SGD.step = at_call(3, step, small)
+
+
+def by_ctrl_c() -> None:
+    def interrupted(*args: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        step(*args)
+
+    step = SGD.step
+    SGD.step = at_call(3, step, interrupted)
+
+
+def one_of_two(rank: int, port: int, folder: Path, words: list[str], fault: Callable[[], None] | None) -> None:
+    """Runs a command as one of two processes; all that it writes goes to a file."""
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"} | {
+        k: str(v) for k, v in here.items()
+    }
+    os.chdir(folder)
+    said = os.open(f"said-{rank}", os.O_WRONLY | os.O_CREAT)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    if fault is not None:
+        fault()
+    sys.exit(main(words))
+
+
+@pytest.mark.parametrize(
+    ("fault", "rank", "error", "codes"),
+    [
+        (before_it_joins, 1, "error: rank 1 of this run was lost; run the same command again", (1, -9)),
+        (joining, 1, "error: rank 1 of this run was lost; run the same command again", (1, -9)),
+        (in_an_update, 1, "error: rank 1 of this run was lost; {}", (1, -9)),
+        (in_an_update, 0, "error (rank 1): rank 0 of this run was lost; {}", (-9, 1)),
+        (in_a_checkpoint, 0, "error (rank 1): rank 0 of this run was lost; {}", (-9, 1)),
+        (in_the_validation, 1, "error: rank 1 of this run was lost; {}", (1, -9)),
+        (
+            by_an_error,
+            1,
+            "error (rank 1): unexpected ValueError: broken (run again with --debug for the traceback); {}",
+            (1, 1),
+        ),
+        (by_the_size_of_a_file, 0, "error: models/m/checkpoint/state.safetensors: File too large; {}", (1, 1)),
+        (by_ctrl_c, 1, "error: stopped and saved in epoch 2; {}", (130, 130)),
+    ],
+)
+def test_the_loss_of_a_process_is_one_line_that_says_which_and_how_to_resume(workspace, fault, rank, error, codes):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["alexnet_cli.training.train", "alexnet_cli.training.curves"])
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun has one
+    words = [*TRAIN, "--epochs", "3", "--out", "m"]
+    both = [
+        context.Process(target=one_of_two, args=(i, store.port, workspace, words, fault if i == rank else None))
+        for i in (0, 1)
+    ]
+    for process in both:
+        process.start()
+    both[rank].join(60)
+    if fault is before_it_joins:
+        both[1 - rank].join(1)
+        both[1 - rank].terminate()  # as torchrun does
+    both[1 - rank].join(10)
+    assert tuple(process.exitcode for process in both) == codes
+    said = [line for i in (0, 1) for line in (workspace / f"said-{i}").read_text().splitlines()]
+    expected = error.format("resume, under torchrun or alone, with: alexnet train --resume --out m")
+    shown = ("training recipe", "epoch ", "evaluating")  # the progress
+    assert [line for line in said if not line.startswith(shown)] == [expected]
+    if "resume" in expected:
+        assert main(["train", "--resume", "--out", "m"]) == 0
+        assert temporary_files(workspace / "models") == []

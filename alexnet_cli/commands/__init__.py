@@ -26,7 +26,8 @@ from alexnet_cli.commands import (
 )
 from alexnet_cli.commands.usage import Command
 from alexnet_cli.console import fail, show
-from alexnet_cli.errors import AlexNetError, Interrupted, first_line
+from alexnet_cli.distributed import is_distributed
+from alexnet_cli.errors import AlexNetError, Interrupted, LostProcess, first_line
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "prep": prep.prep,
@@ -94,7 +95,7 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
         fail(f"{message} (see `alexnet --help`, or `--help` after a command)")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
-        fail(str(error) or "interrupted")
+        fail("; ".join([str(error) or "interrupted", *_notes(error)]))
         return 130
     except Exception as error:
         if debug:
@@ -104,17 +105,34 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
-    """SIGTERM does what Ctrl-C does."""
+    """SIGTERM does what Ctrl-C does. Under torchrun it tells that another process of the run has ended."""
+    if is_distributed():
+        error = LostProcess("torchrun ended this process, as it does when another process of a run is lost")
+        error.add_note("run the same command again")
+        raise error
     raise KeyboardInterrupt
 
 
+def _notes(error: BaseException) -> list[str]:
+    """What a command has added to ``error``: how to go on."""
+    return list(getattr(error, "__notes__", []))
+
+
 def _one_line(error: Exception) -> str:
+    """The reason, and how to go on."""
+    reason, notes = _reason(error), _notes(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and not notes:
+        return f"{reason} and run the command again"
+    return "; ".join([reason, *notes])
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, AlexNetError):
         return str(error)
     if isinstance(error, MemoryError):
         return "out of memory: close other programs, or run it on a machine with more"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({error.filename or 'while writing'}): free some space and run the command again"
+        return f"the disk is full ({error.filename or 'while writing'}): free some space"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return f"unexpected {type(error).__name__}: {first_line(error)} (run again with --debug for the traceback)"

@@ -1,17 +1,21 @@
 """What several commands share: options, the processes of torchrun, and commands that are printed for the user."""
 
+import os
 import shlex
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.console import Console
-from alexnet_cli.errors import BadPicture
+from alexnet_cli.distributed import is_distributed, process_group
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
     from alexnet_cli.distributed import World
@@ -54,8 +58,6 @@ class Precision(StrEnum):
 @contextmanager
 def processes(device: str = "cpu") -> Iterator[tuple["World", Progress]]:
     """Joins the processes that torchrun started, this one on ``device``. Gives the console to rank 0 alone."""
-    from alexnet_cli.distributed import process_group
-
     with process_group(device) as world, closing(Console() if world.is_main else SILENT) as console:
         yield world, console
 
@@ -89,3 +91,51 @@ class Failures:
             raise BadPicture("{path}: {reason}".format(**self.failed[0]))
         if self.failed:
             raise BadPicture(f"{len(self.failed):,} of {self.count:,} pictures could not be read")
+
+
+def name_of(folder: Path, kind: str, space: Workspace) -> str:
+    """What to type for the ``kind`` of artefact in ``folder``: its name if that finds it, else its path."""
+    if folder.parent == space.home(kind) and not folder.name.startswith("-"):
+        with suppress(BadArtefact):
+            if space.find(kind, folder.name) == folder:
+                return folder.name
+    return path_of(folder)
+
+
+def path_of(path: Path) -> str:
+    """``path`` as typed where a single word would be a name."""
+    text = str(path)
+    return text if os.sep in text else os.path.join(".", text)
+
+
+@contextmanager
+def resumable(command: str, run: Path | None = None, world: "World | None" = None) -> Iterator[None]:
+    """Adds to what ends the block how to go on: by ``command``, once the folder ``run`` has a checkpoint.
+
+    If ``run`` is None, ``command`` always does. Errors that would only come again are left as they are.
+    """
+    advice = f"resume{', under torchrun or alone,' if is_distributed() else ''} with: {command}"
+
+    def advices() -> list[str]:
+        return [advice] if run is None or (run / CHECKPOINT_FILE).exists() else []
+
+    if world is not None and world.peers is not None:
+        world.peers.advices = advices
+    try:
+        yield
+    except KeyboardInterrupt:
+        stopped = Interrupted("interrupted")  # Typer would lose a note on the other
+        stopped.__notes__ = advices()
+        raise stopped from None
+    except Exception as error:
+        if isinstance(error, Resumable) or not isinstance(error, AlexNetError):
+            error.__notes__ = advices() or getattr(error, "__notes__", [])  # the outermost block knows what was typed
+        raise
+
+
+def refuse_torchrun(command: str) -> None:
+    """Raises AlexNetError under torchrun, in rank 0; the other ranks end in silence."""
+    if is_distributed():
+        if os.environ.get("RANK") != "0":
+            raise typer.Exit(0)
+        raise AlexNetError(f"alexnet {command} runs in one process: start it without torchrun")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import JsonOption
+from alexnet_cli.commands.common import JsonOption, command_line, refuse_torchrun, resumable
 from alexnet_cli.console import show, show_json
 
 
@@ -32,7 +32,9 @@ def demo(
         if app(words, standalone_mode=False) == 130:  # how Typer returns from Ctrl-C
             raise KeyboardInterrupt
 
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    refuse_torchrun("demo")
+    output = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    with output, resumable(command_line(*sys.argv[1:])):
         done = demonstrate(workspace, run)
     if as_json:
         show_json(done)

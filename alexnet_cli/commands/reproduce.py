@@ -16,6 +16,8 @@ from alexnet_cli.commands.common import (
     Precision,
     WorkspaceOption,
     command_line,
+    refuse_torchrun,
+    resumable,
 )
 from alexnet_cli.console import Console, show, show_json, show_table
 from alexnet_cli.workspace import Workspace
@@ -88,6 +90,7 @@ def reproduce(
     from alexnet_cli.inference.devices import pick_device
     from alexnet_cli.training.trainer import Options
 
+    refuse_torchrun("reproduce")
     console, space = Console(), Workspace(workspace)
     request = reproduction.Request(
         data=data,
@@ -106,7 +109,7 @@ def reproduce(
     experiment.check(name.value, _options_given(context) - {"--out", "--workspace", "--json"}, request)
     folder = out or workspace / "reproduced" / name.value
     console.note(f"reproducing {name.value} into {folder}")
-    with contextlib.closing(console):
+    with contextlib.closing(console), resumable(request.command):
         report = experiment.run(space, request, folder, console)
     if as_json:
         show_json({"experiment": report.name, "folder": str(folder), "rows": report.rows, "facts": report.facts})

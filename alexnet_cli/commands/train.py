@@ -1,5 +1,6 @@
 """`alexnet train`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,10 @@ from alexnet_cli.commands.common import (
     Precision,
     WorkspaceOption,
     command_line,
+    name_of,
+    path_of,
     processes,
+    resumable,
 )
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadRecipe
@@ -32,7 +36,9 @@ def train(
             "--set", metavar="KEY=VALUE", help="Change one value of the recipe: section.key=value. Repeatable."
         ),
     ] = None,
-    out: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model. Default: DATASET-RECIPE.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the model, or a path. Default: DATASET-RECIPE.")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Number of epochs. Default: the recipe's.")
     ] = None,
@@ -76,8 +82,13 @@ def train(
 
     if sum(given is not None for given in (device, devices, gpus)) > 1:
         raise typer.BadParameter("give one of --device, --devices and --gpus")
+    if resume:
+        for option, given in {"--recipe": recipe, "--set": settings, "--from": start}.items():
+            if given:
+                raise BadRecipe(f"{option} cannot change a run that is resumed: leave it out, or start another run")
     space, home = Workspace(workspace), Workspace(workspace).home("model")
     placed = pick_devices(device, devices, gpus)
+    folder = None if out is None else _folder(out, space)
     with processes(placed[0]) as (world, console):
         where: dict[str, Any] = {
             "devices": placed,
@@ -85,28 +96,39 @@ def train(
             "checkpoint_minutes": checkpoint_minutes,
             "progress": console,
         }
-        folder = None if out is None else home / out if Path(out).name == out else Path(out)
         if resume:
-            for option, given in {"--recipe": recipe, "--set": settings, "--from": start}.items():
-                if given:
-                    raise BadRecipe(f"{option} cannot change a run that is resumed: leave it out, or start another run")
             folder = folder or runs.newest_unfinished(home)
             moved = None if dataset is None else space.find("dataset", dataset)
-            model = alexnet.resume(folder, dataset=moved, epochs=epochs, seed=seed, precision=precision, **where)
+            with resumable(_to_resume(folder, space), folder, world):
+                model = alexnet.resume(folder, dataset=moved, epochs=epochs, seed=seed, precision=precision, **where)
         else:
             data = space.find("dataset", dataset)
             tuned = None if start is None else Model.load(space.find("model", start))
             chosen = runs.choose_recipe(recipe, settings or (), epochs=epochs, start=tuned)
-            folder = folder or runs.new_folder(home, f"{data.resolve().name}-{chosen.name}", console)
-            model = alexnet.train(
-                data, folder, recipe=chosen, seed=seed or 0, start=tuned, precision=precision or "fp32", **where
-            )
-        result = runs.run_facts(folder, model)
+            if folder is None:
+                folder, unfinished = runs.new_folder(home, f"{data.resolve().name}-{chosen.name}")
+                for run in unfinished:
+                    console.note(f"{run} is unfinished; to resume it: {_to_resume(run, space)}")
+            with resumable(_to_resume(folder, space), folder, world):
+                model = alexnet.train(
+                    data, folder, recipe=chosen, seed=seed or 0, start=tuned, precision=precision or "fp32", **where
+                )
+        result = {"model": name_of(folder, "model", space), **runs.run_facts(folder, model)}
     if not world.is_main:
         return
     if as_json:
         show_json(result)
     else:
-        named = folder.name if folder.parent == home else folder
         show(f"trained {folder}: {result['epochs']} epochs")
-        show(f"Next: {command_line('eval', named, workspace=workspace)}")
+        show(f"Next: {command_line('eval', result['model'], workspace=workspace)}")
+
+
+def _folder(out: str, space: Workspace) -> Path:
+    """The folder that --out names: a name is one in the workspace, a path is that path."""
+    return Path(out) if os.sep in out or out in (os.curdir, os.pardir) else space.new("model", out)
+
+
+def _to_resume(folder: Path, space: Workspace) -> str:
+    """The command that resumes the run in ``folder``, for where the user is."""
+    out = folder.name if folder.parent == space.home("model") else path_of(folder)
+    return command_line("train", "--resume", "--out", out, workspace=space.root)

@@ -6,6 +6,7 @@ from torch import nn
 
 from alexnet_cli.artefacts import model_name
 from alexnet_cli.data.preprocess import Crops, Preprocessor
+from alexnet_cli.inference.devices import use_exact_fp32
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.inference.views import View, centre_view
 from alexnet_cli.memory import keep_freed_memory
@@ -39,6 +40,7 @@ class NetworkModel(Predictor):
     def of(cls, model: Model, device: torch.device | str) -> "NetworkModel":
         """``model`` on ``device``, in fp32. Moves the model's own network there."""
         keep_freed_memory()
+        use_exact_fp32()
         device = torch.device(device)
         return cls(
             model.net.to(device).eval(),

@@ -96,8 +96,16 @@ class AlexNet(nn.Module):
                 elif self.training:
                     assert dropout_seed is not None, "training needs a dropout_seed"
                     parts = drop(parts, operation.p, dropout_seed + i, rows)
-        logits = self.get_submodule(self.last)(gather(parts, self.devices[0]))
+        logits = self._classify(gather(parts, self.devices[0]))
         return logits, gather(features, self.devices[0]).flatten(1)
+
+    def _classify(self, activations: Tensor) -> Tensor:
+        """The last layer, in fp32 also under autocast: logits that bf16 cannot tell apart would be ties."""
+        last = self.get_submodule(self.last)
+        if not torch.is_autocast_enabled(activations.device.type):
+            return cast(Tensor, last(activations))
+        with torch.autocast(activations.device.type, enabled=False):
+            return cast(Tensor, last(activations.float()))
 
     def _weigh(self, name: str, parts: list[Tensor]) -> list[Tensor]:
         """The weighted sums of a layer, column by column."""

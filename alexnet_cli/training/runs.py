@@ -1,6 +1,5 @@
 """Runs by their folders: a new one from paths and names, one to resume, and which folder is meant if none is named."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,15 +41,15 @@ def start_run(
     options: Options = Options(),
     progress: Progress = SILENT,
 ) -> Model:
-    """Start a run in ``folder``. Raises BadArtefact if the folder has a run or a model, and what `train` raises."""
-    if (folder / CHECKPOINT_FILE).exists() or (folder / MODEL_FILE).exists():
-        raise BadArtefact(f"{folder} exists: resume it (--resume --out {folder}), or choose another --out")
-    options.world.barrier()  # every rank has looked before rank 0 writes
+    """Start a run in ``folder``.
+
+    Raises Resumable if the folder has a run, BadArtefact if it has a model, and what else `train` raises.
+    """
     ranks = f" in each of {options.world.size} processes" if options.world.size > 1 else ""
     progress.note(
         f"training recipe {recipe.name} on {dataset.path} into {folder}, on {', '.join(options.devices)}{ranks}"
     )
-    return train(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
+    return train(dataset, recipe, folder, seed=seed, start=start, new=True, options=options, progress=progress)
 
 
 def resume_run(
@@ -76,32 +75,31 @@ def resume_run(
     if epochs is not None and epochs != recipe.training.epochs:
         progress.note(f"{epochs} epochs instead of {recipe.training.epochs}")
         recipe = recipe.with_training(epochs=epochs)
-    found = Dataset.open(dataset or Path(settings["dataset_path"]))
+    path = Path(settings["dataset_path"]) if dataset is None else dataset
+    if dataset is None and not path.exists():
+        raise BadArtefact(f"the dataset of {folder} is not at {path} any more: name the folder where it is now")
+    found = Dataset.open(path)
     if found.fingerprint != settings["dataset"]:
         raise BadArtefact(f"{found.path} is not the dataset {folder} was started with: name that one")
-    if settings["from"] is not None and settings["from_path"] is None:
-        raise BadArtefact(f"{folder} was started from a model that was never saved: start another run")
-    start = None if settings["from"] is None else Model.load(Path(settings["from_path"]))
     options = replace(options, precision=settings["precision"])
-    return train(found, recipe, folder, seed=settings["seed"], start=start, options=options, progress=progress)
+    return train(found, recipe, folder, seed=settings["seed"], options=options, progress=progress)
 
 
 def run_facts(folder: Path, model: Model) -> dict[str, Any]:
-    """What `alexnet train --json` prints: the model, and the last row of its history."""
+    """What `alexnet train --json` prints of a run: its model, and the last row of its history."""
     last = (checkpoint.read_state(folder).history or [{}])[-1]
-    facts = {"model": folder.name, "path": str(folder), "fingerprint": model.fingerprint}
+    facts = {"path": str(folder), "fingerprint": model.fingerprint}
     return facts | {{"epoch": "epochs"}.get(key, key): value for key, value in last.items()}
 
 
-def new_folder(home: Path, name: str, progress: Progress = SILENT) -> Path:
-    """The first of ``home``/name, name-2, name-3 ... that is free; unfinished runs among those taken are noted."""
-    number = 1
-    while (folder := home / (name if number == 1 else f"{name}-{number}")).exists():
+def new_folder(home: Path, name: str) -> tuple[Path, list[Path]]:
+    """The first of ``home``/name, name-2, name-3 ... that is free, and the unfinished runs among those taken."""
+    number, unfinished = 1, []
+    while _is_taken(folder := home / (name if number == 1 else f"{name}-{number}")):
         if _is_unfinished(folder):
-            resume = ["alexnet", "train", "--resume", "--out", str(folder)]
-            progress.note(f"{folder} is unfinished; to resume it: {shlex.join(resume)}")
+            unfinished.append(folder)
         number += 1
-    return folder
+    return folder, unfinished
 
 
 def newest_unfinished(home: Path) -> Path:
@@ -111,6 +109,11 @@ def newest_unfinished(home: Path) -> Path:
     if not runs:
         raise AlexNetError(f"no unfinished run in {home}: start one with `alexnet train`")
     return max(runs, key=lambda folder: (folder / CHECKPOINT_FILE).stat().st_mtime_ns)
+
+
+def _is_taken(folder: Path) -> bool:
+    """Whether ``folder`` has a file that is not hidden. A run killed before its first checkpoint leaves hidden ones."""
+    return any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*"))
 
 
 def _is_unfinished(folder: Path) -> bool:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE
+from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.distributed import is_lost_peer
-from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe
+from alexnet_cli.distributed import World
+from alexnet_cli.errors import BadArtefact, BadRecipe, Resumable
+from alexnet_cli.files import one_writer, sweep
+from alexnet_cli.inference.devices import use_exact_fp32
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
@@ -25,31 +27,58 @@ def train(
     *,
     seed: int = 0,
     start: Model | None = None,
+    new: bool = False,
     options: Options = Options(),
     until: Callable[[list[float]], bool] | None = None,
     progress: Progress = SILENT,
 ) -> Model:
     """Train ``recipe`` on ``dataset`` into ``folder`` and return the model, which is also saved there.
 
-    If ``folder`` holds a checkpoint of this same run, it is resumed and ends with the weights it would have had without
-    the stop. ``start``: a model whose layers, all but the last, training starts from. ``until``: whether to end before
-    the last epoch, given the training error of each epoch so far.
+    If ``folder`` holds a checkpoint of this same run, it is resumed: with the same batches, augmentation, dropout and
+    learning rates as if it had not stopped. On a CPU, with the same number of threads and processes, it so ends with
+    the very weights of a run that did not stop; on a GPU, which adds numbers in an order that varies, with nearly
+    those. ``start``: a model whose layers, all but the last, a new run starts from; a resumed one has no need of it.
+    ``new``: refuse a folder that holds a run or a model. ``until``: whether to end before the last epoch, given the
+    training error of each epoch so far.
 
-    Raises BadRecipe or BadArtefact if recipe, dataset and checkpoint do not fit together; Diverged at a loss that is
-    not finite, with the last good checkpoint kept; Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved.
+    Raises BadRecipe or BadArtefact if recipe, dataset and checkpoint do not fit together; AlexNetError if another
+    process is training into ``folder``; Resumable or BadArtefact if ``new`` is refused; Diverged at a loss that is not
+    finite, with the last good checkpoint kept; Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     keep_freed_memory()
+    use_exact_fp32()
     _check(dataset, recipe, progress)
-    trainer = Trainer(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
-    with _stop_on_signal() as stop:
-        while not (trainer.finished or (until and until(trainer.training_errors))):
-            with _all_processes_alive(trainer):
+    with _only_writer(folder, options.world):
+        if new:
+            _check_free(folder)
+        trainer = Trainer(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
+        with _stop_on_signal(options.world) as stop:
+            while not (trainer.finished or (until and until(trainer.training_errors))):
                 trainer.epoch(stop)
-    model = trainer.model()
-    if options.world.is_main:
-        model.save(folder)
-    options.world.barrier()
+        model = trainer.model()
+        if options.world.is_main:
+            model.save(folder)
+        options.world.barrier()
     return model
+
+
+@contextmanager
+def _only_writer(folder: Path, world: World) -> Iterator[None]:
+    """Rank 0 holds the lock of the model in ``folder``, and removes what killed runs left there."""
+    if not world.is_main:
+        yield
+        return
+    with one_writer(folder, "model"):
+        sweep((folder / CHECKPOINT_FILE).parent)
+        yield
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder in which a new run would replace something."""
+    if (folder / CHECKPOINT_FILE).exists():
+        raise Resumable(f"{folder} holds a run already: choose another name for a new one")
+    if (folder / MODEL_FILE).exists():
+        raise BadArtefact(f"{folder} holds a model already: choose another name for a new one")
 
 
 def _check(dataset: Dataset, recipe: Recipe, progress: Progress) -> None:
@@ -77,29 +106,18 @@ def _check(dataset: Dataset, recipe: Recipe, progress: Progress) -> None:
 
 
 @contextmanager
-def _all_processes_alive(trainer: Trainer) -> Iterator[None]:
-    """Raises AlexNetError if another process of the run is gone."""
-    try:
-        yield
-    except RuntimeError as error:
-        if trainer.world.size == 1 or not is_lost_peer(error):
-            raise
-        raise AlexNetError(
-            f"another process of this run has ended; resume from {trainer.folder / CHECKPOINT_FILE}, with any number "
-            f"of processes, by: {trainer.resume_command}"
-        ) from None
+def _stop_on_signal(world: World) -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once.
 
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
+    Not so under torchrun, which passes on the Ctrl-C that its processes have had from the terminal already.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def ask(number: int, _frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+        if stop.is_set() and number == signal.SIGINT and world.size == 1:
             raise KeyboardInterrupt
         stop.set()
 

@@ -4,19 +4,19 @@ import datetime
 import json
 import math
 import platform
-import shlex
 import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 import alexnet_cli
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE
+from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE, model_name
 from alexnet_cli.data.augment import DROPOUT, INITIAL, EpochPlan, augment, seed_of, stream
 from alexnet_cli.data.loader import Batch, batches
 from alexnet_cli.data.preprocess import Preprocessor
@@ -67,13 +67,8 @@ class Trainer:
         self.device, self.world = torch.device(options.devices[0]), options.world
         self.split = dataset.split("train")
         self.statistics = dataset.statistics()
-        self.mean_image = self.statistics.mean_image if start is None else start.mean_image
-        self.preprocessor = Preprocessor(recipe.image, self.mean_image, self.device)
         self.net = initialize(recipe.build(len(dataset.classes)), seed_of(stream(seed, INITIAL)))
-        if start is not None:
-            _copy_weights(start.net, self.net)
         self.net = self.net.to(memory_format=torch.channels_last).place([torch.device(d) for d in options.devices])
-        self.wrapped = self.world.wrap(self.net)
         parameters = dict(self.net.named_parameters())
         self.sgd = SGD(
             parameters,
@@ -84,11 +79,9 @@ class Trainer:
         self.state = TrainingState(settings=self._settings(start))
         exists = (folder / CHECKPOINT_FILE).exists()
         self.world.barrier()  # every rank has looked before rank 0 writes
-        if exists:
-            self._resume()
-        elif self.world.is_main:
-            with atomic_write(self.folder / RECIPE_FILE) as temporary:
-                temporary.write_text(recipes.dumps(recipe), encoding="utf-8")
+        self.mean_image = self._resume() if exists else self._start(start)
+        self.preprocessor = Preprocessor(recipe.image, self.mean_image, self.device)
+        self.wrapped = self.world.wrap(self.net)
         # Loss and wrong answers of the epoch under way, on the device; only this process's, and what a checkpoint had.
         sums = [self.state.loss, self.state.wrong] if self.world.is_main else [0.0, 0.0]
         self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
@@ -228,53 +221,63 @@ class Trainer:
             "precision": self.options.precision,
         }
 
-    def _resume(self) -> None:
+    def _start(self, start: Model | None) -> np.ndarray:
+        """Begin a new run, and save it before its first update: from then on it can be resumed, whatever ends it, and a
+        disk that cannot hold it is found out at once. Returns the mean image."""
+        if start is not None:
+            _copy_weights(start.net, self.net)
+        self.mean_image = self.statistics.mean_image if start is None else start.mean_image
+        self._save()
+        self._write_recipe()
+        return self.mean_image
+
+    def _resume(self) -> np.ndarray:
+        """Take up the run that the checkpoint holds. Returns its mean image. Raises BadRecipe if it is another run."""
         state, own = checkpoint.read_state(self.folder), self.state.settings
-        # The number of epochs may change, and a dataset may move; with any other change it would be another run.
+        # The number of epochs may change, and a dataset may move; with any other change it would be another run. A
+        # model to start from is not needed any more.
         saved = recipes.loads(state.settings["recipe"]).with_training(epochs=self.recipe.training.epochs)
         before = state.settings | {"recipe": recipes.dumps(saved)}
+        if own["from"] is None:
+            own |= {key: before[key] for key in ("from", "from_path")}
         changed = [key for key in own if not key.endswith("_path") and own[key] != before[key]]
         if changed:
             raise BadRecipe(
-                f"{self.folder} holds another run (different {', '.join(changed)}): "
-                f"resume it unchanged with `{self.resume_command}`, or choose another --out"
+                f"{self.folder} holds another run (different {', '.join(changed)}): remove it, or choose another --out"
             )
-        checkpoint.load(self.folder, self.net, self.sgd)
+        mean_image = checkpoint.load(self.folder, self.net, self.sgd)
         self.state = replace(state, settings=own)
+        self._write_recipe()
         self._write_history()
         if self.finished:
             self.progress.note(f"{self.folder} has all its epochs")
         else:
             self.progress.note(f"resuming {self.folder} in epoch {state.epoch + 1} at update {state.step + 1}")
+        return mean_image
 
     def _save(self) -> None:
         if not self.world.is_main:
             return
         try:
-            checkpoint.save(self.folder, self.net, self.sgd, self.state)
+            checkpoint.save(self.folder, self.net, self.sgd, self.mean_image, self.state)
         except Diverged:
             raise Diverged(self._diverged()) from None
 
-    @property
-    def resume_command(self) -> str:
-        """What to type to resume this run."""
-        return shlex.join(["alexnet", "train", "--resume", "--out", str(self.folder)])
-
     def _interrupted(self) -> Interrupted:
-        return Interrupted(f"stopped and saved in epoch {self.state.epoch + 1}; resume with: {self.resume_command}")
+        return Interrupted(f"stopped and saved in epoch {self.state.epoch + 1}")
 
     def _diverged(self) -> str:
-        state = self.state
-        kept = (
-            f"the checkpoint in {self.folder} is the last good one"
-            if (self.folder / CHECKPOINT_FILE).exists()
-            else "nothing was saved yet"
-        )
         lower = self.recipe.training.learning_rate / 10
         return (
-            f"the loss is not finite at epoch {state.epoch + 1}, update {state.step}; {kept}: "
-            f"start again with a lower learning rate, for example --set training.learning_rate={lower:g}"
+            f"the loss is not finite at epoch {self.state.epoch + 1}, update {self.state.step}; the checkpoint in "
+            f"{self.folder} is the last good one: start another run with a lower learning rate, for example "
+            f"--set training.learning_rate={lower:g}"
         )
+
+    def _write_recipe(self) -> None:
+        if self.world.is_main:
+            with atomic_write(self.folder / RECIPE_FILE) as temporary:
+                temporary.write_text(recipes.dumps(self.recipe), encoding="utf-8")
 
     def _write_history(self) -> None:
         if not self.world.is_main:
@@ -284,7 +287,7 @@ class Trainer:
         with atomic_write(self.folder / HISTORY_FILE) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.state.history), encoding="utf-8")
         if self.state.history:
-            draw_curves(self.state.history, self.folder / "curves.png", title=self.folder.name)
+            draw_curves(self.state.history, self.folder / "curves.png", title=model_name(self.folder))
 
     def model(self) -> Model:
         """What has been learned so far."""
