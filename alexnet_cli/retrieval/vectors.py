@@ -100,8 +100,8 @@ class Vectors:
         A vector that has values that are not numbers is never near; where fewer than ``k`` are left, a row is -1.
         """
         faiss: Any = import_module("faiss")  # its type stubs lack what its Python layer adds
-        # For more queries at a time FAISS computes |q|² - 2qx + |x|², which cannot tell near duplicates apart.
-        most = faiss.cvar.distance_compute_blas_threshold - 1
+        # For queries of so many values FAISS computes |q|² - 2qx + |x|², which cannot tell near duplicates apart.
+        most = max(1, (faiss.cvar.distance_compute_blas_threshold - 1) // self.dimension)
         blocks = [queries[start : start + most] for start in range(0, len(queries), most)]
         best = [faiss.ResultHeap(len(block), k) for block in blocks]
         for first, chunk in self.chunks():
