@@ -59,7 +59,9 @@ def _index(path: Path) -> dict[str, Any]:
     from alexnet_cli.artefacts import INDEX_FILE
     from alexnet_cli.files import read_json
 
-    return read_json(path / INDEX_FILE, what="index")
+    facts = read_json(path / INDEX_FILE, what="index")
+    own = {"index_kind": facts.get("kind")}  # flat, ivfpq ...
+    return own | {key: value for key, value in facts.items() if key not in ("kind", "files", "checksum")}
 
 
 def _onnx(path: Path) -> dict[str, Any]:

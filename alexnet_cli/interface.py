@@ -203,8 +203,8 @@ def export(
     """Write the model in folder ``model`` as one ONNX file, `model.onnx` in its folder if ``out`` is None.
 
     ``datasets``: folders of datasets, one of which gives the pictures that the file is checked on, and for int8 the
-    training pictures that the ranges of activations come from. Raises Difference, and writes nothing, if the file does
-    not compute what the network computes; AlexNetError if int8 finds no dataset with the model's classes.
+    training pictures that the ranges of activations come from. Raises ExportMismatch, and writes nothing, if the file
+    does not compute what the network computes; AlexNetError if int8 finds no dataset with the model's classes.
     """
     from alexnet_cli.exporting.export import export_model
     from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check

@@ -46,17 +46,17 @@ class Model:
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `recipe.toml` into ``folder``."""
-        text = recipes.dumps(self.recipe)
+        text, tensors = recipes.dumps(self.recipe), self.tensors()
         metadata = {
             "alexnet_format": str(FORMAT),
-            "fingerprint": self.fingerprint,
+            "fingerprint": digest_of(self.classes, text, tensors),  # the weights may have changed since it was read
             "classes": json.dumps(self.classes, ensure_ascii=False),
             "recipe": text,
             "provenance": json.dumps(self.provenance, ensure_ascii=False),
         }
         with atomic_write(folder / RECIPE_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        write_tensors(folder / MODEL_FILE, self.tensors(), metadata)
+        write_tensors(folder / MODEL_FILE, tensors, metadata)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Model":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.experiments.report import environment
 from alexnet_cli.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -53,7 +53,7 @@ def compare(
         "unit": unit,
         "runs": runs,
         "ours": ours,
-        **circumstances(),
+        **environment(),
         **(facts or {}),
         "found": table,
     }

@@ -30,7 +30,7 @@ from PIL import Image
 
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.experiments.report import environment
 from alexnet_cli.files import write_json
 
 CLASSES, THUMBNAILS, SIZE, OPEN_FILES = 1000, 400, 32, 256
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="a folder with 10 KB of free space per picture")
     parser.add_argument("--name", default="imagenet")
     given = parser.parse_args()
-    result: dict[str, Any] = {"train": given.train, "val": given.val, "open_files": OPEN_FILES, **circumstances()}
+    result: dict[str, Any] = {"train": given.train, "val": given.val, "open_files": OPEN_FILES, **environment()}
     with tempfile.TemporaryDirectory(dir=given.scratch) as temporary:
         workspace, began = Path(temporary), time.perf_counter()
         made = Made(given.train, given.val)

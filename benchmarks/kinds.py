@@ -20,7 +20,7 @@ import faiss
 import numpy as np
 from common import RESULTS
 
-from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.experiments.report import environment
 from alexnet_cli.files import write_json
 from alexnet_cli.retrieval.kinds import KINDS, build_kind, recall
 from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
@@ -138,7 +138,7 @@ def main() -> None:
                 flush=True,
             )
     file = RESULTS / f"kinds-{given.vectors}.json"
-    write_json(file, {"vectors": given.vectors, "likeness": likeness, **circumstances(), "kinds": results})
+    write_json(file, {"vectors": given.vectors, "likeness": likeness, **environment(), "kinds": results})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from common import RESULTS
 from prep import extract
 from search import OBSERVER
 
-from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.experiments.report import environment
 from alexnet_cli.files import write_json
 
 DISTINCT = 500  # different files; all others are links to them
@@ -127,7 +127,7 @@ def main() -> None:
         processes = by_processes(scratch / "distinct", given.shared, scratch)
     content = {
         "recipe": "tiny",
-        **circumstances(),
+        **environment(),
         "by_size": found,
         "slopes": slopes(found),
         "shared": given.shared,

@@ -29,7 +29,7 @@ from alexnet_cli.data.augment import EpochPlan, augment
 from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.data.statistics import Statistics
 from alexnet_cli.distributed import World, is_distributed, local_rank, process_group
-from alexnet_cli.experiments.report import circumstances
+from alexnet_cli.experiments.report import environment
 from alexnet_cli.files import write_json
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.nets import alexnet, columns
@@ -170,7 +170,7 @@ def main() -> None:
         settings = {key: getattr(given, key) for key in ("recipe", "width", "batch", "steps", "precision")}
         gpu = torch.cuda.get_device_name(0)
         file = Path(__file__).parent / "results" / "train.json"
-        write_json(file, {"gpu": gpu, "gpus": gpus, **circumstances(), **settings, "found": found})
+        write_json(file, {"gpu": gpu, "gpus": gpus, **environment(), **settings, "found": found})
         print(f"written to {file}")
 
 

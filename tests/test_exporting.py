@@ -20,7 +20,7 @@ from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.exporting import export as module
-from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, Difference
+from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, ExportMismatch
 from alexnet_cli.exporting.export import export_model, sweep_killed
 from alexnet_cli.exporting.graph import build_graph
 from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
@@ -163,7 +163,7 @@ def test_a_damaged_dataset_is_passed_over(folder, packed, tmp_path):
 def test_the_graph_leaves_the_network_as_it_was(folder, precision):
     model, untouched = Model.load(folder), Model.load(folder)
     build_graph(model, precision)
-    assert not any(getattr(module, "by_rows", False) for module in model.net.modules())
+    assert not any(getattr(module, "channels_last", False) for module in model.net.modules())
     for (name, weight), expected in zip(model.net.named_parameters(), untouched.net.parameters(), strict=True):
         assert weight.dtype == expected.dtype, name
         assert torch.equal(weight, expected), name
@@ -198,7 +198,9 @@ def test_a_graph_that_differs_is_an_error_and_no_file(folder, pictures, monkeypa
         return proto
 
     monkeypatch.setattr(module, "build_graph", broken)
-    with pytest.raises(Difference, match=r"differs from the network by .* in probabilities at batch 1: nothing was"):
+    with pytest.raises(
+        ExportMismatch, match=r"differs from the network by .* in probabilities at batch 1: nothing was"
+    ):
         export_model(folder, pictures=pictures)
     assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
 
@@ -227,7 +229,7 @@ def test_an_int8_file_that_is_broken_is_refused(folder, pictures, capfd):
     refused = (
         r"^in int8 the network finds the same class for .* of other pictures and features with a cosine of .*: nothing"
     )
-    with pytest.raises(Difference, match=refused):
+    with pytest.raises(ExportMismatch, match=refused):
         export_model(folder, precision="int8", pictures=pictures, calibration=black)
     assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
 
@@ -250,7 +252,7 @@ def test_values_too_large_for_half_precision_are_no_file(folder, pictures):
             if "fc7" in name:
                 weight.mul_(1e6)
     replace(model, saved_fingerprint=None).save(folder)
-    with pytest.raises(Difference, match=r"nothing was written; export fp32, whose range is larger$"):
+    with pytest.raises(ExportMismatch, match=r"nothing was written; export fp32, whose range is larger$"):
         export_model(folder, precision="fp16", pictures=pictures)
     assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
 

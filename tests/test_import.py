@@ -131,6 +131,13 @@ def test_torchvisions_own_size_has_its_parameters_and_imagenets_classes(tmp_path
     assert (model.classes[0], model.classes[999], len(set(model.classes))) == ("tench", "toilet tissue", 1000)
 
 
+def test_nothing_of_a_state_dict_is_dropped(tmp_path):
+    state = torchvisions().state_dict() | {"features.1.running_mean": torch.zeros(4)}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(BadArtefact, match=r"a.pth does not fit: torchvision's alexnet has no features.1.running_mean"):
+        import_model(str(tmp_path / "a.pth"), classes=CLASSES)
+
+
 # Caffe
 
 
@@ -318,6 +325,41 @@ def test_each_layer_of_a_caffemodel_has_its_own_constants(weights, pictures, tmp
     torch.testing.assert_close(logits(model, pictures), expected, rtol=1e-4, atol=1e-4)
 
 
+def caffe_layer(name: str, kind: str, more: bytes = b"") -> bytes:
+    return message(100, message(1, name.encode()) + message(2, kind.encode()) + more)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (caffe_layer("bn0", "BatchNorm"), b"", "the image is followed by bn0, a BatchNorm layer"),
+        (
+            caffe_layer("data", "Data", message(100, settings(f1=0.00390625))),
+            b"",
+            "data scales the pixels, which cannot be imported",
+        ),
+        (
+            b"",
+            caffe_layer("extra", "InnerProduct", message(7, blob(np.zeros((2, 7), np.float32), old=False))),
+            "fc8 is followed by extra, a InnerProduct layer",
+        ),
+    ],
+)
+def test_what_a_caffemodel_computes_besides_is_refused(before, after, reason, weights, tmp_path):
+    file = tmp_path / "net.caffemodel"
+    file.write_bytes(before + caffemodel(weights) + after)
+    with pytest.raises(BadArtefact, match=reason):
+        import_model(str(file), classes=CLASSES)
+
+
+def test_the_data_layer_and_the_loss_of_a_caffemodel_change_nothing(weights, tmp_path):
+    data = caffe_layer("data", "Data", message(100, settings(f2=1, f3=227)))
+    (tmp_path / "net.caffemodel").write_bytes(data + caffemodel(weights) + caffe_layer("loss", "SoftmaxWithLoss"))
+    (tmp_path / "bare.caffemodel").write_bytes(caffemodel(weights))
+    one, other = (import_model(str(tmp_path / f"{name}.caffemodel"), classes=CLASSES) for name in ("net", "bare"))
+    assert one.fingerprint == other.fingerprint
+
+
 def test_caffes_norm_within_maps(weights, tmp_path):
     own = settings(f1=3, f2=9e-3, f3=0.5, f4=1)  # norm_region: WITHIN_CHANNEL
     (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights, changed={"norm1": own}))
@@ -498,6 +540,14 @@ def test_each_node_of_the_zoos_graph_is_what_onnx_runtime_computes(name, kind, a
             {"kernel_shape": [11, 11], "strides": [4, 4], "auto_pad": "SAME_UPPER"},
             "conv1 has auto_pad = SAME_UPPER, which cannot be imported",
         ),
+        (
+            "fc7_1",
+            "Gemm",
+            {"transB": 1, "alpha": 2.0},
+            "fc7 is a Gemm node with scaled or transposed inputs, which cannot be imported",
+        ),
+        ("fc7_1", "Gemm", {}, "fc7 is a Gemm node with scaled or transposed inputs, which cannot be imported"),
+        ("conv4_2", "Softmax", {}, "conv4 is followed by Softmax, which cannot be imported"),
     ],
 )
 def test_what_the_zoos_graph_may_not_have(name, kind, attributes, expected, weights, tmp_path):
@@ -573,7 +623,7 @@ class Bomb:
         ("net.safetensors", b"junk", "net.safetensors is damaged"),
         ("net.onnx", b"junk", "net.onnx is damaged or no ONNX file"),
         ("net.caffemodel", b"\xa2\x06\x7f" + b"x" * 9, "net.caffemodel is damaged or cut short: fetch it again"),
-        ("net.caffemodel", b"", "net.caffemodel does not fit: there is no conv1: it has no layer that is known"),
+        ("net.caffemodel", b"", "net.caffemodel does not fit: conv1 is missing; found: no known layers"),
     ],
 )
 def test_what_is_refused(name, content, message, tmp_path, monkeypatch, capsys):
@@ -596,7 +646,7 @@ def test_the_first_layer_that_differs_is_named(weights, tmp_path):
     del state["classifier.1.weight"]
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(
-        BadArtefact, match="does not fit: there is no fc6: it has conv1, conv2, conv3, conv4, conv5, fc7"
+        BadArtefact, match="does not fit: fc6 is missing; found: conv1, conv2, conv3, conv4, conv5, fc7"
     ):
         import_model(str(tmp_path / "net.pth"), classes=CLASSES)
 

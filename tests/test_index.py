@@ -176,6 +176,15 @@ def test_a_moved_class_changes_its_label_only(space: Path) -> None:
     assert {label for label, _ in content().values()} == {"pug"}
 
 
+def test_classes_that_change_in_a_dataset_are_new_labels_of_the_same_vectors(space: Path, monkeypatch) -> None:
+    from alexnet_cli.retrieval import collection
+
+    update()
+    monkeypatch.setattr(collection, "labels", lambda names: ["pet"] * len(names))
+    assert counts(update()) == (12, 0, 12, 0, 0)
+    assert {label for label, _ in content().values()} == {"pet"}
+
+
 def archive(space: Path, kind: str) -> str:
     name = f"photos.{kind}"
     files = sorted(path for path in (space / "photos").rglob("*.png"))

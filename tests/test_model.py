@@ -117,6 +117,14 @@ def test_a_pickle_is_refused_and_does_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_model_whose_weights_changed_is_saved_with_another_fingerprint(model, tmp_path):
+    model.save(tmp_path / "a")
+    loaded = Model.load(tmp_path / "a")
+    loaded.net.fc8.bias.data += 1
+    loaded.save(tmp_path / "b")
+    assert Model.load(tmp_path / "b").fingerprint != model.fingerprint
+
+
 def test_a_model_keeps_the_fingerprint_it_was_saved_with(model, tmp_path):
     """Recipes get new keys; the indexes and ONNX files of models that were saved before stay theirs."""
     model.save(tmp_path)

@@ -194,6 +194,19 @@ def test_dropout_drops_half_and_doubles_the_rest():
     assert not torch.equal(dropped, other)
 
 
+def test_dropout_keeps_the_mean_whatever_its_probability():
+    (dropped,) = drop([torch.ones(64, 1000)], 0.2, seed=1)
+    assert set(dropped.unique().tolist()) == {0.0, 1.25}
+    assert (dropped == 0).double().mean().item() == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_first_layer_takes_the_image_once():
+    with pytest.raises(BadRecipe) as caught:
+        recipes.load("paper", ["conv1.input=all"])
+    assert str(caught.value) == 'network.layers: every column has the whole image, so conv1 must have input = "own"'
+    recipes.load("one-gpu", ["conv1.input=all"])  # one column: the same
+
+
 def test_dropout_does_not_depend_on_how_units_are_split_over_columns():
     (whole,) = drop([torch.ones(8, 100)], 0.5, seed=1)
     halves = drop([torch.ones(8, 50), torch.ones(8, 50)], 0.5, seed=1)

@@ -35,8 +35,10 @@ def test_equals_the_formula_of_the_paper(k, n, alpha, beta):
     expected = by_the_paper(a.numpy(), k, n, alpha, beta)
     norm = LocalResponseNorm(k=k, n=n, alpha=alpha, beta=beta)
     np.testing.assert_allclose(norm(a).numpy(), expected, rtol=1e-12)
-    for by_rows in (False, True):
-        np.testing.assert_allclose(formula(a, k, n, alpha, beta, by_rows=by_rows).numpy(), expected, rtol=1e-12)
+    for channels_last in (False, True):
+        np.testing.assert_allclose(
+            formula(a, k, n, alpha, beta, channels_last=channels_last).numpy(), expected, rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize("beta", [0.75, 0.6])

@@ -15,6 +15,7 @@ from alexnet_cli.commands.common import (
     JsonOption,
     WorkspaceOption,
     command_line,
+    name_of,
     processes,
 )
 from alexnet_cli.console import show, show_json, show_table
@@ -64,8 +65,9 @@ def evaluate(
         show_json(as_json_object(evaluation, paths, dataset, split, int(views)))
     else:
         show_table(*as_table(evaluation, paths, dataset, split, int(views)))
-        named = [path.name for path in paths[:1] if path.parent == space.home("model")]
-        show(f"Next: {command_line('export', *named, workspace=workspace)}")
+        folders = [name_of(path, "model", space) for path in paths if path.suffix != ".onnx"]
+        if folders:
+            show(f"Next: {command_line('export', folders[0], workspace=workspace)}")
 
 
 def as_json_object(

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line
+from alexnet_cli.artefacts import ONNX_FILE
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, name_of, path_of
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.workspace import Workspace
 
@@ -50,7 +51,7 @@ def export(
         return
     show(f"wrote {result.path}: {result.path.stat().st_size / 1e6:.0f} MB, {precision}")
     show(
-        f"largest difference to the network on {result.pictures} pictures: "
+        f"largest difference from the network on {result.pictures} pictures: "
         f"{result.probabilities_difference:.1e} in probabilities, {result.features_difference:.1e} in {result.features}"
     )
     for what, agreement in result.agreement.items():
@@ -58,4 +59,5 @@ def export(
             f"on {agreement.pictures} {what} pictures: the same class for {agreement.same_class:.1%} "
             f"(needed: {SAME_CLASS:.0%}), cosine of {result.features} {agreement.cosine:.3f} (needed: {COSINE})"
         )
-    show(f"Next: {command_line('index', workspace=workspace)}")
+    named = name_of(folder, "model", space) if result.path == folder / ONNX_FILE else path_of(result.path)
+    show(f"Next: {command_line('index', '--model', named, workspace=workspace)}")

@@ -87,7 +87,7 @@ def _error(recipe: Recipe, seed: int, dataset: Dataset, folder: Path, options: O
     """Ten-view top-1 error of one run. Measured once: `error.json` keeps it."""
     run = folder / "runs" / f"{recipe.name}-{seed}"
     file = run / "error.json"
-    inputs = {"recipe": recipes.dumps(recipe), "dataset": dataset.fingerprint}
+    inputs = {"recipe": recipes.dumps(recipe), "dataset": dataset.fingerprint, "precision": options.precision}
     if file.exists():
         measured = read_json(file, what="measured error")
         if {key: measured.get(key) for key in inputs} == inputs:
@@ -127,7 +127,8 @@ def _report(
     training = recipe_of[BASELINE].training
     seeds = len(errors[BASELINE])
     note = (
-        f"Not the paper's experiment but its shape: {'' if width == 1 else f'nets of {width:g} times the width, '}"
+        "A scaled-down version of the paper's experiment: "
+        f"{'' if width == 1 else f'nets of {width:g} times the width, '}"
         f"trained for {training.epochs} epochs on the {dataset.counts['train']:,} pictures of dataset {dataset.name}"
         f"{'' if base == 'paper' else f', by the recipe {base}'}; {seeds} seed{'s' if seeds > 1 else ''} each, mean ± "
         f"standard deviation over seeds, top-1 error of {dataset.counts['val']:,} validation pictures, ten views. "

@@ -32,19 +32,19 @@ class Report:
 
     def write(self, folder: Path, recipe_of: "Mapping[str, Recipe]") -> None:
         """Write `table.md`, `table.json` and, for each of ``recipe_of``, `recipes/NAME.toml` to ``folder``."""
-        from alexnet_cli.recipe import dumps  # it imports torch, which `circumstances` needs not
+        from alexnet_cli.recipe import dumps  # it imports torch, which `environment` does not need
 
         for name, recipe in recipe_of.items():
             with atomic_write(folder / "recipes" / f"{name}.toml") as temporary:
                 temporary.write_text(dumps(recipe), encoding="utf-8")
-        content = {key: getattr(self, key) for key in self.__dataclass_fields__} | circumstances()
+        content = {key: getattr(self, key) for key in self.__dataclass_fields__} | environment()
         write_json(folder / "table.json", content)
         with atomic_write(folder / "table.md") as temporary:
             temporary.write_text(self.markdown(), encoding="utf-8")
 
     def markdown(self) -> str:
         """The table as Markdown, with everything needed to repeat it."""
-        made = circumstances()
+        made = environment()
         lines = [f"# {self.title}", "", self.note, "", *table(self.columns, self.rows), ""]
         lines += [f"![{name}]({name})\n" for name in self.figures]
         lines += [f"Made by `{self.command}` on {made['date']}: {made['machine']}; alexnet {made['version']}."]
@@ -71,7 +71,7 @@ def model_sentence(model: "Model", path: Path) -> str:
     )
 
 
-def circumstances() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Date, machine and version: they accompany every measured result."""
     machine = f"{os.cpu_count()} cores of {processor()}, {platform.system()}"
     return {"date": datetime.date.today().isoformat(), "machine": machine, "version": alexnet_cli.__version__}

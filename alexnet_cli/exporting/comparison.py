@@ -20,7 +20,7 @@ SAME_CLASS, COSINE = 0.9, 0.95
 NEARLY_AS_PROBABLE = 0.5  # classes agree if the network holds int8's for at least half as probable as its own
 
 
-class Difference(AlexNetError):
+class ExportMismatch(AlexNetError):
     """The exported file does not compute what the network computes."""
 
 
@@ -37,7 +37,7 @@ def compare(exported: Predictor, network: Predictor, pictures: np.ndarray, toler
     """The largest differences of probabilities and of features between ``exported`` and ``network``.
 
     Over two batch sizes of ``pictures`` (at least 5, S, S, 3) uint8, and the centre view and a reflected corner view.
-    Raises Difference if one is beyond ``tolerance``; BadArtefact if the network's outputs are not finite.
+    Raises ExportMismatch if one is beyond ``tolerance``; BadArtefact if the network's outputs are not finite.
     """
     size, crop = network.image_size, network.crop
     names, worst = ("probabilities", exported.feature_name), [0.0, 0.0]
@@ -48,7 +48,7 @@ def compare(exported: Predictor, network: Predictor, pictures: np.ndarray, toler
                 worst[i] = max(worst[i], float(np.abs(expected[i] - found[i]).max()))
                 largest = 1.0 if i == 0 else max(1.0, float(np.abs(expected[i]).max()))
                 if worst[i] > tolerance * largest:
-                    raise Difference(
+                    raise ExportMismatch(
                         f"the exported graph differs from the network by {worst[i]:.2g} in {names[i]} "
                         f"at batch {batch}: nothing was written"
                     )
@@ -58,7 +58,7 @@ def compare(exported: Predictor, network: Predictor, pictures: np.ndarray, toler
 def check_agreement(exported: Predictor, network: Predictor, pictures: np.ndarray, what: str) -> Agreement:
     """How well ``exported`` agrees with ``network`` on ``pictures`` (N, S, S, 3) uint8, which are ``what``.
 
-    Raises Difference if that is less than SAME_CLASS or COSINE.
+    Raises ExportMismatch if that is less than SAME_CLASS or COSINE.
     """
     expected, features = network.run(pictures)
     found, other_features = _run(exported, pictures, None)
@@ -69,7 +69,7 @@ def check_agreement(exported: Predictor, network: Predictor, pictures: np.ndarra
         cosine=float(_cosines(features, other_features).mean()),
     )
     if agreement.same_class < SAME_CLASS or agreement.cosine < COSINE:
-        raise Difference(
+        raise ExportMismatch(
             f"in int8 the network finds the same class for {agreement.same_class:.0%} of {what} and features with a "
             f"cosine of {agreement.cosine:.2f}, and at least {SAME_CLASS:.0%} and {COSINE} are needed: "
             "nothing was written; export fp32"
@@ -89,4 +89,4 @@ def _run(exported: Predictor, pictures: np.ndarray, view: View | None) -> tuple[
         return exported.run(pictures, view)
     except BadArtefact:  # its outputs are not finite, though the network's are
         advice = "" if exported.precision == "fp32" else "; export fp32, whose range is larger"
-        raise Difference(f"the outputs of the exported graph are not finite: nothing was written{advice}") from None
+        raise ExportMismatch(f"the outputs of the exported graph are not finite: nothing was written{advice}") from None

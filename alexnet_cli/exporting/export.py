@@ -18,7 +18,7 @@ from alexnet_cli.artefacts import ONNX_FILE
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, TOLERANCE, Agreement, check_agreement, compare
 from alexnet_cli.exporting.graph import Precision, build_graph
-from alexnet_cli.exporting.pictures import made_up_pictures
+from alexnet_cli.exporting.pictures import synthetic_pictures
 from alexnet_cli.exporting.quantization import quantize
 from alexnet_cli.files import atomic_write, temporary_path
 from alexnet_cli.inference.network_model import NetworkModel
@@ -69,8 +69,8 @@ def export_model(
 
     ``pictures`` (at least 5, S, S, 3) uint8: what the check is made on; smooth noise if there are none.
     ``calibration`` (N, S, S, 3) uint8: the training pictures that int8 needs.
-    Raises BadArtefact if there is no such model, or its outputs are not finite; Difference, and writes no file, if ONNX
-    Runtime's outputs on the CPU are not those of the network.
+    Raises BadArtefact if there is no such model, or its outputs are not finite; ExportMismatch, and writes no file, if
+    ONNX Runtime's outputs on the CPU are not those of the network.
     """
     model = Model.load(folder)
     out = folder / default_file(precision) if out is None else out
@@ -80,7 +80,7 @@ def export_model(
         raise AlexNetError("int8 takes its ranges from training pictures: give some as calibration")
     if pictures is None:
         progress.note("no dataset of this picture size here: the export is checked on made-up pictures")
-        pictures = made_up_pictures(model.recipe.image.size)
+        pictures = synthetic_pictures(model.recipe.image.size)
     network = NetworkModel.of(model, "cpu")
     network.run(pictures[:1])  # a network whose outputs are not finite is told now, not after the work
     sweep_killed(out)

@@ -24,7 +24,7 @@ OPSET = 18
 Precision = Literal["fp32", "fp16", "int8"]
 
 
-class Deployed(nn.Module):
+class ExportModule(nn.Module):
     """The network with its preprocessing: pictures in, probabilities and features out, in a form for ``precision``."""
 
     def __init__(self, net: AlexNet, preprocessor: Preprocessor, precision: Precision) -> None:
@@ -38,7 +38,7 @@ class Deployed(nn.Module):
         if precision == "int8":
             for module in self.net.modules():
                 if isinstance(module, LocalResponseNorm):
-                    module.by_rows = True
+                    module.channels_last = True
 
     def forward(self, image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """``image`` (N, S, S, 3) uint8; ``rows``, ``columns`` (crop,) int64: the view's pixels."""
@@ -54,7 +54,7 @@ def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto
     inputs. For int8 the graph is still in fp32, in the form that `quantize` makes the fastest file of.
     """
     image = model.recipe.image
-    deployed = Deployed(model.net, Preprocessor(image, model.mean_image, "cpu"), precision).eval()
+    deployed = ExportModule(model.net, Preprocessor(image, model.mean_image, "cpu"), precision).eval()
     view = centre_view(image.size, image.crop)
     examples = (torch.zeros(2, image.size, image.size, 3, dtype=torch.uint8), *map(torch.from_numpy, view))
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,10 @@ def pictures_to_check(datasets: Iterable[Path], folder: Path) -> np.ndarray | No
     """A few real pictures of the size the model in ``folder`` takes, from the first of ``datasets`` that has them."""
     size, _ = _image_size_and_classes(folder)
     for dataset in _readable(datasets):
-        if dataset.image_size == size:
-            split = "val" if "val" in dataset.counts else "train"
-            return _spread(dataset, split, np.arange(dataset.counts[split]), max(CHECKED_BATCHES))
+        split = "val" if "val" in dataset.counts else "train"
+        with suppress(BadArtefact):  # a damaged dataset does not keep others from being used
+            if dataset.image_size == size:
+                return _spread(dataset, split, np.arange(dataset.counts[split]), max(CHECKED_BATCHES))
     return None
 
 
@@ -48,7 +50,7 @@ def pictures_to_calibrate(datasets: Iterable[Path], folder: Path) -> tuple[np.nd
     )
 
 
-def made_up_pictures(size: int) -> np.ndarray:
+def synthetic_pictures(size: int) -> np.ndarray:
     """Smooth coloured noise, the same every time: enough for a check, (5, size, size, 3) uint8."""
     small = torch.rand(max(CHECKED_BATCHES), 3, 8, 8, generator=torch.Generator().manual_seed(0))
     large = nn.functional.interpolate(small, size=(size, size), mode="bicubic").clamp(0, 1)
@@ -67,13 +69,10 @@ def _image_size_and_classes(folder: Path) -> tuple[int, list[str]]:
 
 
 def _readable(datasets: Iterable[Path]) -> Iterator[Dataset]:
-    """Those that can be opened: a damaged one does not keep others from being used."""
+    """Those that can be opened."""
     for path in datasets:
-        try:
-            dataset = Dataset.open(path)
-        except BadArtefact:
-            continue
-        yield dataset
+        with suppress(BadArtefact):
+            yield Dataset.open(path)
 
 
 def _spread(dataset: Dataset, split: str, rows: np.ndarray, count: int) -> np.ndarray:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-class OneByOne:
+class CalibrationReader:
     """Feeds pictures (N, S, S, 3) to ONNX Runtime's calibration one at a time: its batches must have one length."""
 
     def __init__(self, pictures: np.ndarray) -> None:
@@ -41,7 +41,7 @@ def quantize(proto: "onnx.ModelProto", last_layer: str, calibration: np.ndarray,
         quantize_static(
             proto,
             out,
-            OneByOne(calibration),
+            CalibrationReader(calibration),
             per_channel=True,
             op_types_to_quantize=["Conv", "Gemm", "MaxPool"],
             activation_type=QuantType.QUInt8,  # with signed ones a CPU takes several times as long

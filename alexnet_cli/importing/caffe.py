@@ -32,8 +32,11 @@ from alexnet_cli.recipe import Recipe
 LAYER_FIELDS = {100: (1, 2, 7), 2: (4, 5, 6)}
 OLD_TYPES = {
     4: "Convolution",
+    5: "Data",
     6: "Dropout",
     8: "Flatten",
+    9: "HDF5Data",
+    12: "ImageData",
     14: "InnerProduct",
     15: "LRN",
     17: "Pooling",
@@ -41,6 +44,9 @@ OLD_TYPES = {
     19: "Sigmoid",
     22: "Split",
     23: "TanH",
+    24: "WindowData",
+    29: "MemoryData",
+    32: "DummyData",
     36: "Silence",
 }
 # The field of the settings of a type, and the same in old files
@@ -50,10 +56,15 @@ SETTINGS_FIELDS = {
     "LRN": {100: 118, 2: 18},
     "Pooling": {100: 121, 2: 19},
     "ReLU": {100: 123, 2: 30},
+    "Data": {100: 100, 2: 36},
+    "ImageData": {100: 100, 2: 36},
+    "MemoryData": {100: 100, 2: 36},
 }
 REPEATED = {3, 4, 6, 18}  # padding, size, stride and dilation of a convolution, which may be packed
 ACTIVATIONS: dict[str, Operation] = {"ReLU": ReLU(), "TanH": Tanh(), "Sigmoid": Sigmoid()}
 IGNORED = {"Flatten", "Reshape", "Split", "Silence"}  # they change no number
+# Where the image comes from; their settings are those of its preprocessing: the field 1 is a scale
+DATA = {"Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData", "WindowData"}
 # The fields of a window: of both sides, or its height and its width
 CONVOLUTION = {"size": (4, 11, 12), "stride": (6, 13, 14), "padding": (3, 9, 10)}
 POOLING = {"size": (2, 5, 6), "stride": (3, 7, 8), "padding": (4, 9, 10)}
@@ -151,6 +162,10 @@ def _read_network(file_layers: list[CaffeLayer], recipe: Recipe) -> Recipe:
                 current, layer = one.name, layers[one.name]
                 if isinstance(layer, Convolution) and one.settings:
                     layers[current] = replace(layer, **_kernels(current, one))
+            elif one.blobs or (not current and one.type not in IGNORED | DATA):
+                raise cannot_import(f"{current or 'the image'} is followed by {one.name}, a {one.type} layer")
+            elif one.type in DATA and one.settings.get(1, [1.0]) != [1.0]:
+                raise cannot_import(f"{one.name} scales the pixels")
             elif current and one.type not in IGNORED:
                 operation = _operation(f"{current} is followed by", one)
                 if operation is not None:

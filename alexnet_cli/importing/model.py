@@ -62,7 +62,7 @@ def import_model(
 def read_classes(path: Path) -> list[str]:
     """The classes in a text file, one per line, in label order. Raises BadArtefact."""
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise BadArtefact(
             f"cannot read the classes in {path} ({error}): give a text file with one class per line"

@@ -16,6 +16,7 @@ from alexnet_cli.nets.layers import (
     AveragePool,
     Convolution,
     Dropout,
+    Layer,
     MaxPool,
     Operation,
     Pooling,
@@ -126,10 +127,13 @@ def _read_graph(
             if weighted and weighted[0] in layers:
                 current = weighted[0]
                 layer = layers[current]
+                _check_weighted(current, layer, node.op_type, attributes)
                 if isinstance(layer, Convolution):
                     size = list(weights[current][0].shape[2:])
                     window = _window(f"{current} has", "kernels", {"kernel_shape": size} | attributes)
                     layers[current] = replace(layer, **window)
+            elif node.op_type == "Softmax" and current != LAYERS[-1]:
+                raise cannot_import(f"{current or 'the image'} is followed by Softmax")
             elif node.op_type in IGNORED:
                 continue
             elif not current:
@@ -175,11 +179,22 @@ def _operation(where: str, kind: str, attributes: Attributes, recipe: Recipe) ->
     raise cannot_import(f"{where} {kind}")
 
 
+def _check_weighted(name: str, layer: Layer, kind: str, attributes: Attributes) -> None:
+    """Raises BadArtefact unless a node of this ``kind`` computes what ``layer`` does: products, and biases added."""
+    wanted = "Conv" if isinstance(layer, Convolution) else "Gemm"
+    if kind != wanted:
+        raise cannot_import(f"{name} is a {kind} node, not {wanted}")
+    plain = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
+    defaults = plain | {"transB": 0}
+    if kind == "Gemm" and any(attributes.get(key, defaults[key]) != value for key, value in plain.items()):
+        raise cannot_import(f"{name} is a Gemm node with scaled or transposed inputs")
+
+
 def _window(where: str, what: str, attributes: Attributes) -> dict[str, Any]:
     """Size, stride and padding of a convolution or pooling; more padding at the end than at the beginning is ceil_mode.
 
-    Raises BadArtefact if kernels or windows are not square, or dilated. Whether ceil_mode pads by as much is left to
-    `_check_sides`: windows begin at the same positions, so the results are equal if there are as many.
+    ceil_mode may pad differently. Windows start at the same positions either way, so equal output sizes mean equal
+    results, and `_check_sides` compares the sizes. Raises BadArtefact if kernels or windows are not square, or dilated.
     """
     size, stride = attributes["kernel_shape"], attributes.get("strides", [1, 1])
     pads, auto_pad = (

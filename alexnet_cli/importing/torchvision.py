@@ -34,7 +34,7 @@ def fetch(recipe: str | None) -> Imported:
             f"torchvision could not fetch its weights ({type(error).__name__}): fetch alexnet-owt-7be5be79.pth where "
             "there is a network, and import that file"
         ) from None
-    return _imported(state, recipe)
+    return _imported("torchvision", state, recipe)
 
 
 def read(path: Path, recipe: str | None) -> Imported:
@@ -42,7 +42,7 @@ def read(path: Path, recipe: str | None) -> Imported:
     state = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BadArtefact(f"{path} is not a state dict: save `model.state_dict()`")
-    found = _imported(state, recipe)
+    found = _imported(str(path), state, recipe)
     for layer, tensors in found.weights.items():
         if not all(map(_is_stored, tensors)):
             raise BadArtefact(f"{path} is damaged: {layer} does not hold the numbers that its shape needs")
@@ -95,12 +95,16 @@ def _is_stored(tensor: torch.Tensor) -> bool:
     return plain and tensor.is_floating_point() and tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
-def _imported(state: dict[str, torch.Tensor], recipe: str | None) -> Imported:
+def _imported(source: str, state: dict[str, torch.Tensor], recipe: str | None) -> Imported:
+    """Raises BadArtefact if the state dict has what torchvision's alexnet has not."""
     weights = {
         layer: (state[f"{module}.weight"], state[f"{module}.bias"])
         for layer, module in MODULES.items()
         if f"{module}.weight" in state and f"{module}.bias" in state
     }
+    known = {f"{module}.{key}" for module in MODULES.values() for key in ("weight", "bias")}
+    if others := sorted(map(str, state.keys() - known)):
+        raise BadArtefact(f"{source} does not fit: torchvision's alexnet has no {others[0]}")
     return Imported(
         format="torchvision",
         weights=weights,

@@ -45,7 +45,7 @@ def fit_recipe(recipe: Recipe, weights: Weights) -> Recipe:
     layers = dict(recipe.network.layers)
     for name, layer in layers.items():
         if name not in weights:
-            raise BadArtefact(f"there is no {name}: it has {', '.join(weights) or 'no layer that is known'}")
+            raise BadArtefact(f"{name} is missing; found: {', '.join(weights) or 'no known layers'}")
         weight, bias = weights[name]
         wanted = 4 if isinstance(layer, Convolution) else 2
         if weight.dim() != wanted:
@@ -60,8 +60,8 @@ def fit_recipe(recipe: Recipe, weights: Weights) -> Recipe:
 def with_operations(recipe: Recipe, then: Mapping[str, Sequence[Operation]]) -> Recipe:
     """``recipe`` with other operations after the layers that ``then`` names.
 
-    An operation is called what the recipe calls one of its class, such as `pooling`; if another layer has one with
-    other settings, that is `pooling2`. Raises BadRecipe for an operation that cannot follow its layer.
+    An operation keeps the name that the recipe gives its class, such as `pooling`; a second one with other settings
+    becomes `pooling2`. Raises BadRecipe for an operation that cannot follow its layer.
     """
     network = recipe.network
     layers: dict[str, Layer] = {}

@@ -5,7 +5,7 @@ from alexnet_cli.errors import AlexNetError
 
 
 def pick_device(name: str | None) -> str:
-    """Device ``name``, such as cpu, cuda or cuda:1; if None, this process's GPU, or the CPU if there is no GPU.
+    """Device ``name``, such as cpu or cuda:1; cuda is this process's GPU, and so is None, or the CPU if there is none.
 
     Raises AlexNetError if this machine has no such device.
     """
@@ -20,7 +20,7 @@ def pick_device(name: str | None) -> str:
         device = None
     if device is None or device.type == "meta":  # torch knows meta, a device that computes nothing
         raise AlexNetError(f"this machine has no device {name!r}: try --device cpu")
-    return name
+    return f"cuda:{local_rank()}" if name == "cuda" else name
 
 
 def pick_devices(device: str | None, devices: str | None, gpus: int | None) -> tuple[str, ...]:

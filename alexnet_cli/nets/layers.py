@@ -283,6 +283,11 @@ class Network:
         )
         dense = [isinstance(layer, Dense) for layer in self.layers.values()]
         require(dense == sorted(dense), "layers: a convolution needs maps, and there are none after a dense layer")
+        first, sees_image = next(iter(self.layers.items()))
+        require(
+            self.columns == 1 or sees_image.input == "own",
+            f'layers: every column has the whole image, so {first} must have input = "own"',
+        )
         for name, layer in hidden:
             width = layer.width
             require(

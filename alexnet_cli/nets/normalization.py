@@ -23,12 +23,12 @@ class LocalResponseNorm(nn.Module):
     def __init__(self, *, k: float, n: int, alpha: float, beta: float) -> None:
         super().__init__()
         self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
-        self.by_rows = False  # the layout of the exported formula: see `formula`
+        self.channels_last = False  # the layout of the exported formula: see `formula`
 
     def forward(self, a: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W), of any floating-point type."""
         if torch.compiler.is_exporting() or a.is_meta:
-            return formula(a, self.k, self.n, self.alpha, self.beta, by_rows=self.by_rows)
+            return formula(a, self.k, self.n, self.alpha, self.beta, channels_last=self.channels_last)
         normalized: Tensor = _ResponseNorm.apply(a, self.k, self.n, self.alpha, self.beta)
         return normalized
 
@@ -50,16 +50,16 @@ class MapNorm(nn.Module):
         return a * (self.k + self.alpha * self.size**2 * mean).pow(-self.beta)
 
 
-def formula(a: Tensor, k: float, n: int, alpha: float, beta: float, *, by_rows: bool = False) -> Tensor:
+def formula(a: Tensor, k: float, n: int, alpha: float, beta: float, *, channels_last: bool = False) -> Tensor:
     """The formula in whole-tensor operations, which is what is exported: ``a`` (B, C, H, W) to (B, C, H, W).
 
     One 1×1 convolution with a band matrix as its weights sums over the window, multiplies by alpha and adds k. With
-    ``by_rows`` it is a matrix product over the channels-last layout instead, the layout of quantized convolutions.
+    ``channels_last`` it is a matrix product over that layout instead, which is the layout of quantized convolutions.
     float16 is computed in float32, because the squares would overflow.
     """
     wide = a.float() if a.dtype == torch.float16 else a
     window = alpha * band(a.shape[1], n, wide.dtype, wide.device)
-    if by_rows:
+    if channels_last:
         wide = wide.permute(0, 2, 3, 1)  # (B, H, W, C)
         scale = (wide * wide) @ window + k
     else:
@@ -69,7 +69,7 @@ def formula(a: Tensor, k: float, n: int, alpha: float, beta: float, *, by_rows: 
         normalized = wide / (root * root.sqrt())
     else:
         normalized = wide / scale.pow(beta)
-    return (normalized.permute(0, 3, 1, 2) if by_rows else normalized).to(a.dtype)
+    return (normalized.permute(0, 3, 1, 2) if channels_last else normalized).to(a.dtype)
 
 
 def band(maps: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:

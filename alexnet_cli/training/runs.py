@@ -103,7 +103,7 @@ def new_folder(home: Path, name: str) -> tuple[Path, list[Path]]:
 
 
 def newest_unfinished(home: Path) -> Path:
-    """The newest run in ``home`` that has a checkpoint and no model yet. Raises AlexNetError if there is none."""
+    """The newest run in ``home`` that has not ended. Raises AlexNetError if there is none."""
     runs = [file.parent.parent for file in home.glob(f"*/{CHECKPOINT_FILE}")]
     runs = [folder for folder in runs if _is_unfinished(folder)]
     if not runs:
@@ -117,4 +117,8 @@ def _is_taken(folder: Path) -> bool:
 
 
 def _is_unfinished(folder: Path) -> bool:
-    return (folder / CHECKPOINT_FILE).exists() and not (folder / MODEL_FILE).exists()
+    """Whether the run has a checkpoint and no model yet, or one from before it was given more epochs."""
+    checkpoint, model = folder / CHECKPOINT_FILE, folder / MODEL_FILE
+    if not (checkpoint.exists() and model.exists()):
+        return checkpoint.exists()
+    return checkpoint.stat().st_mtime_ns > model.stat().st_mtime_ns

@@ -47,7 +47,7 @@ def train(
     """
     keep_freed_memory()
     use_exact_fp32()
-    _check(dataset, recipe, progress)
+    _check(dataset, recipe, start, progress)
     with _only_writer(folder, options.world):
         if new:
             _check_free(folder)
@@ -81,7 +81,7 @@ def _check_free(folder: Path) -> None:
         raise BadArtefact(f"{folder} holds a model already: choose another name for a new one")
 
 
-def _check(dataset: Dataset, recipe: Recipe, progress: Progress) -> None:
+def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Progress) -> None:
     """Refuse what cannot work; warn of what will not work soon."""
     if len(dataset.classes) < 2:
         raise BadArtefact(
@@ -91,6 +91,11 @@ def _check(dataset: Dataset, recipe: Recipe, progress: Progress) -> None:
         raise BadRecipe(
             f"recipe {recipe.name} takes pictures of {recipe.image.size} pixels, dataset {dataset.name} has "
             f"{dataset.image_size}: prep with --size {recipe.image.size}, or choose another recipe"
+        )
+    if start is not None and start.recipe.image.size != recipe.image.size:
+        raise BadRecipe(
+            f"--from: the model takes pictures of {start.recipe.image.size} pixels, recipe {recipe.name} of "
+            f"{recipe.image.size}: choose another recipe, or leave --recipe out to take the model's"
         )
     training = recipe.training
     if training.schedule == "plateau" and "val" not in dataset.counts:

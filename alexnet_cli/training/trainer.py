@@ -82,7 +82,8 @@ class Trainer:
         self.mean_image = self._resume() if exists else self._start(start)
         self.preprocessor = Preprocessor(recipe.image, self.mean_image, self.device)
         self.wrapped = self.world.wrap(self.net)
-        # Loss and wrong answers of the epoch under way, on the device; only this process's, and what a checkpoint had.
+        # Loss and wrong answers of the epoch under way, on the device; this process's share, and the totals
+        # that a checkpoint had.
         sums = [self.state.loss, self.state.wrong] if self.world.is_main else [0.0, 0.0]
         self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
 
