@@ -282,3 +282,10 @@ def test_two_logits_that_bf16_cannot_tell_apart_are_no_tie(packed, narrow):
     split = packed.split("val")
     top1, _ = count_errors([network], split, views=1)
     assert top1 == (split.labels != 1).sum()
+
+
+def test_a_model_holds_no_path_of_this_machine(packed, narrow, tmp_path):
+    model = train(packed, narrow.with_training(epochs=1), tmp_path / "model")
+    content = (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert str(packed.path.resolve().parent.parent).encode() not in content
+    assert model.provenance["dataset_name"] == packed.name

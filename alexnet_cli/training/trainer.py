@@ -218,7 +218,7 @@ class Trainer:
             "dataset": self.dataset.fingerprint,
             "dataset_path": str(self.dataset.path.resolve()),
             "from": None if start is None else start.fingerprint,
-            "from_path": None if start is None or start.path is None else str(start.path.resolve()),
+            "from_name": None if start is None or start.path is None else model_name(start.path),
             "precision": self.options.precision,
         }
 
@@ -240,8 +240,8 @@ class Trainer:
         saved = recipes.loads(state.settings["recipe"]).with_training(epochs=self.recipe.training.epochs)
         before = state.settings | {"recipe": recipes.dumps(saved)}
         if own["from"] is None:
-            own |= {key: before[key] for key in ("from", "from_path")}
-        changed = [key for key in own if not key.endswith("_path") and own[key] != before[key]]
+            own |= {key: before[key] for key in ("from", "from_name")}
+        changed = [key for key in own if not key.endswith(("_path", "_name")) and own[key] != before[key]]
         if changed:
             raise BadRecipe(
                 f"{self.folder} holds another run (different {', '.join(changed)}): remove it, or choose another --out"
@@ -300,7 +300,8 @@ class Trainer:
             mean_image=self.mean_image,
             path=self.folder,
             provenance={
-                **{key: value for key, value in self.state.settings.items() if key != "recipe"},
+                # A model may be given away: no path of this machine goes with it.
+                **{key: value for key, value in self.state.settings.items() if key not in ("recipe", "dataset_path")},
                 "dataset_name": self.dataset.name,
                 "epochs": len(history),
                 "seconds": round(sum(row["seconds"] for row in history), 1),
