@@ -56,12 +56,11 @@ def _model(path: Path) -> dict[str, Any]:
 
 
 def _index(path: Path) -> dict[str, Any]:
-    from alexnet_cli.artefacts import INDEX_FILE
-    from alexnet_cli.files import read_json
+    from alexnet_cli.retrieval.layout import read_facts
 
-    facts = read_json(path / INDEX_FILE, what="index")
+    facts = read_facts(path)
     own = {"index_kind": facts.get("kind")}  # flat, ivfpq ...
-    return own | {key: value for key, value in facts.items() if key not in ("kind", "files", "checksum")}
+    return own | {key: value for key, value in facts.items() if key not in ("kind", "files")}
 
 
 def _onnx(path: Path) -> dict[str, Any]:

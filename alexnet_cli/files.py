@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -17,8 +18,9 @@ from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
 if TYPE_CHECKING:
     import numpy as np
 
-TEMPORARY = ".*.part*"  # what all temporary files are called, as a pattern
-LOCK_FILE = ".lock"
+TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-z_]+\.part(\.\w+)?")  # .NAME.PROCESS-TOKEN.part.SUFFIX
+LOCK_FILE = ".alexnet.lock"
+ATTEMPTS = 1000  # at taking a lock while others take and release it
 DTYPES = {  # NumPy's names of types -> those of safetensors
     "float64": "F64",
     "int64": "I64",
@@ -54,7 +56,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:  # a failed write does not know the name of its file
-        error.filename = error.filename or str(path)
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -70,10 +73,15 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether ``path`` is called like one of our temporary files."""
+    return TEMPORARY.fullmatch(path.name) is not None
+
+
 def sweep(folder: Path) -> None:
     """Remove the temporary files that killed runs left in ``folder``. Only an artefact's one writer may do this."""
-    for path in folder.glob(TEMPORARY):
-        if path.is_dir():
+    for path in filter(is_temporary, folder.iterdir() if folder.is_dir() else ()):
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -86,36 +94,44 @@ def one_writer(folder: Path, what: str) -> Iterator[None]:
     The lock ends with its process, however that ends. Raises AlexNetError if another process holds it. A folder that
     is empty afterwards is removed.
     """
-    import fcntl
-
     path = folder / LOCK_FILE
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = open(path, "w")  # noqa: SIM115 - closed below, which ends the lock
-        except (FileNotFoundError, FileExistsError):  # a process that ended has just removed the folder
-            if folder.exists() and not folder.is_dir():
-                raise
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise AlexNetError(
-                f"another process is writing the {what} {folder}: wait for it to end, or choose another name"
-            ) from None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
-                break
-        lock.close()  # of a file that its holder removed in between: nobody else would see this lock
+    lock = _locked(path, what)
     try:
         sweep(folder)
         yield
     finally:
         path.unlink(missing_ok=True)  # while the lock is held, so that no other process can hold it
-        lock.close()
+        os.close(lock)
         with suppress(OSError):
             folder.rmdir()  # if it is empty
+
+
+def _locked(path: Path, what: str) -> int:
+    """The descriptor of the lock file at ``path``, locked. Raises AlexNetError if another process holds it."""
+    import fcntl
+
+    folder = path.parent
+    for attempt in range(ATTEMPTS):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Of a link, what it leads to would be locked, and removed with it; to open a FIFO would wait for a reader.
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        except (FileNotFoundError, FileExistsError):  # perhaps a process that ended has just removed the folder
+            if attempt == ATTEMPTS - 1 or (os.path.lexists(folder) and not folder.is_dir()):
+                raise
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.lstat(path)):
+                    return lock
+        except BlockingIOError:
+            os.close(lock)
+            raise AlexNetError(
+                f"another process is writing the {what} {folder}: wait for it to end, or choose another name"
+            ) from None
+        os.close(lock)  # of a file that its holder removed in between: nobody else would see this lock
+    raise AlexNetError(f"the {what} {folder} could not be locked in {ATTEMPTS} attempts: try again")
 
 
 # Checksums: they find damage by disks, not by people, who could change them as well.

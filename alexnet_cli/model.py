@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import MODEL_FILE, RECIPE_FILE, check_format
+from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, RECIPE_FILE, check_format
 from alexnet_cli.errors import BadArtefact, BadRecipe, first_line
 from alexnet_cli.files import atomic_write, read_tensors, write_tensors
 from alexnet_cli.nets.alexnet import AlexNet
@@ -62,7 +62,9 @@ class Model:
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Model":
         """The model in ``folder``. Raises BadArtefact if it is missing, damaged or of a newer format."""
         path = folder / MODEL_FILE
-        metadata, tensors = read_tensors(path, what="model")
+        is_resumable = (folder / CHECKPOINT_FILE).exists()
+        remedy = f"restore it from its checkpoint by `alexnet train --resume --out {folder}`" if is_resumable else ""
+        metadata, tensors = read_tensors(path, what="model", remedy=remedy)
         check_format(metadata.get("alexnet_format"), FORMAT, path)
         try:
             recipe, classes = recipes.loads(metadata["recipe"]), json.loads(metadata["classes"])

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, model_fingerprint
+from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, RECIPE_FILE, model_fingerprint
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import read_tensors
 from alexnet_cli.progress import SILENT, Progress
@@ -29,13 +29,22 @@ def _model(folder: Path, progress: Progress) -> list[str]:
         raise BadArtefact(f"{path} is damaged ({error!r}): train or fetch it again") from None
     if digest != metadata.get("fingerprint"):
         raise BadArtefact(f"{path} is damaged (its fingerprint is not that of its weights): train or fetch it again")
-    verified = [f"{MODEL_FILE}: checksum and fingerprint"]
+    if not _is_text(folder / RECIPE_FILE, metadata["recipe"]):
+        raise BadArtefact(f"{folder / RECIPE_FILE} is not the recipe that is in {MODEL_FILE}")
+    verified = [f"{MODEL_FILE}: checksum and fingerprint", f"{RECIPE_FILE}: the same recipe"]
     for file in sorted(folder.glob("model*.onnx")):
         verified += _onnx(file, progress)
     if checkpoint.exists():
         read_tensors(checkpoint, what="checkpoint")
         verified.append(f"{CHECKPOINT_FILE}: checksum")
     return verified
+
+
+def _is_text(file: Path, text: str) -> bool:
+    try:
+        return file.read_text(encoding="utf-8") == text
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
 
 
 def _onnx(path: Path, progress: Progress) -> list[str]:

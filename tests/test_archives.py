@@ -24,7 +24,7 @@ from alexnet_cli.data.locations import read_location
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.sources import Source, open_source
 from alexnet_cli.errors import AlexNetError, BadPicture, BadSource
-from alexnet_cli.files import TEMPORARY, sweep
+from alexnet_cli.files import is_temporary, sweep
 
 BLOCK = tarfile.BLOCKSIZE
 OTHER = tar_bytes({"1.png": encoded(pixels(7)), "2.png": encoded(pixels(8))})
@@ -292,7 +292,7 @@ def test_a_killed_process_leaves_its_temporary_file_where_the_next_run_sweeps_it
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"TMPDIR": str(system)})
     assert done.returncode == -signal.SIGKILL
     assert not list(system.iterdir())
-    assert len(list((tmp_path / "index").glob(TEMPORARY))) == 1
+    assert sum(map(is_temporary, (tmp_path / "index").iterdir())) == 1
     sweep(tmp_path / "index")
     assert not list((tmp_path / "index").iterdir())
 

@@ -94,6 +94,37 @@ def test_only_one_process_writes_an_artefact(tmp_path):
     assert not folder.exists()
 
 
+def test_a_lock_that_is_a_link_or_a_fifo_harms_nothing(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / LOCK_FILE).symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"), one_writer(tmp_path / "photos", "dataset"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+    (tmp_path / "photos" / LOCK_FILE).unlink()
+    os.mkfifo(tmp_path / "photos" / LOCK_FILE)  # without a writer, opening it would block
+    with one_writer(tmp_path / "photos", "dataset"):
+        pass
+
+
+@pytest.mark.parametrize("link", ["data", "data/photos"])
+def test_a_folder_that_is_a_link_to_nothing_is_an_error(link, tmp_path):
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "a disk that is not there")
+    with pytest.raises(FileExistsError), one_writer(tmp_path / "data" / "photos", "dataset"):
+        pass
+
+
+def test_what_others_call_a_part_is_left_alone(tmp_path):
+    (tmp_path / ".my.parts").mkdir()
+    for name in (".movie.part", ".my.parts/thesis.txt", ".lock"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".a.12-ab.part").symlink_to(tmp_path / ".my.parts")
+    with one_writer(tmp_path, "model"):
+        pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", ".movie.part", ".my.parts", "thesis.txt"]
+
+
 def test_many_threads_never_hold_the_lock_together(tmp_path):
     held, most, inside = threading.Lock(), [0], [0]
 

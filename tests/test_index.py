@@ -374,7 +374,7 @@ def test_pictures_that_were_never_reached_and_are_gone_are_no_longer_missing(spa
 def test_leftovers_of_an_update_that_was_cut_short_are_removed(space: Path) -> None:
     update()
     there = sorted(os.listdir("indexes/photos"))
-    for stale in ("index.ab12.faiss", "images.ab12.sqlite", "codes.ab12.faiss", ".index.ab12.part.faiss"):
+    for stale in ("index.ab12.faiss", "images.ab12.sqlite", "codes.ab12.faiss", ".index.12-ab12.part.faiss"):
         Path("indexes/photos", stale).write_bytes(b"half")
     assert counts(update()) == (12, 0, 12, 0, 0)
     assert sorted(os.listdir("indexes/photos")) == there

@@ -46,7 +46,7 @@ def test_killed_right_after_the_index_was_complete_nothing_is_left_behind(space:
     killed("remove_parts", 2)  # the first call is before the work
     left = os.listdir(FOLDER)
     assert any(name.startswith("part-") for name in left)
-    assert ".lock" in left
+    assert ".alexnet.lock" in left
     assert counts(update()) == (12, 0, 12, 0, 0)
     assert sorted(os.listdir(FOLDER)) == WHOLE
 
@@ -136,7 +136,7 @@ def test_a_read_only_disk_is_told_and_can_be_searched(space: Path, capsys: pytes
         update()
         subprocess.run(["mount", "-o", "remount,ro", "indexes"], check=True)
         assert error_of("index", "photos", "--model", "m.onnx", capsys=capsys) == (
-            "indexes/photos/.lock: Read-only file system"
+            "indexes/photos/.alexnet.lock: Read-only file system"
         )
         assert error_of("index", "photos", "--model", "m.onnx", "--out", "other", capsys=capsys) == (
             "indexes/other: Read-only file system"
@@ -163,7 +163,7 @@ def test_a_second_update_at_the_same_time_is_refused(space: Path) -> None:
     with one_writer(Path("indexes/photos"), "index"), pytest.raises(AlexNetError, match=f"^{re.escape(message)}$"):
         update()
     update()
-    assert not Path("indexes/photos/.lock").exists()
+    assert not Path("indexes/photos/.alexnet.lock").exists()
 
 
 UPDATES = """

@@ -548,7 +548,7 @@ while True:
     status = run("killed", last)
     if (Path("killed") / "dataset.json").exists():
         Dataset.open(Path("killed")).verify()
-        left = set(content("killed")) - {".lock"}
+        left = set(content("killed")) - {".alexnet.lock"}
         assert left == set(content("whole")), left
     if status == 0:
         break

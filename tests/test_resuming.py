@@ -338,5 +338,5 @@ def test_a_folder_that_cannot_be_written_is_named(packed, small_disk, tmp_path, 
     small_disk(tmp_path / "models", 50_000, "ro")
     assert main(["train", "--resume", "--out", "m", "--epochs", "2"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "error: models/m/.lock: Read-only file system; resume with: alexnet train --resume --out m"
+        "error: models/m/.alexnet.lock: Read-only file system; resume with: alexnet train --resume --out m"
     )

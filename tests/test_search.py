@@ -88,7 +88,7 @@ def write_made_up_index(folder: Path, seed: int) -> Path:
     writer, table = VectorWriter(folder / "index.new.faiss", WIDE), TableWriter(folder / "images.new.sqlite")
     with closing(writer), closing(table):
         writer.add(vectors)
-        table.add((row, f"{seed}/{row}.jpg", str(seed), "") for row in range(ROWS))
+        table.add(((row, f"{seed}/{row}.jpg", str(seed), "") for row in range(ROWS)), vectors)
         writer.finish()
         table.finish()
     facts = {"format": 1, "kind": "flat", "named_kind": None, "metric": "euclidean", "generation": "new"}

@@ -37,6 +37,7 @@ def test_a_whole_model_and_its_file(folder, capsys):
     assert main(["info", "--verify", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verified"] == [
         "model.safetensors: checksum and fingerprint",
+        "recipe.toml: the same recipe",
         "model.onnx: checksum, and that it is of the model in its folder",
         "checkpoint/state.safetensors: checksum",
     ]
@@ -48,6 +49,14 @@ def test_a_whole_model_and_its_file(folder, capsys):
     assert (said["kind"], said["verified"]) == ("onnx", ["alone.onnx: checksum"])
     assert main(["info", str(folder), "--json"]) == 0
     assert "verified" not in json.loads(capsys.readouterr().out)
+
+
+def test_a_recipe_beside_a_model_that_is_not_its_own_is_found(folder, capsys):
+    text = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(text + "#")
+    assert main(["info", "--verify", str(folder)]) == 1
+    assert capsys.readouterr().err == f"error: {folder}/recipe.toml is not the recipe that is in model.safetensors\n"
+    (folder / "recipe.toml").write_text(text)
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, "model.onnx", CHECKPOINT_FILE])

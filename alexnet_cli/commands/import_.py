@@ -9,7 +9,7 @@ from alexnet_cli.artefacts import RECIPE_FILE
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.files import LOCK_FILE, TEMPORARY, one_writer
+from alexnet_cli.files import LOCK_FILE, is_temporary, one_writer
 from alexnet_cli.workspace import Workspace
 
 
@@ -74,5 +74,5 @@ def import_weights(
 def _check_free(folder: Path) -> None:
     """Raises BadArtefact if ``folder`` holds more than an import leaves that was killed while it wrote."""
     ours = (RECIPE_FILE, LOCK_FILE)
-    if folder.exists() and not all(file.name in ours or file.match(TEMPORARY) for file in folder.iterdir()):
+    if folder.exists() and not all(file.name in ours or is_temporary(file) for file in folder.iterdir()):
         raise BadArtefact(f"{folder} exists: choose another name with --out")

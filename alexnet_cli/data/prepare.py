@@ -31,7 +31,6 @@ from alexnet_cli.progress import SILENT, Progress
 
 PLAN_FILE = "plan.json"  # what an incomplete dataset is packed from; it becomes DATASET_FILE
 CLEARED = "none"  # plan of a folder of which the files are being deleted
-CLEARED = "none"  # plan of a folder of which the files are being deleted
 # The first of these show that a folder is a dataset's. The others, of this format or another, are found there only.
 MARKS = (DATASET_FILE, PLAN_FILE, STATISTICS_FILE, REJECTED_FILE, RECORDS)
 OWN_FILES = re.compile(r"(train|val|test)\b.*\.(npy|json|names)|" + "|".join(map(re.escape, MARKS)))

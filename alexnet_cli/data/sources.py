@@ -129,15 +129,16 @@ def _folder_files(path: Path) -> Files:
             continue
         with os.scandir(folder) as entries:
             for entry in entries:
-                name = prefix + entry.name
-                if entry.is_dir():
+                name, found = prefix + entry.name, None
+                with contextlib.suppress(OSError):  # a link to nothing or to itself
+                    found = entry.stat()
+                if found is not None and stat.S_ISDIR(found.st_mode):
                     folders.append(name)
                     pending.append((entry.path, name + "/", parents | {identity}))
-                elif entry.is_file():
-                    status = entry.stat()
-                    stamp = f"{status.st_size} {status.st_mtime_ns}"
-                    locations[name] = Location(entry.path, 0, status.st_size, status.st_size, stamp)
-                else:  # a broken link, a FIFO, a device: listed, so that it is reported as a bad picture
+                elif found is not None and stat.S_ISREG(found.st_mode):
+                    stamp = f"{found.st_size} {found.st_mtime_ns}"
+                    locations[name] = Location(entry.path, 0, found.st_size, found.st_size, stamp)
+                else:  # no file, a FIFO, a device: listed, so that it is reported as a bad picture
                     locations[name] = Location(entry.path, 0, 0, 0, "")
     return locations, folders
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alexnet_cli.errors import visible
 from alexnet_cli.figures.sheet import Row
 from alexnet_cli.files import atomic_write
 from alexnet_cli.retrieval.searcher import Answer
@@ -59,7 +60,7 @@ def _figure(thumbnail: np.ndarray, caption: str, below: str, title: str, kind: s
     Image.fromarray(thumbnail).save(buffer, "JPEG", quality=88)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return (
-        f'<figure class="{kind}"><img src="data:image/jpeg;base64,{data}" alt="{html.escape(title)}" '
-        f'title="{html.escape(title)}"><figcaption>{html.escape(caption)}<br>'
-        f'<span class="distance">{html.escape(below)}</span></figcaption></figure>\n'
+        f'<figure class="{kind}"><img src="data:image/jpeg;base64,{data}" alt="{html.escape(visible(title))}" '
+        f'title="{html.escape(visible(title))}"><figcaption>{html.escape(visible(caption))}<br>'
+        f'<span class="distance">{html.escape(visible(below))}</span></figcaption></figure>\n'
     )

@@ -73,8 +73,8 @@ def _load_pickle(path: Path) -> object:
             return torch.load(str(path), "cpu", weights_only=True, mmap=is_zip)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # not a zip file, or a pickle of more than tensors
-        raise BadArtefact(f"{path} is damaged or holds more than tensors ({first_line(error)})") from None
+    except Exception:  # not a zip file, or a pickle of more than tensors: torch would advise to load it unsafely
+        raise BadArtefact(f"{path} is damaged or holds more than tensors: save `model.state_dict()`") from None
 
 
 def _check_sizes(path: Path) -> None:

@@ -79,6 +79,8 @@ class OnnxModel(Predictor):
             raise BadArtefact(f"{path} was not made by `alexnet export`: export a model of ours")
         check_format(metadata["alexnet_format"], FORMAT, path)
         self.classes = json.loads(metadata["classes"])
+        if not (isinstance(self.classes, list) and all(isinstance(name, str) for name in self.classes)):
+            raise ValueError("its classes are no list of texts")
         self.fingerprint, self.precision = metadata["fingerprint"], metadata["precision"]
         self.crop = int(metadata["crop"])
         (image,) = self.session.get_inputs()

@@ -304,7 +304,8 @@ class _Rows:
 
     def add(self, pictures: Sequence[IndexedPicture], vectors: np.ndarray) -> None:
         """Append ``vectors`` (n, D) float32 of ``pictures`` (n,)."""
-        self.table.add([(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)])
+        lines = [(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)]
+        self.table.add(lines, vectors)
         self.vectors.add(vectors)
 
     def refuse(self, picture: IndexedPicture, reason: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_cli.data.sources import leads_outside
 from alexnet_cli.errors import AlexNetError, BadArtefact, WrongModel, first_line
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
@@ -75,13 +76,15 @@ class Index:
             raise damaged(path, f"there is no kind {facts['kind']!r} of index")
         count, kind = facts["count"], KINDS[facts["kind"]]()
         with contextlib.ExitStack() as opened:
-            rows_checksum = facts["files"][VECTORS]["checksum"]
-            vectors = Vectors.open(file_of(path, facts, VECTORS), count, facts["dimension"], rows_checksum)
-            opened.callback(vectors.close)
             file = file_of(path, facts, TABLE)
             compare_checksum(file, facts, TABLE)
             table = Table.open(file)
             opened.callback(table.close)
+            rows_checksum = facts["files"][VECTORS]["checksum"]
+            vectors = Vectors.open(
+                file_of(path, facts, VECTORS), count, facts["dimension"], rows_checksum, table.check_vectors
+            )
+            opened.callback(vectors.close)
             if len(table) != count:
                 raise damaged(path, f"{len(table):,} pictures in {TABLE}, {count:,} vectors")
             if kind.has_codes:
@@ -162,6 +165,8 @@ class Index:
 
     def _neighbour(self, rank: int, row: int, distance: float) -> Neighbour:
         source_path, label = self.table.picture(row)
+        if self.facts["are_files"] and leads_outside(source_path):
+            raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
         path = str(self._reachable_source / source_path) if self.facts["are_files"] else source_path
         return Neighbour(
             rank=rank, row=row, path=path, label=label, name=label, distance=distance, source_path=source_path

@@ -8,10 +8,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import xxhash
+
 from alexnet_cli.errors import first_line
-from alexnet_cli.retrieval.layout import TABLE, damaged
+from alexnet_cli.retrieval.layout import TABLE, VECTORS, damaged
 
 Row = tuple[int, str, str | None, str]  # row, path within the source, label, stamp
+ASKED = 500  # rows in one question to SQLite
 
 
 class Table:
@@ -28,7 +32,13 @@ class Table:
         """Raises BadArtefact if ``file`` is no database, and OSError if it cannot be opened."""
         uri = f"{file.resolve().as_uri()}?mode=ro&immutable=1"  # nobody changes the file, so it needs no locks
         try:
-            return cls(sqlite3.connect(uri, uri=True, check_same_thread=False), file)
+            connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            connection.execute("PRAGMA trusted_schema = OFF")
+            kinds = dict(connection.execute("SELECT name, type FROM sqlite_schema WHERE type != 'index'"))
+            if kinds != {"images": "table", "refused": "table"}:  # a view could compute without end
+                connection.close()
+                raise damaged(file.parent, f"{TABLE} has other tables than an index")
+            return cls(connection, file)
         except sqlite3.Error as error:
             open(file, "rb").close()  # an error of the system is told as itself
             raise damaged(file.parent, f"{TABLE} cannot be opened ({first_line(error)})") from None
@@ -44,6 +54,19 @@ class Table:
         if found is None or not isinstance(found[0], str) or not isinstance(found[1], str | None):
             raise damaged(self.file.parent, f"{TABLE} has no picture in row {row}")
         return found[0], found[1]
+
+    def check_vectors(self, rows: list[int], vectors: np.ndarray) -> None:
+        """Raises BadArtefact unless ``vectors`` (n, D) float32 are those that were written for ``rows`` (n,)."""
+        wanted: dict[int, object] = {}
+        for start in range(0, len(rows), ASKED):
+            some = rows[start : start + ASKED]
+            with _reading(self.file), self._lock:
+                wanted |= self.connection.execute(
+                    f"SELECT row, vector FROM images WHERE row IN ({','.join('?' * len(some))})", some
+                )
+        for row, checksum in zip(rows, row_checksums(vectors), strict=True):
+            if wanted.get(row) != checksum:
+                raise damaged(self.file.parent, f"the vector in row {row} of {VECTORS} is not the one that was written")
 
     def rows(self) -> Iterator[Row]:
         """Every picture of the index, in the order of their rows."""
@@ -69,13 +92,16 @@ class TableWriter:
             self.connection = sqlite3.connect(file)
             self.connection.execute("PRAGMA journal_mode = OFF")  # an incomplete table is thrown away
             self.connection.execute("PRAGMA synchronous = OFF")  # it is synced once, when it is complete
-            self.connection.execute("CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT)")
+            self.connection.execute(
+                "CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT, vector INTEGER)"
+            )
             self.connection.execute("CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)")
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Append pictures of the index."""
+    def add(self, rows: Iterable[Row], vectors: np.ndarray) -> None:
+        """Append pictures of the index, with the checksums of their ``vectors`` (n, D) float32."""
+        lines = [(*row, checksum) for row, checksum in zip(rows, row_checksums(vectors), strict=True)]
         with _writing(self.file):
-            self.connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
+            self.connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?)", lines)
 
     def refuse(self, path: str, reason: str, stamp: str) -> None:
         """Append a picture that could not be embedded."""
@@ -90,6 +116,13 @@ class TableWriter:
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
+
+
+def row_checksums(vectors: np.ndarray) -> list[int]:
+    """XXH3 of each of ``vectors`` (n, D) float32, as a signed number of 64 bits, which SQLite holds."""
+    rows = np.ascontiguousarray(vectors, np.float32)
+    digests = np.array([xxhash.xxh3_64_intdigest(row.data) for row in rows], np.uint64)
+    return [int(digest) for digest in digests.view(np.int64)]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -29,9 +29,17 @@ class Vectors:
     count: int
     dimension: int
     checksum: str | None  # of all vectors; not compared if None
+    check_rows: Callable[[list[int], np.ndarray], None] | None  # raises if vectors are not those of their rows
 
     @classmethod
-    def open(cls, path: Path, count: int, dimension: int, checksum: str | None = None) -> "Vectors":
+    def open(
+        cls,
+        path: Path,
+        count: int,
+        dimension: int,
+        checksum: str | None = None,
+        check_rows: Callable[[list[int], np.ndarray], None] | None = None,
+    ) -> "Vectors":
         """The ``count`` vectors of the flat index in ``path``, whose ``checksum`` is that of `VectorWriter`.
 
         Raises BadArtefact if the file has not the size or the header of as many vectors.
@@ -48,7 +56,7 @@ class Vectors:
             if file.read(start) != _header(count, dimension):
                 raise damaged(path.parent, f"{VECTORS} is not of {count:,} vectors of {dimension:,} values")
             on_error.pop_all()
-        return cls(file=file, offset=start, count=count, dimension=dimension, checksum=checksum)
+        return cls(file=file, offset=start, count=count, dimension=dimension, checksum=checksum, check_rows=check_rows)
 
     def read(self, first: int, last: int, out: np.ndarray | None = None) -> np.ndarray:
         """Rows ``first`` to ``last``: (n, D) float32, written to ``out`` if it is given.
@@ -84,10 +92,12 @@ class Vectors:
             raise damaged(Path(self.file.name).parent, f"the checksum of the vectors in {VECTORS} differs")
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """``rows`` (n,): (n, D) float32."""
+        """``rows`` (n,): (n, D) float32. Raises BadArtefact if they are not those that were written."""
         vectors = np.empty((len(rows), self.dimension), np.float32)
         for i, row in enumerate(rows.tolist()):
             self.read(row, row + 1, vectors[i : i + 1])
+        if self.check_rows is not None:
+            self.check_rows(rows.tolist(), vectors)
         return vectors
 
     def sample(self, most: int) -> np.ndarray:

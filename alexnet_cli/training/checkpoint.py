@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE, check_format
+from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, check_format
 from alexnet_cli.errors import BadArtefact, Diverged, first_line
 from alexnet_cli.files import read_tensors, write_tensors
 from alexnet_cli.nets.alexnet import AlexNet
@@ -90,4 +90,6 @@ def read_state(folder: Path) -> TrainingState:
 
 
 def _remedy(folder: Path) -> str:
+    if (folder / MODEL_FILE).exists():
+        return f"the model in {folder} is whole without it; start another run to train further"
     return f"remove {folder} and start the training again"

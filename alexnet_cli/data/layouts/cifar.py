@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import pickletools
 import posixpath
 import re
 import zlib
@@ -57,6 +58,7 @@ def _read_batch(source: Source, name: str, class_count: int) -> tuple[np.ndarray
         or not isinstance(labels, list)
         or rows.shape != (len(labels), 3072)
         or len(file_names) != len(labels)
+        or not all(isinstance(file_name, bytes | str) for file_name in file_names)
         or not all(isinstance(label, int) and 0 <= label < class_count for label in labels)
     ):
         raise BadSource(f"{source.path}: {name} is damaged: it must hold pictures of 3072 bytes and their labels")
@@ -71,7 +73,11 @@ def _text(name: bytes | str) -> str:
 
 def _unpickle(source: Source, name: str) -> dict[bytes, Any]:
     try:
-        content = _SafeUnpickler(io.BytesIO(source.read(name)), encoding="bytes").load()
+        pickled = source.read(name)
+        for opcode, number, _ in pickletools.genops(pickled):
+            if "PUT" in opcode.name and number is not None and number > len(pickled):
+                raise ValueError("a number that would take memory")  # the unpickler has a table of so many places
+        content = _SafeUnpickler(io.BytesIO(pickled), encoding="bytes").load()
         if not isinstance(content, dict):
             raise ValueError("not a dictionary")
     except BadSource as error:
