@@ -20,10 +20,11 @@ from alexnet_cli.commands import main
 from alexnet_cli.console import Console
 from alexnet_cli.data import arrays, chunks, layouts, packing
 from alexnet_cli.data import prepare as prepare_module
-from alexnet_cli.data.layouts.listing import Entry, Listing
+from alexnet_cli.data.layouts.listing import Entries, Listing
+from alexnet_cli.data.locations import Location, Locations
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.prepare import prepare
-from alexnet_cli.data.sources import Location, Source
+from alexnet_cli.data.sources import Source
 from alexnet_cli.data.statistics import Sums
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadSource, Interrupted
@@ -424,10 +425,7 @@ def labels_csv(source: Source) -> Listing | None:
     return Listing(
         layout="labels.csv",
         classes=classes,
-        entries=[
-            Entry(split=split, label=classes.index(label), name=name, location=source.locations[name])
-            for name, split, label in rows
-        ],
+        entries=Entries.of(source.locations, ((name, split, classes.index(label)) for name, split, label in rows)),
     )
 
 
@@ -613,10 +611,13 @@ def test_sizes_that_cannot_be(size: int, source: Path, capsys) -> None:
 
 
 def test_the_two_sizes_in_the_message_about_disk_space_differ(tmp_path: Path, monkeypatch) -> None:
-    entry = Entry(split="train", label=0, name="a", location=Location("a", 0, 1, 1, ""))
+    locations = Locations()
+    locations.add("a", Location("a", 0, 1, 1, 0))
+    locations.sort()
     usage = shutil.disk_usage(".")
     for count, side, said in ((1, 16, "needs 1 MB more, 0 MB are free"), (256, 4096, "needs 13 GB more, 12 GB are")):
-        listing = Listing(layout="flat", classes=["a"], entries=[entry] * count)
+        entries = Entries.of(locations, [("a", "train", 0)] * count)
+        listing = Listing(layout="flat", classes=["a"], entries=entries)
         plan = prepare_module._plan(tmp_path, tmp_path, side, listing, "skip")
         needed = (count + 2) * side * side * 3
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=needed - 1: usage._replace(free=free))

@@ -7,6 +7,7 @@ A chunk's images are written straight to their slots in the split's file. Its re
 import json
 import threading
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Chunk:
     plan: str  # digest of what the dataset is packed from: a record of another plan is none of this chunk's
     split: str
     start: int  # slot of the first picture
-    entries: list[Entry]  # its pictures
+    entries: Sequence[Entry]  # its pictures
     size: int  # of the images, in pixels
     stop_on_bad: bool  # whether the first bad picture stops the run
 
@@ -67,7 +68,7 @@ def chunks_of(listing: Listing, folder: Path, plan: str, size: int, stop_on_bad:
     """All chunks of the dataset ``folder``, CHUNK_SIZE pictures each."""
     chunks = []
     for split in SPLITS:
-        entries = [entry for entry in listing.entries if entry.split == split]
+        entries = listing.entries.where(listing.entries.table["split"] == SPLITS.index(split))
         for start in range(0, len(entries), CHUNK_SIZE):
             chunk = Chunk(
                 folder=folder,
@@ -148,7 +149,7 @@ def _checksums(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(labels == REJECTED, np.uint64(0), np.array(found, np.uint64))
 
 
-def _joined(entries: list[Entry]) -> np.ndarray:
+def _joined(entries: Sequence[Entry]) -> np.ndarray:
     return np.frombuffer(b"".join(printable(entry.name).encode() + b"\0" for entry in entries), np.uint8)
 
 

@@ -1,4 +1,7 @@
-"""Locations: the bytes of one file or archive member, which any process can read without opening the archive again."""
+"""Locations: the bytes of one file or archive member, which any process can read without opening the archive again.
+
+A source may have 15 million of them: `Locations` holds them by name in some 140 bytes each.
+"""
 
 import errno
 import os
@@ -6,6 +9,9 @@ import stat
 import struct
 import zipfile
 import zlib
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -23,11 +29,112 @@ class Location(NamedTuple):
     offset: int  # of the bytes in ``file``; in a zip, of the member's local header
     stored_size: int  # bytes in ``file``
     size: int  # bytes after decompression
-    stamp: str  # changes when the content changes
+    mark: float  # changes with the content: in a zip its CRC-32, elsewhere the time it was last changed, in seconds
     compression: int | None = None  # None outside a zip; in a zip its method: 0 stored, 8 deflate
-    crc: int = 0  # CRC-32 of the content; only in a zip
     name_crc: int = 0  # CRC-32 of the member's name; only in a zip
     refusal: str = ""  # why it cannot be read, if its archive says so
+
+    @property
+    def stamp(self) -> str:
+        """Changes when the content changes."""
+        return f"{self.size} {self.mark}"
+
+
+class Locations(Mapping[str, Location]):
+    """Locations by name, in the order of the names.
+
+    Each is one string of bytes, its name and then the numbers of its location, in a sorted list: as objects of Python
+    in a dictionary they would take several times the memory. A name has no zero byte. `sort` must follow the last
+    `add`.
+    """
+
+    NUMBERS = struct.Struct(">qqqdiIII")  # the offset is first: it decides the order of two records with one name
+    TAIL = 1 + NUMBERS.size  # bytes of a record after the name: a zero, so that "a" comes before "a.png"; the numbers
+
+    def __init__(self) -> None:
+        self._records: list[bytes] = []
+        self._texts: list[str] = []  # files, or the folder of all files, and refusals: many locations share them
+        self._numbers: dict[str, int] = {}  # of each, its position in that list
+
+    def add(self, name: str, location: Location) -> None:
+        """Add a location. Raises struct.error if a number in it is larger than any file's."""
+        file, offset, stored_size, size, mark, compression, name_crc, refusal = location
+        folder = file.removesuffix(name)  # of the whole source, if that is a folder
+        numbers = self.NUMBERS.pack(
+            offset,
+            stored_size,
+            size,
+            mark,
+            -1 if compression is None else compression,
+            name_crc,
+            self._number(folder if folder.endswith("/") else file),
+            self._number(refusal),
+        )
+        self._records.append(_encoded(name) + b"\0" + numbers)
+
+    def sort(self) -> list[str]:
+        """Make everything that was added known. Returns the names that were added more than once.
+
+        The location of such a name is the one that is furthest in its file, as in a tar to which it was appended.
+        """
+        self._records.sort()
+        repeated = [one for one, other in pairwise(self._records) if one[: -self.TAIL] == other[: -self.TAIL]]
+        if repeated:
+            self._records = list({record[: -self.TAIL]: record for record in self._records}.values())
+        return [_decoded(record[: -self.TAIL]) for record in repeated]
+
+    def row(self, name: str) -> int:
+        """The position of a name among all. Raises KeyError if it is not there."""
+        start = _encoded(name) + b"\0"
+        row = bisect_left(self._records, start)
+        if row == len(self) or self._records[row][: 1 - self.TAIL] != start:
+            raise KeyError(name)
+        return row
+
+    def name(self, row: int) -> str:
+        """The name at a position."""
+        return _decoded(self._records[row][: -self.TAIL])
+
+    def at(self, row: int) -> tuple[str, Location]:
+        """The name at a position, and its location."""
+        record, name = self._records[row], self.name(row)
+        offset, stored_size, size, mark, compression, name_crc, file, refusal = self.NUMBERS.unpack_from(
+            record, -self.NUMBERS.size
+        )
+        path = self._texts[file]
+        return name, Location(
+            path + name if path.endswith("/") else path,
+            offset,
+            stored_size,
+            size,
+            mark,
+            None if compression < 0 else compression,
+            name_crc,
+            self._texts[refusal],
+        )
+
+    def __getitem__(self, name: str) -> Location:
+        return self.at(self.row(name))[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return (_decoded(record[: -self.TAIL]) for record in self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def _number(self, text: str) -> int:
+        number = self._numbers.setdefault(text, len(self._texts))
+        if number == len(self._texts):
+            self._texts.append(text)
+        return number
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def read_location(location: Location) -> bytes:
@@ -126,6 +233,6 @@ def _unzip(file: IO[bytes], location: Location) -> bytes:
         content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, location.size + 1)
     elif location.compression != zipfile.ZIP_STORED:
         raise BadPicture(f"zip compression {location.compression} is not supported")
-    if zlib.crc32(content) != location.crc:
+    if zlib.crc32(content) != location.mark:
         raise BadPicture("damaged in the archive (its checksum differs)")
     return content

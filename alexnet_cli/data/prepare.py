@@ -102,7 +102,6 @@ def prepare(
                 stack.enter_context(one_writer(folder, "dataset"))
             source = stack.enter_context(contextlib.closing(open_source(path, scratch=folder)))
             listing = list_pictures(source, val_fraction)
-            source.locations.clear()  # the entries of the listing have them
             plan = _plan(path, folder, size, listing, on_bad)
             if world.is_main:
                 _make_ready(plan, progress)
@@ -145,10 +144,6 @@ def _plan_in(path: Path) -> str | None:
 
 def _plan(path: Path, folder: Path, size: int, listing: Listing, on_bad: str) -> Plan:
     """Raises BadSource if the name of a class cannot be written down."""
-    """Raises BadSource if the name of a class cannot be written down."""
-    for name in listing.classes:
-        if name != printable(name):
-            raise BadSource(f"the name of the class {name!a} is not UTF-8: rename its folder")
     for name in listing.classes:
         if name != printable(name):
             raise BadSource(f"the name of the class {name!a} is not UTF-8: rename its folder")

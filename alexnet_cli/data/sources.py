@@ -1,7 +1,7 @@
 """Sources of pictures: folders and archives, read in place.
 
-A source maps the names of its files to their locations: a range of bytes in a file on disk. Any process can read a
-location without opening the archive again.
+A source maps the names of its files, whether pictures or not, to their locations: a range of bytes in a file on disk.
+Any process can read a location without opening the archive again.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any
 
 from alexnet_cli.data.archives import Files, decompress, decompressor, is_tar, tar_members, zip_members
 from alexnet_cli.data.limits import EXPANSION, SUFFIXES, TAR_BYTES
-from alexnet_cli.data.locations import ZIP_SIGNATURE, Location, is_system_error, read_location
+from alexnet_cli.data.locations import ZIP_SIGNATURE, Location, Locations, is_system_error, read_location
 from alexnet_cli.errors import AlexNetError, BadSource, first_line
 
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
@@ -32,14 +32,10 @@ class Source:
     """The files below a folder, or the members of an archive. A name is a file's path within the source."""
 
     path: Path
-    locations: dict[str, Location] = field(default_factory=dict)  # by name
+    locations: Locations = field(default_factory=Locations)
     folders: list[str] = field(default_factory=list)  # names, including those of folders without files
     scratch: Path | None = None  # the folder of temporary files; the system's if None
     temporary_files: list[Any] = field(default_factory=list)  # deleted by `close`
-
-    def names(self) -> list[str]:
-        """The names of all files, whether pictures or not."""
-        return list(self.locations)
 
     def read(self, name: str) -> bytes:
         """The content of a file. Raises BadPicture if it cannot be read."""
@@ -118,8 +114,7 @@ def _list_files(source: Source) -> Files:
 
 
 def _folder_files(path: Path) -> Files:
-    locations: dict[str, Location] = {}
-    folders: list[str] = []
+    locations, folders = Locations(), list[str]()
     pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(path), "", frozenset())]
     while pending:
         folder, prefix, parents = pending.pop()
@@ -136,10 +131,10 @@ def _folder_files(path: Path) -> Files:
                     folders.append(name)
                     pending.append((entry.path, name + "/", parents | {identity}))
                 elif found is not None and stat.S_ISREG(found.st_mode):
-                    stamp = f"{found.st_size} {found.st_mtime_ns}"
-                    locations[name] = Location(entry.path, 0, found.st_size, found.st_size, stamp)
+                    locations.add(name, Location(entry.path, 0, found.st_size, found.st_size, found.st_mtime))
                 else:  # no file, a FIFO, a device: listed, so that it is reported as a bad picture
-                    locations[name] = Location(entry.path, 0, 0, 0, "")
+                    locations.add(name, Location(entry.path, 0, 0, 0, 0))
+    locations.sort()
     return locations, folders
 
 

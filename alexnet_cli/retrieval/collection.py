@@ -75,7 +75,7 @@ class FileCollection:
         return open_source(self.source, self.scratch)
 
     def all(self) -> list[IndexedPicture]:
-        names = sorted({name for name in self.files.names() if is_picture(name)})
+        names = sorted(filter(is_picture, self.files.locations))
         if not names:
             raise BadSource(f"no pictures in {self.source}: name a folder, a .zip or a .tar that has some")
         return [

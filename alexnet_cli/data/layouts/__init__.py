@@ -5,10 +5,12 @@ To add a layout, write a function like those in LAYOUTS and add it to that table
 
 from collections.abc import Callable
 
+import numpy as np
+
 from alexnet_cli.data.layouts.cifar import cifar10
 from alexnet_cli.data.layouts.folders import class_folders
 from alexnet_cli.data.layouts.ilsvrc import ilsvrc2012
-from alexnet_cli.data.layouts.listing import SPLITS, Listing, replace_validation_split
+from alexnet_cli.data.layouts.listing import VAL, Listing, replace_validation_split
 from alexnet_cli.data.sources import Source
 from alexnet_cli.errors import visible
 
@@ -29,7 +31,7 @@ def list_pictures(source: Source, val_fraction: float | None = None) -> Listing:
     class is unknown, or a class or a split is empty.
     """
     listing = next(listing for layout in LAYOUTS if (listing := layout(source)) is not None)
-    has_val = any(entry.split == "val" for entry in listing.entries)
+    has_val = bool((listing.entries.table["split"] == VAL).any())
     if val_fraction is not None:
         if has_val:
             listing.notes.append("--val-fraction is given: the source's own validation split is left out")
@@ -40,5 +42,5 @@ def list_pictures(source: Source, val_fraction: float | None = None) -> Listing:
         listing.notes.append(
             f"all pictures have one class ({visible(listing.classes[0])}): enough to index, but not to train"
         )
-    listing.entries = [entry for split in SPLITS for entry in listing.entries if entry.split == split]
+    listing.entries = listing.entries.where(np.argsort(listing.entries.table["split"], kind="stable"))
     return listing

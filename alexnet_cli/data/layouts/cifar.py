@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_cli.data.layouts.listing import Entry, Listing, abbreviate
-from alexnet_cli.data.locations import Location
+from alexnet_cli.data.layouts.listing import Entries, Listing, abbreviate
+from alexnet_cli.data.locations import Location, Locations
 from alexnet_cli.data.sources import Source, is_hidden
 from alexnet_cli.errors import BadSource, first_line
 
 META = "batches.meta"  # has the names of the classes
+BATCH = re.compile(r"data_batch_\d+|test_batch")
 
 
 def cifar10(source: Source) -> Listing | None:
@@ -23,28 +24,34 @@ def cifar10(source: Source) -> Listing | None:
 
     The pixels are written as PPM pictures into one temporary file, so that they are read like all other pictures.
     """
-    names = {posixpath.basename(name): name for name in sorted(source.names()) if not is_hidden(name)}
-    batches = sorted(file_name for file_name in names if re.fullmatch(r"data_batch_\d+|test_batch", file_name))
+    names = {posixpath.basename(name): name for name in source.locations if _is_batch_or_meta(name)}
+    batches = sorted(names.keys() - {META})
     if META not in names or not batches:
         return None
     classes = [_text(name) for name in _unpickle(source, names[META]).get(b"label_names", [])]
     file = source.temporary_file()
-    entries: list[Entry] = []
-    offset = 0
+    locations, pictures, offset = Locations(), list[tuple[str, str, int]](), 0
     for batch in batches:
         split = "val" if batch == "test_batch" else "train"
         for pixels, label, name in zip(*_read_batch(source, names[batch], len(classes)), strict=True):
             content = b"P6 32 32 255\n" + pixels.reshape(3, 32, 32).transpose(1, 2, 0).tobytes()
             file.write(content)
-            location = Location(file.name, offset, len(content), len(content), str(zlib.crc32(content)))
-            entries.append(Entry(split=split, label=label, name=f"{batch}/{name}", location=location))
+            location = Location(file.name, offset, len(content), len(content), zlib.crc32(content))
+            locations.add(f"{batch}/{name}", location)
+            pictures.append((f"{batch}/{name}", split, label))
             offset += len(content)
     file.flush()
-    trained = {entry.label for entry in entries if entry.split == "train"}
+    locations.sort()
+    trained = {label for _, split, label in pictures if split == "train"}
     missing = [name for label, name in enumerate(classes) if label not in trained]
     if missing:
         raise BadSource(f"{source.path}: classes without training pictures: {abbreviate(missing)}")
-    return Listing(layout="cifar-10", classes=classes, entries=entries)
+    return Listing(layout="cifar-10", classes=classes, entries=Entries.of(locations, pictures))
+
+
+def _is_batch_or_meta(name: str) -> bool:
+    file_name = posixpath.basename(name)
+    return (file_name == META or BATCH.fullmatch(file_name) is not None) and not is_hidden(name)
 
 
 def _read_batch(source: Source, name: str, class_count: int) -> tuple[np.ndarray, list[int], list[str]]:
@@ -62,13 +69,15 @@ def _read_batch(source: Source, name: str, class_count: int) -> tuple[np.ndarray
         or not all(isinstance(label, int) and 0 <= label < class_count for label in labels)
     ):
         raise BadSource(f"{source.path}: {name} is damaged: it must hold pictures of 3072 bytes and their labels")
-    if len(set(file_names)) < len(file_names):
-        file_names = [f"{row:05d}.png" for row in range(len(labels))]
-    return rows, labels, [_text(file_name) for file_name in file_names]
+    texts = [_text(file_name) for file_name in file_names]
+    if len(set(texts)) < len(texts):
+        texts = [f"{row:05d}.png" for row in range(len(labels))]
+    return rows, labels, texts
 
 
 def _text(name: bytes | str) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+    raw = name if isinstance(name, bytes) else str(name).encode("utf-8", "replace")
+    return raw.decode("utf-8", "replace").replace("\0", "\ufffd")
 
 
 def _unpickle(source: Source, name: str) -> dict[bytes, Any]:

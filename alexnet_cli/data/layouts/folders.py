@@ -1,9 +1,13 @@
 """Class folders, with or without a folder for each split, and flat folders without classes."""
 
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from alexnet_cli.data.layouts.listing import SPLITS, Entry, Listing, abbreviate
+import numpy as np
+
+from alexnet_cli.data.layouts.listing import PICTURE, SPLITS, Entries, Listing, abbreviate
 from alexnet_cli.data.layouts.splits import Parts, find_splits, split_of
 from alexnet_cli.data.sources import Source, is_hidden, is_picture, leads_outside, split_path
 from alexnet_cli.errors import BadSource, visible
@@ -24,7 +28,9 @@ class FolderTree:
     """The pictures of a source, assigned by the folders they are in."""
 
     source: Source
-    pictures: dict[str, Assignment]  # by name
+    rows: np.ndarray  # (n,) of the pictures: positions in the source's locations
+    assigned: np.ndarray  # (n,) of each picture, the number of its assignment
+    numbers: dict[Assignment, int]  # of the assignments
     folders: set[Parts]  # every folder, also without pictures, as (split, class, ...)
     split_folders: dict[str, str]  # split -> its folder, as it is called; empty if the source has no splits
     rejected: list[tuple[str, str]]  # name and reason
@@ -35,30 +41,44 @@ class FolderTree:
 
         Raises BadSource for an empty split or class, and for pictures of which the class is unknown.
         """
-        self._check()
-        classes = sorted({class_name for _, class_name in self.pictures.values()})
+        used = self._used()
+        self._check(used)
+        classes = sorted({class_name for _, class_name in used})
         labels = {class_name: label for label, class_name in enumerate(classes)}
+        rows = [(0, SPLITS.index(split), labels.get(class_name, -1)) for split, class_name in self.numbers]
+        table = np.array(rows, PICTURE)[self.assigned]
+        table["row"] = self.rows
         return Listing(
             layout="flat" if classes == [""] else layout,
             classes=[class_name or UNLABELLED for class_name in classes],
-            entries=[
-                Entry(split=split, label=labels[class_name], name=name, location=self.source.locations[name])
-                for name, (split, class_name) in self.pictures.items()
-            ],
+            entries=Entries(self.source.locations, table),
             words={class_name: words[class_name] for class_name in classes if class_name in words} if words else {},
             rejected=self.rejected,
             notes=self.notes,
         )
 
-    def _check(self) -> None:
-        assigned = set(self.pictures.values())
+    def assigned_to(self, assignment: Assignment) -> Iterator[tuple[int, str]]:
+        """The number and the name of each picture of an assignment."""
+        for picture in np.flatnonzero(self.assigned == self.numbers.get(assignment, -1)).tolist():
+            yield picture, self.source.locations.name(self.rows[picture])
+
+    def assign(self, picture: int, assignment: Assignment) -> None:
+        """Change the assignment of the picture with that number."""
+        self.assigned[picture] = self.numbers.setdefault(assignment, len(self.numbers))
+
+    def _used(self) -> set[Assignment]:
+        """The assignments that have pictures."""
+        used = set(np.unique(self.assigned).tolist())
+        return {assignment for assignment, number in self.numbers.items() if number in used}
+
+    def _check(self, assigned: set[Assignment]) -> None:
         is_flat = {class_name for _, class_name in assigned} == {""}
         for split in SPLITS:
             classes = {class_name for other, class_name in assigned if other == split}
             if not classes and (split == "train" or (split == "val" and "val" in self.split_folders)):
                 raise BadSource(self._why_empty(split))
             if "" in classes and not is_flat:
-                loose = [name for name, assignment in self.pictures.items() if assignment == (split, "")]
+                loose = [name for _, name in self.assigned_to(Assignment(split, ""))]
                 raise BadSource(
                     f"{len(loose):,} {split} pictures are in no class folder, so their classes are unknown "
                     f"({abbreviate(loose, 1)}): move them into class folders or, for ILSVRC-2012, add {DEVKIT}"
@@ -93,10 +113,7 @@ def read_tree(source: Source) -> FolderTree:
 
     Raises BadSource if there are none, or if it is not clear which folders are splits.
     """
-    files = sorted(name for name in source.locations if not is_hidden(name))
-    rejected = [(visible(name), "its name leads out of the archive") for name in files if leads_outside(name)]
-    files = [name for name in files if not leads_outside(name)]
-    with_pictures = {split_path(name)[:-1] for name in files if is_picture(name)}
+    with_pictures = {split_path(name)[:-1] for _, name in _files_inside(source) if is_picture(name)}
     if not with_pictures:
         raise BadSource(f"no pictures in {source.path}: give a folder that has a folder of pictures for each class")
     folders = {split_path(name) for name in source.folders if not is_hidden(name) and not leads_outside(name)}
@@ -116,24 +133,36 @@ def read_tree(source: Source) -> FolderTree:
 
     # In a class folder with pictures, a file may be a picture whatever its suffix. Decoding rejects those that are not.
     classes = {assign(folder)[:2] for folder in with_pictures}
-    pictures, skipped = {}, []
-    for name in files:
+    rows, assigned, numbers, skipped = array("I"), array("I"), dict[Assignment, int](), []
+    for row, name in _files_inside(source):
         part = assign(split_path(name)[depth:])
         if not is_picture(name) and not (len(part) > 2 and part[:2] in classes):
             continue
         if not part or (part[0] == "test" and len(part) == 2):
             skipped.append(name)
         else:
-            pictures[name] = Assignment(part[0], part[1] if len(part) > 2 else "")
+            assignment = Assignment(part[0], part[1] if len(part) > 2 else "")
+            rows.append(row)
+            assigned.append(numbers.setdefault(assignment, len(numbers)))
+    outside = [visible(name) for name in source.locations if leads_outside(name) and not is_hidden(name)]
     note = f"{len(skipped):,} pictures outside train/ and val/ are left out: {abbreviate(skipped)}"
     return FolderTree(
         source=source,
-        pictures=pictures,
+        rows=np.asarray(rows),
+        assigned=np.asarray(assigned),
+        numbers=numbers,
         folders={assign(folder) for folder in folders} - {()},
         split_folders={split: folder for folder, split in split_of_folder.items()},
-        rejected=rejected,
+        rejected=[(name, "its name leads out of the archive") for name in outside],
         notes=[note] if skipped else [],
     )
+
+
+def _files_inside(source: Source) -> Iterator[tuple[int, str]]:
+    """The positions and names of the files that are not hidden and do not lead out of the archive."""
+    for row, name in enumerate(source.locations):
+        if not is_hidden(name) and not leads_outside(name):
+            yield row, name
 
 
 def _wrapper(folders: set[Parts], with_pictures: set[Parts]) -> Parts:

@@ -8,15 +8,15 @@ import io
 import posixpath
 import re
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from alexnet_cli.data.archives import decompress, tar_members
-from alexnet_cli.data.layouts.folders import DEVKIT, Assignment, read_tree
+from alexnet_cli.data.layouts.folders import DEVKIT, Assignment, FolderTree, read_tree
 from alexnet_cli.data.layouts.listing import Listing, abbreviate
 from alexnet_cli.data.layouts.matlab import read_struct
 from alexnet_cli.data.limits import DEVKIT_BYTES
-from alexnet_cli.data.locations import Location
+from alexnet_cli.data.locations import Locations
 from alexnet_cli.data.sources import Source
 from alexnet_cli.errors import BadPicture, BadSource, first_line
 
@@ -42,42 +42,50 @@ def ilsvrc2012(source: Source) -> Listing | None:
     """A layout: the official tars and devkit, or class folders beside the devkit; None if there is neither."""
     locations = _open_tars(source)
     devkit = _read_devkit(source)
-    if locations == source.locations and devkit is None:
+    if locations is source.locations and devkit is None:
         return None
     tree = read_tree(replace(source, locations=locations))
     if devkit is not None:
-        _assign_validation_pictures(tree.pictures, devkit)
+        _assign_validation_pictures(tree, devkit)
     return tree.listing("ilsvrc-2012", dict(devkit.synsets.values()) if devkit else None)
 
 
-def _open_tars(source: Source) -> dict[str, Location]:
-    """The source's locations, where the members of the official tars take the place of the tars."""
-    locations: dict[str, Location] = {}
+def _open_tars(source: Source) -> Locations:
+    """The source's locations, where the members of the official tars, if it has them, take the place of the tars."""
+    tars = {name for name in source.locations if posixpath.basename(name) in SPLIT_OF_TAR and _is_file(source, name)}
+    if not tars:
+        return source.locations
+    locations = Locations()
     for name, location in source.locations.items():
-        split = SPLIT_OF_TAR.get(posixpath.basename(name))
-        if split is None or location.offset or location.compression is not None:  # not an official tar in a folder
-            locations[name] = location
+        if name not in tars:
+            locations.add(name, location)
             continue
-        path = Path(location.file)
+        path, folder, split = Path(location.file), posixpath.dirname(name), SPLIT_OF_TAR[posixpath.basename(name)]
+        prefix = f"{folder}/{split}/" if folder else f"{split}/"
         with open(path, "rb") as file:
-            members, _ = tar_members(file, path, str(path))
-        folder = PurePosixPath(name).parent / split
-        locations |= {str(folder / member): inside for member, inside in members.items()}
+            tar_members(file, path, str(path), locations, prefix)
+    locations.sort()
     return locations
 
 
-def _assign_validation_pictures(pictures: dict[str, Assignment], devkit: Devkit) -> None:
+def _is_file(source: Source, name: str) -> bool:
+    """Whether it is a file in a folder, rather than a member of an archive."""
+    location = source.locations[name]
+    return not location.offset and location.compression is None
+
+
+def _assign_validation_pictures(tree: FolderTree, devkit: Devkit) -> None:
     """Give the pictures of a flat `val` folder the classes of the ground truth.
 
     The ground truth has ILSVRC2012_IDs, which are not in the order of the WNIDs.
     """
-    for name in [name for name, assignment in pictures.items() if assignment == ("val", "")]:
+    for position, name in tree.assigned_to(Assignment("val", "")):
         number = re.search(r"(\d+)\.\w+$", name)
         if number is None or not 1 <= int(number[1]) <= len(devkit.ground_truth):
             raise BadSource(
                 f"the devkit has no class for {name}: it knows {len(devkit.ground_truth):,} validation pictures"
             )
-        pictures[name] = Assignment("val", devkit.synsets[devkit.ground_truth[int(number[1]) - 1]].wnid)
+        tree.assign(position, Assignment("val", devkit.synsets[devkit.ground_truth[int(number[1]) - 1]].wnid))
 
 
 def _read_devkit(source: Source) -> Devkit | None:
@@ -104,7 +112,7 @@ def _read_devkit(source: Source) -> Devkit | None:
 def _devkit_files(source: Source) -> dict[str, bytes]:
     """The content of those of GROUND_TRUTH and META that the source has, in the devkit's archive or beside it."""
     files: dict[str, bytes] = {}
-    for name in source.names():
+    for name in source.locations:
         file_name = posixpath.basename(name)
         if file_name not in (GROUND_TRUTH, META, DEVKIT):
             continue
