@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 import xxhash
+from conftest import NARROW
 from torch import nn
 
 from alexnet_cli import recipe as recipes
@@ -31,13 +32,29 @@ from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.nets.layers import OPERATIONS, Operation
 
 
+def untrained(packed, folder: Path) -> Path:
+    recipe = recipes.load("small-data", [*NARROW, "training.warmup_epochs=0.5"])
+    net, mean_image = initialize(recipe.build(3), 0), packed.statistics().mean_image
+    Model(net=net, recipe=recipe, classes=packed.classes, mean_image=mean_image, provenance={}).save(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(narrow, packed, tmp_path):
+def folder(packed, tmp_path):
     """A model that was not trained."""
-    net = initialize(narrow.build(3), 0)
-    mean_image = packed.statistics().mean_image
-    Model(net=net, recipe=narrow, classes=packed.classes, mean_image=mean_image, provenance={}).save(tmp_path / "m")
-    return tmp_path / "m"
+    return untrained(packed, tmp_path / "m")
+
+
+@pytest.fixture(scope="module")
+def exports(packed, tmp_path_factory):
+    """The same model's files of each precision; not to be changed."""
+    shared, images = untrained(packed, tmp_path_factory.mktemp("shared") / "m"), packed.split("train")
+    return {
+        precision: export_model(
+            shared, precision=precision, pictures=images.read(np.arange(9)), calibration=images.read(np.arange(20))
+        )
+        for precision in ("fp32", "fp16", "int8")
+    }
 
 
 @pytest.fixture
@@ -55,24 +72,27 @@ def by_the_network(folder, pictures, rows, columns):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 9])
-def test_any_batch_gives_what_the_network_gives(folder, pictures, batch):
-    session = onnxruntime.InferenceSession(export_model(folder, pictures=pictures).path)
+def test_any_batch_gives_what_the_network_gives(exports, pictures, batch):
+    folder = exports["fp32"].path.parent
+    session = onnxruntime.InferenceSession(exports["fp32"].path)
     rows, columns = centre_view(72, 67)
     got = session.run(["probabilities", "fc7"], {"image": pictures[:batch]})
     for ours, theirs in zip(by_the_network(folder, pictures[:batch], rows, columns), got, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_other_views_can_be_asked_of_the_same_file(folder, pictures):
-    model = OnnxModel.open(export_model(folder, pictures=pictures).path)
+def test_other_views_can_be_asked_of_the_same_file(exports, pictures):
+    folder, model = exports["fp32"].path.parent, OnnxModel.open(exports["fp32"].path)
     for view in ten_views(72, 67):
         got = model.run(pictures, view)
         np.testing.assert_allclose(by_the_network(folder, pictures, *view)[1], got[1], atol=1e-5)
 
 
-def test_one_file_that_takes_uint8_pictures_and_says_what_it_is(folder, pictures):
-    done = export_model(folder, pictures=pictures)
-    assert sorted(file.name for file in folder.iterdir()) == ["model.onnx", "model.safetensors", "recipe.toml"]
+def test_one_file_that_takes_uint8_pictures_and_says_what_it_is(exports):
+    done, folder = exports["fp32"], exports["fp32"].path.parent
+    assert sorted(file.name for file in folder.iterdir()) == [
+        *("model.fp16.onnx", "model.int8.onnx", "model.onnx", "model.safetensors", "recipe.toml")
+    ]
     onnx.checker.check_model(str(done.path), full_check=True)
     session = onnxruntime.InferenceSession(done.path)
     (image,) = session.get_inputs()
@@ -90,8 +110,8 @@ def test_one_file_that_takes_uint8_pictures_and_says_what_it_is(folder, pictures
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_plain_onnx_runtime_has_no_warning_and_the_file_no_path_of_this_machine(folder, pictures, precision):
-    done = export_model(folder, precision=precision, pictures=pictures, calibration=pictures)
+def test_plain_onnx_runtime_has_no_warning_and_the_file_no_path_of_this_machine(exports, pictures, precision):
+    done, folder = exports[precision], exports[precision].path.parent
     content = done.path.read_bytes()
     for path in (Path(torch.__file__).parent.parent, Path(module.__file__).parent.parent, folder):
         assert bytes(path) not in content
@@ -108,9 +128,8 @@ def test_plain_onnx_runtime_has_no_warning_and_the_file_no_path_of_this_machine(
         np.testing.assert_allclose(ours, theirs, atol=0.1)
 
 
-def test_half_precision_has_half_weights_and_is_close(folder, pictures):
-    whole = export_model(folder, pictures=pictures)
-    half = export_model(folder, folder / "half.onnx", precision="fp16", pictures=pictures)
+def test_half_precision_has_half_weights_and_is_close(exports, pictures):
+    whole, half = exports["fp32"], exports["fp16"]
     weights = [one for one in onnx.load(half.path).graph.initializer if one.name.endswith(".weight")]
     assert weights
     assert all(one.data_type == onnx.TensorProto.FLOAT16 for one in weights)
@@ -119,10 +138,8 @@ def test_half_precision_has_half_weights_and_is_close(folder, pictures):
     np.testing.assert_allclose(a[1], b[1], atol=0.02 * a[1].max())
 
 
-def test_bytes_for_weights_and_activations_but_for_the_last_layer(folder, pictures, packed, capfd):
-    whole = export_model(folder, pictures=pictures)
-    calibration = packed.split("train").read(np.arange(20))
-    small = export_model(folder, folder / "small.onnx", precision="int8", pictures=pictures, calibration=calibration)
+def test_bytes_for_weights_and_activations_but_for_the_last_layer(exports, pictures):
+    whole, small = exports["fp32"], exports["int8"]
     kinds = {one.name: one.data_type for one in onnx.load(small.path).graph.initializer}
     in_bytes = {name.removesuffix(".weight_quantized") for name in kinds if name.endswith(".weight_quantized")}
     hidden = [f"conv{i}" for i in range(1, 6)]
@@ -133,18 +150,19 @@ def test_bytes_for_weights_and_activations_but_for_the_last_layer(folder, pictur
     assert not np.array_equal(a[1], b[1])
     np.testing.assert_allclose(a[0], b[0], atol=0.02)
     assert np.linalg.norm(a[1] - b[1]) < 0.1 * np.linalg.norm(a[1])
-    assert OnnxModel.open(small.path).fingerprint == Model.load(folder).fingerprint
-    assert capfd.readouterr() == ("", "")  # ONNX Runtime's advice is kept from users
+    assert OnnxModel.open(small.path).fingerprint == Model.load(small.path.parent).fingerprint
 
 
-def test_int8_wants_the_training_pictures(folder, packed, tmp_path, capsys):
+def test_int8_wants_the_training_pictures(folder, packed, tmp_path, capfd):
     space = ["--workspace", str(tmp_path / "space")]
     assert main(["export", str(folder), "--precision", "int8", *space]) == 1
-    assert "error: int8 takes its ranges from training pictures, and no dataset here" in capsys.readouterr().err
+    assert "error: int8 takes its ranges from training pictures, and no dataset here" in capfd.readouterr().err
     (tmp_path / "space" / "data").mkdir(parents=True)
     (tmp_path / "space" / "data" / "colours").symlink_to(packed.path)
     assert main(["export", str(folder), "--precision", "int8", "--json", *space]) == 0
-    said = json.loads(capsys.readouterr().out)
+    said, err = capfd.readouterr()
+    assert err == f"exporting {folder}\n"  # ONNX Runtime's advice is kept from users
+    said = json.loads(said)
     assert said["precision"] == "int8"
     assert said["agreement_required"] == {"same_class": SAME_CLASS, "cosine": COSINE}
     assert {what: one["pictures"] for what, one in said["agreement"].items()} == {"calibration": 64, "other": 64}

@@ -1,7 +1,7 @@
 """Golden numbers: what is computed stays the same, to the last digit where the machine is the one that recorded them.
 
-`python tests/test_golden.py` records them anew in tests/golden.json. That is right only after a change that is meant to
-change what is computed; its commit says why.
+`OMP_NUM_THREADS=1 python tests/test_golden.py` records them anew in tests/golden.json. That is right only after a
+change that is meant to change what is computed; its commit says why.
 """
 
 import json

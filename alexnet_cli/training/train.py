@@ -55,6 +55,7 @@ def train(
         with _stop_on_signal(options.world) as stop:
             while not (trainer.finished or (until and until(trainer.training_errors))):
                 trainer.epoch(stop)
+        trainer.draw()
         model = trainer.model()
         if options.world.is_main:
             model.save(folder)

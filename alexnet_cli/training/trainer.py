@@ -35,6 +35,7 @@ from alexnet_cli.training.checkpoint import TrainingState
 from alexnet_cli.training.schedule import finished, learning_rate, rate_factor
 from alexnet_cli.training.sgd import SGD
 
+DRAW_EVERY = 10.0  # seconds, at least: to draw the curves takes longer than an epoch of a small dataset
 LOOK_EVERY = 10  # updates between two readings of the loss, where reading means waiting for a GPU or other processes
 
 
@@ -86,6 +87,7 @@ class Trainer:
         # that a checkpoint had.
         sums = [self.state.loss, self.state.wrong] if self.world.is_main else [0.0, 0.0]
         self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
+        self._drawn = time.monotonic()  # when the curves were drawn
 
     @property
     def finished(self) -> bool:
@@ -124,12 +126,14 @@ class Trainer:
                 break  # the end of an epoch saves too
             if stopping or (self.world.size == 1 and stop.is_set()):
                 self._save()
+                self.draw()
                 raise self._interrupted()
             if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
                 self._save()
                 saved = time.monotonic()
         self._finish_epoch(rate)
         if self.world.all_reduce(stop.is_set()) != [0]:
+            self.draw()
             raise self._interrupted()
 
     def _update(self, batch: Batch, plan: EpochPlan, rate: float) -> None:
@@ -202,6 +206,8 @@ class Trainer:
         self._sums.zero_()
         self._save()
         self._write_history()
+        if time.monotonic() - self._drawn >= DRAW_EVERY:
+            self.draw()
         validation = f"  validation error {row['validation_error']:.1%}" if "validation_error" in row else ""
         self.progress.note(
             f"epoch {row['epoch']}: loss {row['loss']:.4f}  training error {row['train_error']:.1%}{validation}  "
@@ -283,12 +289,17 @@ class Trainer:
     def _write_history(self) -> None:
         if not self.world.is_main:
             return
-        from alexnet_cli.training.curves import draw_curves
-
         with atomic_write(self.folder / HISTORY_FILE) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.state.history), encoding="utf-8")
-        if self.state.history:
-            draw_curves(self.state.history, self.folder / "curves.png", title=model_name(self.folder))
+
+    def draw(self) -> None:
+        """Draw the curves of the epochs so far."""
+        if not (self.world.is_main and self.state.history):
+            return
+        from alexnet_cli.training.curves import draw_curves
+
+        draw_curves(self.state.history, self.folder / "curves.png", title=model_name(self.folder))
+        self._drawn = time.monotonic()
 
     def model(self) -> Model:
         """What has been learned so far."""
