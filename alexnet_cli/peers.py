@@ -5,11 +5,13 @@ that is gone may never return. So each rank knows the process numbers of the ran
 """
 
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_cli.console import fail
@@ -71,6 +73,8 @@ class Peers:
 
         ``lost_peer``: whether the error means that the connection to another rank is closed.
         """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which ends the others when one is lost
         if lost_peer or (isinstance(error, KeyboardInterrupt | LostProcess) and (self.lost() or self._missing())):
             error = self.loss()
         stopped = isinstance(error, Interrupted)  # which all ranks raise at the same update
@@ -131,8 +135,9 @@ def _sentence(lost: list[int]) -> str:
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass
-    return True
+    except OSError:  # it is another user's, or this system has no /proc
+        return True
+    return state not in "ZX"  # it has ended, and its parent has not looked yet

@@ -23,7 +23,6 @@ from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.exporting import export as module
 from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, ExportMismatch
 from alexnet_cli.exporting.export import export_model, sweep_killed
-from alexnet_cli.exporting.graph import build_graph
 from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.views import centre_view, ten_views
@@ -178,23 +177,17 @@ def test_a_damaged_dataset_is_passed_over(folder, packed, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_graph_leaves_the_network_as_it_was(folder, precision):
-    model, untouched = Model.load(folder), Model.load(folder)
-    build_graph(model, precision)
+def test_an_export_reads_the_model_once_and_leaves_it_as_it_was(folder, packed, precision, monkeypatch):
+    untouched, loaded, load = Model.load(folder), [], Model.load
+    monkeypatch.setattr(Model, "load", lambda path: loaded.append(load(path)) or loaded[-1])
+    pictures_to_check([packed.path], folder)
+    calibration, others = pictures_to_calibrate([packed.path], folder)
+    export_model(folder, precision=precision, pictures=others[:5], calibration=calibration[::7])
+    (model,) = loaded
     assert not any(getattr(module, "channels_last", False) for module in model.net.modules())
     for (name, weight), expected in zip(model.net.named_parameters(), untouched.net.parameters(), strict=True):
         assert weight.dtype == expected.dtype, name
         assert torch.equal(weight, expected), name
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_model_is_read_once(folder, packed, precision, monkeypatch):
-    loaded, load = [], Model.load
-    monkeypatch.setattr(Model, "load", lambda path: loaded.append(path) or load(path))
-    pictures_to_check([packed.path], folder)
-    calibration, others = pictures_to_calibrate([packed.path], folder)
-    export_model(folder, precision=precision, pictures=others[:5], calibration=calibration[::7])
-    assert loaded == [folder]
 
 
 def test_pictures_for_a_model_that_is_missing_or_damaged(folder, packed, tmp_path):
