@@ -40,7 +40,8 @@ class _Zip(zipfile.ZipFile):
         self._take = take
         super().__init__(path)
 
-    def _RealGetContents(self) -> None:  # zipfile's constructor calls it
+    # zipfile's constructor calls it; the types that mypy has of zipfile leave out what is not public.
+    def _RealGetContents(self) -> None:
         self.filelist = _Taken(self)
         super()._RealGetContents()  # type: ignore[misc]
 
@@ -141,6 +142,7 @@ class _Link(NamedTuple):
 class _Member(tarfile.TarInfo):
     """A member whose sizes are sane: tarfile would read a long name of any size, and follow a negative size back."""
 
+    # tarfile calls it for each header before it acts on it; it is not public, so mypy does not know it.
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         holds_facts = self.type in (*tarfile.GNU_TYPES, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
         is_long = holds_facts and self.type != tarfile.GNUTYPE_SPARSE and self.size > TAR_NAME_BYTES

@@ -146,7 +146,8 @@ def _square_of(image: Image.Image) -> np.ndarray:
     """The largest square at the centre of ``image``, not turned: (S, S, 3) uint8 RGB."""
     image.load()
     left, top, side = _centre(*image.size)
-    is_deep = image.mode == "I" and image.getextrema()[1] > 255  # type: ignore[operator]
+    highest = image.getextrema()[1] if image.mode == "I" else 0
+    is_deep = isinstance(highest, int | float) and highest > 255
     square = np.empty((side, side, 3), np.uint8)
     for start in range(0, side, STRIP):
         end = min(start + STRIP, side)
