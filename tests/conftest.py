@@ -1,13 +1,20 @@
 """A workspace with a small packed dataset, and a recipe narrow enough to train on it in seconds."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from pictures import encoded, write_folder
+from onnx_files import write_onnx
+from pictures import encoded, folder_of_classes, write_folder
+from safetensors.numpy import save_file
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.recipe import Recipe
+from alexnet_cli.retrieval.build import build_index
+from alexnet_cli.retrieval.collection import open_collection
 
 SIZE = 72
 # The paper's network with a few kernels, on pictures that just leave conv5 something to see.
@@ -44,3 +51,23 @@ def source(tmp_path_factory):
 def packed(source, tmp_path_factory) -> Dataset:
     """The pictures of ``source``, packed; not to be changed."""
     return prepare(source, tmp_path_factory.mktemp("workspace") / "data" / "colours", size=SIZE, workers=1).dataset
+
+
+@pytest.fixture
+def space(tmp_path, monkeypatch) -> Path:
+    """A workspace, the current folder, with a model `m.onnx` and a folder `photos`."""
+    monkeypatch.chdir(tmp_path)
+    write_onnx(tmp_path / "m.onnx")
+    folder_of_classes(tmp_path / "photos")
+    return tmp_path
+
+
+@pytest.fixture
+def searchable(tmp_path, monkeypatch) -> Path:
+    """A workspace, the current folder: a model `pets` with its ONNX file, and its index of `photos`."""
+    monkeypatch.chdir(tmp_path)
+    model = write_onnx(Path("models/pets/model.onnx"))
+    save_file({"w": np.zeros(1)}, "models/pets/model.safetensors", {"fingerprint": "seed-0"})
+    photos = folder_of_classes(Path("photos"))
+    build_index(open_collection(photos), OnnxModel.open(model), Path("indexes/photos"), model_path=model)
+    return tmp_path

@@ -125,3 +125,19 @@ def cifar(evil: object = None) -> dict[str, bytes]:
             rows[b"extra"] = evil
         content[f"{base}/{batch}"] = pickle.dumps(rows, protocol=2)
     return content
+
+
+def picture(path: Path, seed: int) -> Path:
+    """Smooth random colours, different for every ``seed``."""
+    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3)).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(small).resize((60, 48), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def folder_of_classes(root: Path, count: int = 6) -> Path:
+    """``count`` pictures in each of `cat` and `dog`."""
+    for i in range(count):
+        picture(root / "cat" / f"{i}.png", i)
+        picture(root / "dog" / f"{i}.png", 100 + i)
+    return root

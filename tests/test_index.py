@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 import pytest
 from onnx_files import SIZE, write_onnx
-from PIL import Image
+from pictures import folder_of_classes, picture
 
 from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
@@ -26,31 +26,6 @@ from alexnet_cli.retrieval import embedding
 from alexnet_cli.retrieval.build import Built, build_index
 from alexnet_cli.retrieval.collection import FileCollection, Loaded, labels, open_collection
 from alexnet_cli.retrieval.index import Index
-
-
-def picture(path: Path, seed: int) -> Path:
-    """Smooth random colours, different for every ``seed``."""
-    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3)).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(small).resize((60, 48), Image.Resampling.BICUBIC).save(path)
-    return path
-
-
-def folder_of_classes(root: Path, count: int = 6) -> Path:
-    """``count`` pictures in each of `cat` and `dog`."""
-    for i in range(count):
-        picture(root / "cat" / f"{i}.png", i)
-        picture(root / "dog" / f"{i}.png", 100 + i)
-    return root
-
-
-@pytest.fixture
-def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace, the current folder, with a model `m.onnx` and a folder `photos`."""
-    monkeypatch.chdir(tmp_path)
-    write_onnx(tmp_path / "m.onnx")
-    folder_of_classes(tmp_path / "photos")
-    return tmp_path
 
 
 def update(source: str = "photos", model: str = "m.onnx", name: str = "photos") -> Built:

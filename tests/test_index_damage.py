@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx_files import write_onnx
-from test_index import counts, error_of, folder_of_classes, picture, update
+from pictures import picture
+from test_index import counts, error_of, update
 
 from alexnet_cli.commands import main
 from alexnet_cli.errors import BadArtefact
@@ -22,15 +22,6 @@ from alexnet_cli.retrieval.layout import read_facts, write_facts
 
 FOLDER = Path("indexes/photos")
 ADVICE = "remove it and build the index again"
-
-
-@pytest.fixture
-def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace, the current folder, with a model `m.onnx` and a folder `photos`."""
-    monkeypatch.chdir(tmp_path)
-    write_onnx(tmp_path / "m.onnx")
-    folder_of_classes(tmp_path / "photos")
-    return tmp_path
 
 
 def search_error(capsys: pytest.CaptureFixture[str]) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx_files import write_onnx
-from test_index import CRASH, counts, error_of, folder_of_classes, picture, update
+from pictures import picture
+from test_index import CRASH, counts, error_of, update
 
 from alexnet_cli.commands import main
 from alexnet_cli.errors import AlexNetError
@@ -23,15 +23,6 @@ from alexnet_cli.retrieval.index import Index
 
 FOLDER = Path("indexes/photos")
 WHOLE = ["images.sqlite", "index.faiss", "index.json"]  # the files of a flat index
-
-
-@pytest.fixture
-def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace, the current folder, with a model `m.onnx` and a folder `photos`."""
-    monkeypatch.chdir(tmp_path)
-    write_onnx(tmp_path / "m.onnx")
-    folder_of_classes(tmp_path / "photos")
-    return tmp_path
 
 
 # Kills

@@ -8,7 +8,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-from test_index import folder_of_classes, picture, space, update  # noqa: F401
+from pictures import picture
+from test_index import update
 
 from alexnet_cli.commands import main
 from alexnet_cli.errors import AlexNetError
@@ -126,7 +127,7 @@ def test_a_kind_is_chosen_by_size_unless_it_is_named():
         choose_kind("tree", 1, 1)
 
 
-def test_another_kind_is_one_class_and_one_line_in_the_table(space, monkeypatch, capsys):  # noqa: F811
+def test_another_kind_is_one_class_and_one_line_in_the_table(space, monkeypatch, capsys):
     class HalfPrecision(Coded):
         name = "fp16"
 
@@ -152,7 +153,7 @@ def test_another_kind_is_one_class_and_one_line_in_the_table(space, monkeypatch,
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_index_and_search_by_command(kind, space, capsys):  # noqa: F811
+def test_index_and_search_by_command(kind, space, capsys):
     assert main(["index", "photos", "--model", "m.onnx", "--kind", kind]) == 0
     facts = json.loads(Path("indexes/photos/index.json").read_text())
     assert facts["kind"] == kind
@@ -168,7 +169,7 @@ def test_index_and_search_by_command(kind, space, capsys):  # noqa: F811
     assert json.loads(capsys.readouterr().out)["queries"] == [query]  # in so short an index all pictures are candidates
 
 
-def test_an_update_keeps_the_kind_unless_another_is_named(space, capsys):  # noqa: F811
+def test_an_update_keeps_the_kind_unless_another_is_named(space, capsys):
     assert main(["index", "photos", "--model", "m.onnx", "--kind", "sq8"]) == 0
     picture(Path("photos/cat/new.png"), 77)
     assert update().added == 1
@@ -181,7 +182,7 @@ def test_an_update_keeps_the_kind_unless_another_is_named(space, capsys):  # noq
     assert update().added == 0
 
 
-def test_a_kind_that_was_named_is_kept_at_any_size(space, monkeypatch):  # noqa: F811
+def test_a_kind_that_was_named_is_kept_at_any_size(space, monkeypatch):
     assert main(["index", "photos", "--model", "m.onnx", "--kind", "flat"]) == 0
     monkeypatch.setattr(kinds, "FLAT_UP_TO", 0)
     picture(Path("photos/cat/new.png"), 77)
@@ -189,7 +190,7 @@ def test_a_kind_that_was_named_is_kept_at_any_size(space, monkeypatch):  # noqa:
     assert json.loads(Path("indexes/photos/index.json").read_text())["kind"] == "flat"
 
 
-def test_fewer_candidates_than_are_wanted_are_made_up_by_brute_force(space, monkeypatch):  # noqa: F811
+def test_fewer_candidates_than_are_wanted_are_made_up_by_brute_force(space, monkeypatch):
     update()
     index = Index.open(Path("indexes/photos"))
     monkeypatch.setattr(index.kind, "candidates", lambda vectors, queries, k: np.array([[3, -1, -1]]))
@@ -198,7 +199,7 @@ def test_fewer_candidates_than_are_wanted_are_made_up_by_brute_force(space, monk
     index.close()
 
 
-def test_damaged_codes_are_reported(space, capsys):  # noqa: F811
+def test_damaged_codes_are_reported(space, capsys):
     assert main(["index", "photos", "--model", "m.onnx", "--kind", "sq8"]) == 0
     file = Path("indexes/photos/codes.faiss")
     file.write_bytes(file.read_bytes()[:-4] + b"xx")

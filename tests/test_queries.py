@@ -7,28 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from onnx_files import write_onnx
-from safetensors.numpy import save_file
-from test_index import error_of, folder_of_classes, update
+from test_index import error_of
 from test_search import answer
 
 from alexnet_cli.commands import main
 
 
-@pytest.fixture
-def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace, the current folder, with a model `pets` and its index of `photos`."""
-    monkeypatch.chdir(tmp_path)
-    write_onnx(tmp_path / "models/pets/model.onnx")
-    save_file({"w": np.zeros(1)}, tmp_path / "models/pets/model.safetensors", {"fingerprint": "seed-0"})
-    folder_of_classes(tmp_path / "photos")
-    update(model="models/pets/model.onnx")
-    return tmp_path
-
-
-def test_a_query_that_is_no_picture(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_query_that_is_no_picture(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("text.jpg").write_text("hello")
     for command in ("search", "predict"):
         for bad, reason in (("gone.jpg", "no such file"), ("photos", "a folder"), ("text.jpg", "not a picture")):
@@ -42,7 +28,7 @@ def test_a_query_that_is_no_picture(space: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("command", ["search", "predict"])
 def test_bad_pictures_do_not_take_the_answers_of_the_others(
-    space: Path, command: str, capsys: pytest.CaptureFixture[str]
+    searchable: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("text.jpg").write_text("hello")
     good, pictures = "photos/dog/2.png", ["gone.jpg", "photos/dog/2.png", "text.jpg", "photos/cat/1.png"]
@@ -78,7 +64,7 @@ def test_bad_pictures_do_not_take_the_answers_of_the_others(
 
 
 @pytest.mark.parametrize("command", ["predict", "search"])
-def test_a_query_whose_name_is_not_utf8(space: Path, command: str) -> None:
+def test_a_query_whose_name_is_not_utf8(searchable: Path, command: str) -> None:
     """On an output that takes nothing but UTF-8."""
     query = os.fsdecode(b"\xff.png")
     try:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx_files import CLASSES, FEATURES, SIZE, write_onnx
+from pictures import folder_of_classes, picture
 from PIL import Image
 from safetensors.numpy import save_file
-from test_index import archive, error_of, folder_of_classes, picture, update
+from test_index import archive, error_of, update
 
 import alexnet_cli as alexnet
 from alexnet_cli.commands import main
@@ -29,17 +30,6 @@ from alexnet_cli.retrieval.index import Index, Neighbour
 from alexnet_cli.retrieval.layout import read_facts, tidy, write_facts
 from alexnet_cli.retrieval.table import Table, TableWriter
 from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
-
-
-@pytest.fixture
-def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace, the current folder: a model `pets` with its ONNX file, and its index of `photos`."""
-    monkeypatch.chdir(tmp_path)
-    write_onnx(tmp_path / "models/pets/model.onnx")
-    save_file({"w": np.zeros(1)}, tmp_path / "models/pets/model.safetensors", {"fingerprint": "seed-0"})
-    folder_of_classes(tmp_path / "photos")
-    update(model="models/pets/model.onnx")
-    return tmp_path
 
 
 def answer(*arguments: str, capsys: pytest.CaptureFixture[str]) -> dict:
@@ -57,7 +47,7 @@ def brute_force(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("queries", [1, 3, 40])  # FAISS takes another formula from 20 on
-def test_neighbours_are_those_of_brute_force(space: Path, queries: int) -> None:
+def test_neighbours_are_those_of_brute_force(searchable: Path, queries: int) -> None:
     index = Index.open(Path("indexes/photos"))
     vectors = index.vectors.read(0, len(index))
     random = np.random.default_rng(0)
@@ -138,7 +128,9 @@ def test_many_threads_get_right_answers_also_while_the_index_is_replaced(
 
 
 @pytest.mark.parametrize("moment", ["table", "vectors"])
-def test_an_index_that_is_updated_while_it_is_opened(space: Path, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_is_updated_while_it_is_opened(
+    searchable: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Updates come between table and vectors, or before both, one at each attempt; all files keep their sizes."""
     owner, name = (Table, "open") if moment == "table" else (Vectors, "open")
     original, updated, updating = getattr(owner, name), [], []
@@ -162,7 +154,7 @@ def test_an_index_that_is_updated_while_it_is_opened(space: Path, moment: str, m
     index.close()
 
 
-def test_a_searcher_is_asked_by_paths_bytes_and_arrays_from_several_threads(space: Path) -> None:
+def test_a_searcher_is_asked_by_paths_bytes_and_arrays_from_several_threads(searchable: Path) -> None:
     with alexnet.open_index("indexes/photos") as searcher:
         assert len(searcher) == 12
         paths = [f"photos/{name}/{i}.png" for name in ("cat", "dog") for i in range(4)]
@@ -183,7 +175,7 @@ def test_a_searcher_is_asked_by_paths_bytes_and_arrays_from_several_threads(spac
             searcher.search("none.jpg")
 
 
-def test_a_query_of_the_index_finds_itself(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_query_of_the_index_finds_itself(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = answer("search", "photos/dog/2.png", "photos/cat/1.png", "-k", "3", capsys=capsys)
     assert (printed["index"], printed["model"]) == ("photos", "pets")
     for query, path, label in zip(
@@ -197,13 +189,13 @@ def test_a_query_of_the_index_finds_itself(space: Path, capsys: pytest.CaptureFi
         assert set(first) == {"rank", "path", "label", "name", "distance"}
 
 
-def test_more_neighbours_than_pictures_are_all_of_them(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_more_neighbours_than_pictures_are_all_of_them(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (query,) = answer("search", "photos/dog/2.png", "-k", "50", capsys=capsys)["queries"]
     assert [one["rank"] for one in query["neighbours"]] == list(range(1, 13))
     assert len({one["path"] for one in query["neighbours"]}) == 12
 
 
-def test_the_table(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["search", "photos/dog/2.png", "-k", "2"]) == 0
     out, err = capsys.readouterr()
@@ -213,28 +205,28 @@ def test_the_table(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_paths_lead_to_the_files_from_wherever(
-    space: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    searchable: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    query = str(space / "photos/dog/2.png")
-    (space / "elsewhere").mkdir()
-    monkeypatch.chdir(space / "elsewhere")
+    query = str(searchable / "photos/dog/2.png")
+    (searchable / "elsewhere").mkdir()
+    monkeypatch.chdir(searchable / "elsewhere")
     printed = answer("search", query, "-k", "1", "--workspace", "..", capsys=capsys)
     assert printed["queries"][0]["neighbours"][0]["path"] == query
 
 
-def test_another_model_is_refused(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_onnx(space / "other.onnx", seed=1)
+def test_another_model_is_refused(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_onnx(searchable / "other.onnx", seed=1)
     assert error_of("search", "photos/dog/2.png", "--model", "other.onnx", capsys=capsys) == (
         "indexes/photos was built with model pets (seed-0), not with seed-1: take that one with --model, or build "
         "another index with --out"
     )
 
 
-def test_the_index_finds_its_model(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_index_finds_its_model(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It was renamed since, and a newer one has its name."""
     shutil.move("models/pets", "models/old")
-    write_onnx(space / "models/pets/model.onnx", seed=1)
-    save_file({"w": np.zeros(1)}, space / "models/pets/model.safetensors", {"fingerprint": "seed-1"})
+    write_onnx(searchable / "models/pets/model.onnx", seed=1)
+    save_file({"w": np.zeros(1)}, searchable / "models/pets/model.safetensors", {"fingerprint": "seed-1"})
     assert answer("search", "photos/dog/2.png", capsys=capsys)["model"] == "old"
     shutil.rmtree("models/old")
     assert error_of("search", "photos/dog/2.png", capsys=capsys).startswith(
@@ -247,9 +239,9 @@ def test_the_index_finds_its_model(space: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_an_index_of_a_file_of_another_precision_is_searched_with_that_file(
-    space: Path, capsys: pytest.CaptureFixture[str]
+    searchable: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_onnx(space / "models/pets/small.onnx", precision="int8")
+    write_onnx(searchable / "models/pets/small.onnx", precision="int8")
     answer("index", "photos", "--model", "models/pets/small.onnx", "--out", "small", capsys=capsys)
     assert answer("search", "photos/dog/2.png", "--index", "small", capsys=capsys)["model"] == "small"
     assert error_of("search", "photos/dog/2.png", "--index", "small", "--model", "pets", capsys=capsys).startswith(
@@ -268,7 +260,7 @@ def shrunk(path: str) -> np.ndarray:
     return np.asarray(Image.fromarray(load_picture(Path(path), SIZE)).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def test_the_contact_sheet_shows_the_pictures(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_contact_sheet_shows_the_pictures(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     queries = ["photos/dog/2.png", "photos/cat/1.png"]
     printed = answer("search", *queries, "-k", "3", "--sheet", "out/sheet.png", capsys=capsys)
     sheet = Image.open("out/sheet.png")
@@ -296,9 +288,9 @@ class Tags(html.parser.HTMLParser):
         self.text += data
 
 
-def test_the_page_needs_nothing_else_and_escapes(space: Path) -> None:
-    folder_of_classes(space / "odd", 2)
-    (space / "odd/cat").rename(space / "odd/<b>&'\"")
+def test_the_page_needs_nothing_else_and_escapes(searchable: Path) -> None:
+    folder_of_classes(searchable / "odd", 2)
+    (searchable / "odd/cat").rename(searchable / "odd/<b>&'\"")
     update("odd", model="models/pets/model.onnx", name="odd")
     assert main(["search", "odd/dog/0.png", "--index", "odd", "--html", "page.html"]) == 0
     page = Path("page.html").read_text()
@@ -310,8 +302,8 @@ def test_the_page_needs_nothing_else_and_escapes(space: Path) -> None:
     assert "query: odd/dog/0.png" in [image["alt"] for image in tags.images]
 
 
-def test_pictures_that_are_gone_are_grey(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    query = picture(space / "query.png", 102)
+def test_pictures_that_are_gone_are_grey(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    query = picture(searchable / "query.png", 102)
     shutil.rmtree("photos")
     printed = answer("search", str(query), "-k", "2", "--sheet", "sheet.png", "--html", "page.html", capsys=capsys)
     assert len(printed["queries"][0]["neighbours"]) == 2
@@ -321,9 +313,9 @@ def test_pictures_that_are_gone_are_grey(space: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("kind", ["zip", "dataset"])
-def test_sheets_of_archives_and_datasets(space: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sheets_of_archives_and_datasets(searchable: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     if kind == "zip":
-        source = archive(space, "zip")
+        source = archive(searchable, "zip")
     else:
         prepare(Path("photos"), Path("data/pets"), size=SIZE, workers=1, val_fraction=0.2)
         source = "data/pets"
@@ -337,7 +329,7 @@ def test_sheets_of_archives_and_datasets(space: Path, kind: str, capsys: pytest.
     assert (thumbnail_at(Image.open("s.png"), 0, 1) == shrunk(query)).all()
 
 
-def test_predict(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = ["photos/dog/2.png", "photos/cat/1.png"]
     printed = answer("predict", *paths, capsys=capsys)
     assert printed["model"] == "pets"
@@ -350,14 +342,14 @@ def test_predict(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
         np.testing.assert_allclose([best["probability"] for best in one["classes"]], expected[order], rtol=1e-4)
 
 
-def test_predict_with_fewer_than_five_classes(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_onnx(space / "two.onnx", classes=["cat", "dog"])
+def test_predict_with_fewer_than_five_classes(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_onnx(searchable / "two.onnx", classes=["cat", "dog"])
     (one,) = answer("predict", "photos/dog/2.png", "--model", "two.onnx", capsys=capsys)["predictions"]
     assert sorted(best["label"] for best in one["classes"]) == ["cat", "dog"]
     assert sum(best["probability"] for best in one["classes"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_no_torch_with_an_onnx_file_and_nothing_heavy_for_help(space: Path) -> None:
+def test_no_torch_with_an_onnx_file_and_nothing_heavy_for_help(searchable: Path) -> None:
     code = (
         "import sys; from alexnet_cli.commands import main\n"
         "assert main(['--help']) == 0\n"
@@ -370,7 +362,7 @@ def test_no_torch_with_an_onnx_file_and_nothing_heavy_for_help(space: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
-def test_features_are_taken_after_the_relu(space: Path) -> None:
+def test_features_are_taken_after_the_relu(searchable: Path) -> None:
     index = Index.open(Path("indexes/photos"))
     vectors = index.vectors.read(0, len(index))
     assert vectors.shape == (12, FEATURES)
