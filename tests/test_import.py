@@ -1,11 +1,8 @@
 """Weights from elsewhere: files of each format made on the spot, against what would run them there."""
 
-import io
 import json
 import pickle
 import re
-import struct
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,12 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import safetensors.torch
 import torch
-from onnx import helper, numpy_helper
+from onnx import helper
 from safetensors.torch import save_file
-from torch import nn
 from torch.nn import functional as F
+from weight_files import CLASSES, GROUPS, blob, caffemodel, change, message, random_weights, settings, torchvisions, zoo
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
@@ -26,24 +22,9 @@ from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.importing.caffe import mean_image
 from alexnet_cli.importing.model import import_model
-from alexnet_cli.importing.protobuf import fields
-from alexnet_cli.importing.torchvision import MODULES
-from alexnet_cli.importing.weights import CAFFE_MEAN, LAYERS
+from alexnet_cli.importing.weights import CAFFE_MEAN
 from alexnet_cli.model import Model
 from alexnet_cli.nets.layers import AveragePool
-
-CLASSES = [f"class {i}" for i in range(7)]
-SHAPES = {  # of a narrow net of Caffe's form, in two groups
-    "conv1": (8, 3, 11, 11),
-    "conv2": (12, 4, 5, 5),
-    "conv3": (16, 12, 3, 3),
-    "conv4": (16, 8, 3, 3),
-    "conv5": (8, 8, 3, 3),
-    "fc6": (32, 8 * 36),
-    "fc7": (24, 32),
-    "fc8": (7, 24),
-}
-GROUPS = {"conv2": 2, "conv4": 2, "conv5": 2}
 
 
 @pytest.fixture
@@ -53,15 +34,7 @@ def pictures() -> np.ndarray:
 
 @pytest.fixture
 def weights() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    random = np.random.default_rng(1)
-
-    def normal(*shape: int, size: float) -> np.ndarray:
-        return (size * random.standard_normal(shape)).astype(np.float32)
-
-    return {
-        name: (normal(*shape, size=(2 / np.prod(shape[1:])) ** 0.5), normal(shape[0], size=0.1))
-        for name, shape in SHAPES.items()
-    }
+    return random_weights()
 
 
 def logits(model: Model, pictures: np.ndarray) -> torch.Tensor:
@@ -81,25 +54,6 @@ def caffes(pictures: np.ndarray, crop: int, mean: np.ndarray) -> np.ndarray:
 
 
 # torchvision
-
-
-def torchvisions(widths: tuple[int, ...] = (4, 6, 8, 8, 8, 20, 16), classes: int = 7) -> nn.Module:
-    """torchvision's module, as wide as is said; it has no argument for it."""
-    from torchvision.models import AlexNet
-
-    net = AlexNet(num_classes=classes)
-    a, b, c, d, e, f, g = widths
-    for place, layer in {
-        0: nn.Conv2d(3, a, 11, 4, 2),
-        3: nn.Conv2d(a, b, 5, padding=2),
-        6: nn.Conv2d(b, c, 3, padding=1),
-        8: nn.Conv2d(c, d, 3, padding=1),
-        10: nn.Conv2d(d, e, 3, padding=1),
-    }.items():
-        net.features[place] = layer
-    for place, layer in {1: nn.Linear(e * 36, f), 4: nn.Linear(f, g), 6: nn.Linear(g, classes)}.items():
-        net.classifier[place] = layer
-    return net.eval()
 
 
 def torchvisions_input(pictures: np.ndarray) -> torch.Tensor:
@@ -139,86 +93,6 @@ def test_nothing_of_a_state_dict_is_dropped(tmp_path):
 
 
 # Caffe
-
-
-def varint(number: int) -> bytes:
-    out = b""
-    while number > 127:
-        out, number = out + bytes([number & 127 | 128]), number >> 7
-    return out + bytes([number])
-
-
-def message(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def blob(array: np.ndarray, *, old: bool, double: bool = False) -> bytes:
-    if old:
-        shape = b"".join(varint(i << 3) + varint(dim) for i, dim in enumerate((1,) * (4 - array.ndim) + array.shape, 1))
-        numbers = b"".join(varint(5 << 3 | 5) + struct.pack("<f", value) for value in array.ravel())  # not packed
-        return shape + numbers
-    shape = message(7, message(1, b"".join(map(varint, array.shape))))
-    return shape + (message(8, array.astype("<f8").tobytes()) if double else message(5, array.astype("<f4").tobytes()))
-
-
-TYPES = {"conv": 4, "fc": 14, "norm": 15, "pool": 17, "relu": 18, "drop": 6, "sigmoid": 19, "bn": 38}  # in old files
-TYPE_NAMES = {"conv": "Convolution", "fc": "InnerProduct", "norm": "LRN", "pool": "Pooling", "relu": "ReLU"}
-TYPE_NAMES |= {"drop": "Dropout", "sigmoid": "Sigmoid", "bn": "BatchNorm"}
-PARAMETERS = {"conv": (106, 10), "norm": (118, 18), "pool": (121, 19), "drop": (108, 12)}
-
-
-def settings(**values: int | float) -> bytes:
-    """A message of numbers, by their fields: f1=3 or f2=1e-4."""
-    out = b""
-    for key, value in values.items():
-        number = int(key[1:])
-        is_int = isinstance(value, int)
-        out += varint(number << 3) + varint(value) if is_int else varint(number << 3 | 5) + struct.pack("<f", value)
-    return out
-
-
-NORM = settings(f1=5, f2=1e-4, f3=0.75)  # local_size, alpha, beta
-POOL = settings(f1=0, f2=3, f3=2)  # max, kernel_size, stride
-
-
-def caffemodel(
-    weights,
-    *,
-    old: bool = False,
-    caffenet: bool = False,
-    double: bool = False,
-    bare: bool = False,
-    changed: dict[str, bytes | str] | None = None,
-) -> bytes:
-    """A file as Caffe writes it. ``bare``: of the weights alone; ``changed``: other settings of a layer by its name, or
-    the name of the layer that takes its place."""
-    number, name_field, type_field, blob_field = (2, 4, 5, 6) if old else (100, 1, 2, 7)
-
-    def layer(name: str, own: bytes = b"", blobs: bytes = b"") -> bytes:
-        change = (changed or {}).get(name, own)
-        name, own = (change, b"") if isinstance(change, str) else (name, change)
-        kind = next(kind for kind in TYPES if name.startswith(kind))
-        told = varint(type_field << 3) + varint(TYPES[kind]) if old else message(type_field, TYPE_NAMES[kind].encode())
-        given = message(PARAMETERS[kind][old], own) if own else b""
-        return message(number, message(name_field, name.encode()) + told + blobs + given)
-
-    out = message(1, b"a net")
-    for name, (weight, bias) in weights.items():
-        blobs = b"".join(message(blob_field, blob(one, old=old, double=double)) for one in (weight, bias))
-        size = weight.shape[-1]
-        stride, pad = (4, 0) if name == "conv1" else (1, size // 2)
-        own = settings(f1=len(weight), f3=pad, f4=size, f5=GROUPS.get(name, 1), f6=stride)
-        out += layer(name, own if name.startswith("conv") and not bare else b"", blobs)
-        if bare or name.startswith("fc8"):
-            continue
-        i = name[-1]
-        out += layer(f"relu{i}")
-        pool, norm = layer(f"pool{i}", POOL), layer(f"norm{i}", NORM)
-        if name in ("conv1", "conv2"):
-            out += pool + norm if caffenet else norm + pool
-        out += pool if name == "conv5" else b""
-        out += layer(f"drop{i}", settings(f1=0.5)) if name.startswith("fc") else b""
-    return out
 
 
 def as_caffe(weights, images: np.ndarray, *, caffenet: bool) -> torch.Tensor:
@@ -418,49 +292,6 @@ def test_the_whole_of_caffes_alexnet_has_its_parameters(tmp_path):
 # The ONNX zoo
 
 
-def zoo(weights, *, padded: bool = True, k: float = 1.0) -> onnx.ModelProto:
-    """A graph of the zoo's kind: 224 in, 54 after conv1, and pooling that is padded at its end."""
-    nodes, last = [], "data_0"
-
-    def add(kind: str, name: str, *inputs: str, **attributes: object) -> str:
-        nodes.append(helper.make_node(kind, [*inputs], [name], name=name, **attributes))
-        return name
-
-    end = [0, 0, 1, 1] if padded else [0, 0, 0, 0]
-    for name in LAYERS:
-        given = (f"{name}_w_0", f"{name}_b_0")
-        if name == "fc6":
-            last = add("Reshape", "flat", last, "shape")
-        if name.startswith("fc"):
-            last = add("Gemm", f"{name}_1", last, *given, transB=1)
-            last = last if name == "fc8" else add("Relu", f"{name}_2", last)
-            last = last if name == "fc8" else add("Dropout", f"{name}_3", last)
-            continue
-        size = weights[name][0].shape[2]
-        pad = 0 if name == "conv1" else size // 2
-        last = add(
-            "Conv", f"{name}_1", last, *given, kernel_shape=[size, size], pads=[pad] * 4,
-            strides=[4, 4] if name == "conv1" else [1, 1], group=GROUPS.get(name, 1),
-        )  # fmt: skip
-        last = add("Relu", f"{name}_2", last)
-        if name in ("conv1", "conv2"):
-            last = add("LRN", f"{name}_n", last, size=5, alpha=1e-4, beta=0.75, bias=k)
-        if name in ("conv1", "conv2", "conv5"):
-            last = add("MaxPool", f"{name}_p", last, kernel_shape=[3, 3], strides=[2, 2], pads=end)
-    add("Softmax", "prob_1", last, axis=1)
-    constants = [numpy_helper.from_array(np.array([1, -1]), "shape")]
-    for name, (weight, bias) in weights.items():
-        constants += [numpy_helper.from_array(weight, f"{name}_w_0"), numpy_helper.from_array(bias, f"{name}_b_0")]
-    graph = helper.make_graph(
-        nodes,
-        "zoo",
-        [helper.make_tensor_value_info("data_0", onnx.TensorProto.FLOAT, [1, 3, 224, 224])],
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 7]) for name in ("fc8_1", "prob_1")],
-        constants,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-
-
 def assert_equal_in_onnx_runtime(model: Model, proto: onnx.ModelProto, pictures: np.ndarray) -> None:
     """The logits; the probabilities are 0 or 1, whatever the network."""
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -482,15 +313,6 @@ def test_the_zoos_graph_in_onnx_runtime(k, weights, pictures, tmp_path):
     assert operations["response_norm"].k == k
     assert operations["response_norm"].alpha == pytest.approx(2e-5)
     assert_equal_in_onnx_runtime(model, proto, pictures)
-
-
-def change(proto: onnx.ModelProto, name: str, kind: str | None = None, **attributes: object) -> onnx.ModelProto:
-    """``proto`` with other attributes of the node called ``name``, perhaps of another kind."""
-    node = next(node for node in proto.graph.node if node.name == name)
-    node.op_type = kind or node.op_type
-    del node.attribute[:]
-    node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-    return proto
 
 
 @pytest.mark.parametrize(
@@ -688,288 +510,3 @@ def test_classes_must_be_as_many_as_there_are(weights, tmp_path):
         import_model(str(file))
     with pytest.raises(BadArtefact, match="has 7 classes, but 2 are named"):
         import_model(str(file), classes=["a", "b"])
-
-
-# Hostile and damaged files: one clear line, whatever they hold
-
-
-def refused(name: str, capsys) -> str:
-    """What `alexnet import` says of a file that it refuses: one line that names the file, and no model."""
-    assert main(["import", name, "--out", "m"]) == 1
-    *_, said = capsys.readouterr().err.splitlines()
-    assert said.startswith("error: ")
-    assert name in said
-    assert not said.startswith("error: unexpected")
-    assert not Path("models").exists()
-    return said
-
-
-def saved(**changes: object) -> dict[str, object]:
-    """torchvision's state dict, narrow, with some entries changed: `conv1_weight=...`."""
-    state = dict(torchvisions().state_dict())
-    for key, value in changes.items():
-        layer, _, part = key.partition("_")
-        state[f"{MODULES[layer]}.{part}"] = value
-    return state
-
-
-@pytest.mark.parametrize(
-    ("state", "reason"),
-    [
-        ({"conv1_weight": torch.full((4, 3, 11, 11), float("nan"))}, "conv1 has weights that are not finite"),
-        ({"fc8_bias": torch.full((7,), float("inf"))}, "fc8 has weights that are not finite"),
-        ({"fc6_weight": torch.full((20, 288), 1e300, dtype=torch.float64)}, "fc6 has weights that are not finite"),
-        ({"fc7_weight": torch.zeros(1).expand(65536, 65536)}, "fc7 does not hold the numbers that its shape needs"),
-        ({"fc7_weight": torch.zeros(16, 20).to_sparse()}, "fc7 does not hold the numbers that its shape needs"),
-        ({"conv2_weight": torch.zeros(0, 4, 5, 5)}, "kernels = 0 does not fit: it takes a whole number from 1 to"),
-        ({"conv2_weight": torch.zeros(65537, 1, 1, 1)}, "kernels = 65537 does not fit: it takes a whole number"),
-        ({"conv2_weight": torch.zeros(())}, "conv2 has weights of 0 dimensions, (), not 4"),
-        ({"conv2_bias": torch.zeros(6, 1)}, "conv2 has biases of 2 dimensions, (6, 1), not 1"),
-        ({"fc6_weight": torch.zeros(20, 289)}, "fc6 is (20, 289) where recipe torchvision has (20, 288)"),
-        ({"fc6_weight": "text"}, "net.pth is not a state dict: save `model.state_dict()`"),
-    ],
-)
-def test_what_a_state_dict_may_not_hold(state, reason, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    torch.save(saved(**state), "net.pth")
-    assert reason in refused("net.pth", capsys)
-
-
-def test_a_pth_that_claims_more_than_it_holds(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    torch.save(saved(), "whole.pth")
-    with zipfile.ZipFile("whole.pth") as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile("net.pth", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in content.items():
-            archive.writestr(name, data)
-    assert "is not as torch.save writes it: save `model.state_dict()` with torch.save" in refused("net.pth", capsys)
-    for protocol in (True, False):  # a zip file, and torch's older format
-        torch.save(torch.zeros(2, 3), "net.pth", _use_new_zipfile_serialization=protocol)
-        refused("net.pth", capsys)
-    (name,) = (name for name in content if name.endswith("data.pkl"))
-    claims = content | {name: content[name].replace(b"K\x04K\x03K\x0bK\x0b", b"J\xff\xff\xff\x7fK\x03K\x0bK\x0b")}
-    assert claims != content
-    with zipfile.ZipFile("net.pth", "w") as archive:
-        for name, data in claims.items():
-            archive.writestr(name, data)
-    refused("net.pth", capsys)
-    with open("net.pth", "wb") as file:
-        file.truncate(10**13)  # a sparse file
-    assert "has more than 4,000,000,000 bytes: it holds more than the weights of a network" in refused(
-        "net.pth", capsys
-    )
-
-
-def caffe_blob(shape: list[int], data: bytes) -> bytes:
-    return message(7, message(1, b"".join(map(varint, shape)))) + data
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (caffe_blob([2**32, 2**32], b""), "0 bytes are no 4294967296×4294967296 numbers"),
-        (caffe_blob([1] * 40, message(5, bytes(4))), "4 bytes are no 1×1×1×1×1×1×1×1 numbers"),
-        (caffe_blob([10**18], message(5, bytes(4))), "4 bytes are no 1000000000000000000 numbers"),
-        (message(7, message(1, b"\x80" * 11)), "net.caffemodel is damaged or cut short: fetch it again"),
-        (b"\x08\x01" * 70_000, "net.caffemodel has more fields than a network: fetch it again"),
-        (message(7, message(1, b"\x01" * 70_000)), "has more numbers in a list than a network: fetch it again"),
-        (b"\x0b\x0c", "net.caffemodel is damaged or no protobuf: fetch it again"),
-        (varint(5 << 3 | 5) + b"\x00", "net.caffemodel is damaged or cut short: fetch it again"),
-    ],
-)
-def test_what_a_blob_may_not_hold(content, reason, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("net.caffemodel").write_bytes(message(100, message(1, b"conv1") + message(7, content)))
-    assert reason in refused("net.caffemodel", capsys)
-
-
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"pool1": settings(f2=3, f3=0)}, "pool1: stride = 0 does not fit: it takes a whole number from 1 to 4096"),
-        ({"pool1": settings(f2=10**9)}, "pool1: size = 1000000000 does not fit"),
-        ({"norm1": settings(f1=2**63 + 1)}, "norm1: n = 9223372036854775809 does not fit"),
-        ({"norm1": settings(f1=5.0)}, "norm1: n = 5.0 does not fit: it takes a whole number from 1 to 4096"),
-        ({"norm1": settings(f1=5, f2=float("nan"))}, "norm1: alpha = NaN does not fit"),
-        ({"drop6": settings(f1=1.5)}, "drop6: p = 1.5 does not fit: it takes a number from 0 to 0.999"),
-        ({"conv3": settings(f4=3, f3=2**40)}, "conv3: padding = 1099511627776 does not fit"),
-        ({"conv3": settings(f4=3, f3=1, f6=0)}, "conv3: stride = 0 does not fit"),
-    ],
-)
-def test_numbers_in_a_caffemodel_that_no_network_has(changed, reason, weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("net.caffemodel").write_bytes(caffemodel(weights, changed=changed))
-    assert reason in refused("net.caffemodel", capsys)
-
-
-def test_a_caffemodel_of_wrong_weights(weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    whole = caffemodel(weights)
-    Path("net.caffemodel").write_bytes(whole + caffemodel({"conv1": weights["conv1"]}))
-    assert "has two layers called conv1: it is not of an AlexNet" in refused("net.caffemodel", capsys)
-    for name, shape in (("fc6", (2, 3, 32, 48)), ("fc7", (24,)), ("conv2", (12, 100))):
-        changed = weights | {name: (np.zeros(shape, np.float32), weights[name][1])}
-        Path("net.caffemodel").write_bytes(caffemodel(changed))
-        assert f"does not fit: {name} has weights of {len(shape)} dimensions" in refused("net.caffemodel", capsys)
-    changed = weights | {"fc7": (np.full((24, 32), np.nan, np.float32), weights["fc7"][1])}
-    Path("net.caffemodel").write_bytes(caffemodel(changed))
-    assert "fc7 has weights that are not finite" in refused("net.caffemodel", capsys)
-    Path("net.caffemodel").write_bytes(whole)
-    mean = np.full((1, 3, 256, 256), np.inf, np.float32)
-    Path("mean.binaryproto").write_bytes(blob(mean, old=False))
-    Path("classes.txt").write_text("\n".join(CLASSES))
-    assert main(["import", "net.caffemodel", "--classes", "classes.txt", "--mean", "mean.binaryproto"]) == 1
-    assert "error: mean.binaryproto holds numbers that are not finite: fetch it again\n" in capsys.readouterr().err
-
-
-def test_floats_that_are_not_packed_are_read_in_linear_time(tmp_path):
-    """A field a number takes a second for a million; the millions of a whole net have to be read at once."""
-    numbers = np.random.default_rng(0).random(3_000_000).astype(np.float32)
-    records = np.empty((len(numbers), 5), np.uint8)
-    records[:, 0], records[:, 1:] = 5 << 3 | 5, numbers.view(np.uint8).reshape(-1, 4)
-    content = memoryview(records.tobytes() + varint(1 << 3) + varint(7) + records[:2].tobytes())
-    found = list(fields(content, tmp_path))
-    assert [(number, wire) for number, wire, _ in found] == [(5, 5), (1, 0), (5, 5)]
-    assert np.array_equal(np.frombuffer(found[0][2], np.float32), numbers)
-    assert np.array_equal(np.frombuffer(found[2][2], np.float32), numbers[:2])
-
-
-def with_graph(proto: onnx.ModelProto, alter) -> onnx.ModelProto:
-    alter(proto.graph)
-    return proto
-
-
-def external(graph) -> None:
-    onnx.external_data_helper.set_external_data(graph.initializer[1], "../secret", 0, 4)
-    graph.initializer[1].ClearField("raw_data")
-
-
-def cycle(graph) -> None:
-    graph.node[1].input[0] = "conv1_n"
-
-
-def twice(graph) -> None:
-    graph.initializer.append(graph.initializer[1])
-
-
-def missing(graph) -> None:
-    del graph.initializer[1]
-
-
-def huge(graph) -> None:
-    graph.initializer[1].dims[:] = [2**31, 2**31, 4, 4]
-
-
-def negative(graph) -> None:
-    graph.initializer[1].dims[0] = -8
-
-
-def wide_input(graph) -> None:
-    for one in graph.input[0].type.tensor_type.shape.dim[2:]:
-        one.dim_value = 10**9
-
-
-def not_finite(graph) -> None:
-    array = np.full(SHAPES["conv1"], np.nan, np.float32)
-    graph.initializer[1].CopyFrom(numpy_helper.from_array(array, graph.initializer[1].name))
-
-
-def texts(graph) -> None:
-    graph.initializer[1].CopyFrom(helper.make_tensor("conv1_w_0", onnx.TensorProto.STRING, [1], [b"text"]))
-
-
-def nested(graph) -> None:
-    graph.node[0].attribute.append(helper.make_attribute("body", helper.make_graph([], "g", [], [])))
-
-
-def foreign(graph) -> None:
-    graph.node[1].domain = "elsewhere"
-
-
-def empty(graph) -> None:
-    del graph.node[:]
-
-
-@pytest.mark.parametrize(
-    ("alter", "reason"),
-    [
-        (external, "conv1_w_0 is in another file, which is never opened: save it as one file"),
-        (cycle, "it is no valid ONNX graph (Nodes in a graph must be topologically sorted"),
-        (twice, "it has two constants called conv1_w_0"),
-        (missing, "it is no valid ONNX graph ("),
-        (huge, "it is no valid ONNX graph ("),
-        (negative, "it is no valid ONNX graph ("),
-        (wide_input, "crop = 1000000000 does not fit: it takes a whole number from 1 to 4096"),
-        (not_finite, "conv1 has weights that are not finite"),
-        (texts, "conv1_w_0 holds no weights (type 8, shape [1])"),
-        (nested, "it has functions or graphs inside of nodes"),
-        (foreign, "it has a node of another origin than ONNX itself, Relu"),
-        (empty, "it is no valid ONNX graph ("),
-    ],
-)
-def test_hostile_onnx_graphs(alter, reason, weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("net.onnx").write_bytes(with_graph(zoo(weights), alter).SerializeToString())
-    assert reason in refused("net.onnx", capsys)
-
-
-@pytest.mark.parametrize(
-    ("name", "attributes", "reason"),
-    [
-        ("conv1_p", {"kernel_shape": [3, 3], "strides": [0, 0]}, "conv1: stride = 0 does not fit"),
-        (
-            "conv1_p",
-            {"kernel_shape": [3], "strides": [2]},
-            "conv1 is followed by MaxPool with windows that are not of",
-        ),
-        ("conv1_p", {"kernel_shape": [3, 3], "pads": [-1] * 4}, "conv1: padding = -1 does not fit"),
-        ("conv1_p", {"kernel_shape": [2**40, 2**40]}, "conv1: size = 1099511627776 does not fit"),
-        ("conv1_p", {}, "it is no valid ONNX graph ("),
-        ("conv1_p", {"kernel_shape": 3}, "it is no valid ONNX graph ("),
-        ("conv1_n", {"size": 2**62 + 1}, "conv1: n = 4611686018427387905 does not fit"),
-        ("conv1_n", {"size": 5, "alpha": float("nan")}, "conv1: alpha = NaN does not fit"),
-    ],
-)
-def test_numbers_in_a_graph_that_no_network_has(name, attributes, reason, weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("net.onnx").write_bytes(change(zoo(weights), name, **attributes).SerializeToString())
-    assert reason in refused("net.onnx", capsys)
-
-
-def small_files(weights) -> dict[str, bytes]:
-    """A valid file of each format, of few bytes."""
-    state = {f"{MODULES[name]}.{part}": torch.zeros(2, 3) for name in LAYERS for part in ("weight", "bias")}
-    zipped, older = io.BytesIO(), io.BytesIO()
-    torch.save(state, zipped)
-    torch.save(state, older, _use_new_zipfile_serialization=False)
-    return {
-        "net.pth": zipped.getvalue(),
-        "older.pth": older.getvalue(),
-        "net.safetensors": safetensors.torch.save(state),
-        "net.caffemodel": caffemodel(weights),
-        "old.caffemodel": caffemodel({"conv1": weights["conv1"]}, old=True),
-        "net.onnx": zoo(weights).SerializeToString(),
-    }
-
-
-def test_damage_of_every_format_is_told_in_one_line(weights, tmp_path, monkeypatch, capfd):
-    """Flips and cuts, most of them where a file tells its own structure: at its beginning and end."""
-    monkeypatch.chdir(tmp_path)
-    random, tried = np.random.default_rng(0), 0
-    Path("classes.txt").write_text("\n".join(CLASSES))
-    for name, whole in small_files(weights).items():
-        near = [*random.integers(0, min(600, len(whole)), 25), *(len(whole) - 1 - random.integers(0, 300, 10))]
-        for place in [*near, *random.integers(0, len(whole), 10)]:
-            damaged = bytearray(whole)
-            damaged[place] ^= 1 << random.integers(8)
-            for content in (damaged, damaged[:place]):
-                Path(name).write_bytes(content)
-                code = main(["import", name, "--out", f"m{tried}", "--classes", "classes.txt"])
-                said = capfd.readouterr().err.splitlines()
-                assert code in (0, 1), (name, place)  # a bit of a weight may be another one
-                assert "error: unexpected" not in said[-1], (name, place, said)
-                assert code == 0 or name in said[-1], (name, place, said)
-                assert len(said) == 1 + code, (name, place, said)
-                tried += 1
-    assert tried > 500
