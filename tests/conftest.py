@@ -1,5 +1,6 @@
 """A workspace with a small packed dataset, and a recipe narrow enough to train on it in seconds."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ from safetensors.numpy import save_file
 from alexnet_cli import recipe as recipes
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.exporting.export import Export, export_model
+from alexnet_cli.exporting.graph import Precision
 from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
@@ -51,6 +56,45 @@ def source(tmp_path_factory):
 def packed(source, tmp_path_factory) -> Dataset:
     """The pictures of ``source``, packed; not to be changed."""
     return prepare(source, tmp_path_factory.mktemp("workspace") / "data" / "colours", size=SIZE, workers=1).dataset
+
+
+def save_untrained(packed: Dataset, folder: Path, seed: int = 0) -> Path:
+    """Save a narrow network that was not trained."""
+    recipe = recipes.load("small-data", [*NARROW, "training.warmup_epochs=0.5"])
+    net, mean_image = initialize(recipe.build(3), seed), packed.statistics().mean_image
+    Model(net=net, recipe=recipe, classes=packed.classes, mean_image=mean_image, provenance={}).save(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export, and the models that were loaded to make it."""
+
+    export: Export
+    loaded: list[Model]
+
+
+def exported_as(precision: Precision, folder: Path, packed: Dataset) -> Exported:
+    """The model in ``folder`` exported: an export takes seconds, so tests share one and ask what happened in it."""
+    images, loaded, load = packed.split("train"), [], Model.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Model, "load", lambda path: loaded.append(load(path)) or loaded[-1])
+        done = export_model(
+            folder, precision=precision, pictures=images.read(np.arange(9)), calibration=images.read(np.arange(20))
+        )
+    return Exported(done, loaded)
+
+
+@pytest.fixture(scope="session")
+def exported(packed, tmp_path_factory) -> Exported:
+    """The model `m`, which was not trained, with its model.onnx; not to be changed."""
+    return exported_as("fp32", save_untrained(packed, tmp_path_factory.mktemp("exported") / "m"), packed)
+
+
+@pytest.fixture(scope="session")
+def exported_folder(exported) -> Path:
+    """The folder of ``exported``; not to be changed."""
+    return exported.export.path.parent
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 import xxhash
-from conftest import NARROW
+from conftest import exported_as, save_untrained
 from torch import nn
 
 from alexnet_cli import recipe as recipes
@@ -31,29 +31,23 @@ from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.nets.layers import OPERATIONS, Operation
 
 
-def untrained(packed, folder: Path) -> Path:
-    recipe = recipes.load("small-data", [*NARROW, "training.warmup_epochs=0.5"])
-    net, mean_image = initialize(recipe.build(3), 0), packed.statistics().mean_image
-    Model(net=net, recipe=recipe, classes=packed.classes, mean_image=mean_image, provenance={}).save(folder)
-    return folder
-
-
 @pytest.fixture
 def folder(packed, tmp_path):
     """A model that was not trained."""
-    return untrained(packed, tmp_path / "m")
+    return save_untrained(packed, tmp_path / "m")
 
 
 @pytest.fixture(scope="module")
-def exports(packed, tmp_path_factory):
-    """The same model's files of each precision; not to be changed."""
-    shared, images = untrained(packed, tmp_path_factory.mktemp("shared") / "m"), packed.split("train")
-    return {
-        precision: export_model(
-            shared, precision=precision, pictures=images.read(np.arange(9)), calibration=images.read(np.arange(20))
-        )
-        for precision in ("fp32", "fp16", "int8")
-    }
+def every_precision(exported, packed):
+    """The model of ``exported`` in each precision; not to be changed."""
+    others = ("fp16", "int8")
+    return {"fp32": exported} | {one: exported_as(one, exported.export.path.parent, packed) for one in others}
+
+
+@pytest.fixture(scope="module")
+def exports(every_precision):
+    """The files of ``every_precision``."""
+    return {precision: one.export for precision, one in every_precision.items()}
 
 
 @pytest.fixture
@@ -177,17 +171,19 @@ def test_a_damaged_dataset_is_passed_over(folder, packed, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_an_export_reads_the_model_once_and_leaves_it_as_it_was(folder, packed, precision, monkeypatch):
-    untouched, loaded, load = Model.load(folder), [], Model.load
-    monkeypatch.setattr(Model, "load", lambda path: loaded.append(load(path)) or loaded[-1])
-    pictures_to_check([packed.path], folder)
-    calibration, others = pictures_to_calibrate([packed.path], folder)
-    export_model(folder, precision=precision, pictures=others[:5], calibration=calibration[::7])
-    (model,) = loaded
+def test_an_export_reads_the_model_once_and_leaves_it_as_it_was(every_precision, precision):
+    (model,) = every_precision[precision].loaded
+    untouched = Model.load(every_precision[precision].export.path.parent)
     assert not any(getattr(module, "channels_last", False) for module in model.net.modules())
     for (name, weight), expected in zip(model.net.named_parameters(), untouched.net.parameters(), strict=True):
         assert weight.dtype == expected.dtype, name
         assert torch.equal(weight, expected), name
+
+
+def test_pictures_are_chosen_without_reading_the_weights(exported_folder, packed, monkeypatch):
+    monkeypatch.setattr(Model, "load", None)
+    pictures_to_check([packed.path], exported_folder)
+    pictures_to_calibrate([packed.path], exported_folder)
 
 
 def test_pictures_for_a_model_that_is_missing_or_damaged(folder, packed, tmp_path):

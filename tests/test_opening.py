@@ -1,5 +1,6 @@
 """Opening a model: which file runs it, and when it is exported first."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,9 +55,9 @@ def test_a_folder_is_exported_when_its_file_is_missing_or_old(narrow, packed, tm
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_damaged_file_of_a_folder_is_exported_again_and_a_file_by_itself_refused(narrow, packed, tmp_path):
-    folder, progress = save(tmp_path / "m", narrow, packed), Noted()
-    file = open_model(folder, datasets=[packed.path]).path
+def test_a_damaged_file_of_a_folder_is_exported_again_and_a_file_by_itself_refused(packed, exported_folder, tmp_path):
+    folder, progress = shutil.copytree(exported_folder, tmp_path / "m"), Noted()
+    file = folder / "model.onnx"
     whole = file.read_bytes()
     damaged = whole[: len(whole) // 2], whole[:-1] + b"?", b"", whole[:1000] + bytes([whole[1000] ^ 4]) + whole[1001:]
     for content in damaged[:2]:

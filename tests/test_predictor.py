@@ -10,28 +10,16 @@ from pictures import encoded, jpeg
 
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import BadPicture
-from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.predictor import BATCH, Prediction, Predictor
 from alexnet_cli.inference.views import ten_views
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.opening import open_network
 
 
-@pytest.fixture(scope="module")
-def folder(packed, tmp_path_factory) -> Path:
-    """A model that was not trained, with its ONNX file."""
-    from conftest import NARROW
-
-    from alexnet_cli import recipe as recipes
-
-    folder, recipe = tmp_path_factory.mktemp("models") / "m", recipes.load("small-data", NARROW)
-    net = initialize(recipe.build(3), 0)
-    mean_image = packed.statistics().mean_image
-    Model(net=net, recipe=recipe, classes=packed.classes, mean_image=mean_image, provenance={}).save(folder)
-    export_model(folder, pictures=packed.split("val").read(np.arange(5)))
-    return folder
+@pytest.fixture
+def folder(exported_folder) -> Path:
+    return exported_folder
 
 
 @pytest.fixture(params=["network", "onnx"])
