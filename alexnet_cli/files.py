@@ -60,7 +60,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that has become read-only; the next run sweeps it
+            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

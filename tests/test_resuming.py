@@ -340,3 +340,5 @@ def test_a_folder_that_cannot_be_written_is_named(packed, small_disk, tmp_path, 
     assert capsys.readouterr().err.splitlines()[-1] == (
         "error: models/m/.alexnet.lock: Read-only file system; resume with: alexnet train --resume --out m"
     )
+    assert main(["export", "m"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: models/m/model.onnx: Read-only file system"

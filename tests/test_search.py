@@ -302,6 +302,18 @@ def test_the_page_needs_nothing_else_and_escapes(searchable: Path) -> None:
     assert "query: odd/dog/0.png" in [image["alt"] for image in tags.images]
 
 
+def test_a_name_with_a_line_break_is_drawn_with_an_escape(searchable: Path) -> None:
+    for folder in ("plain", "broken"):
+        (searchable / folder / "dog").mkdir(parents=True)
+    shutil.copy("photos/dog/0.png", "plain/dog/a\\nb.png")
+    shutil.copy("photos/dog/0.png", "broken/dog/a\nb.png")
+    for folder in ("plain", "broken"):
+        update(folder, model="models/pets/model.onnx", name=folder)
+        (query,) = (searchable / folder / "dog").iterdir()
+        assert main(["search", str(query), "--index", folder, "--sheet", f"{folder}.png"]) == 0
+    assert Path("plain.png").read_bytes() == Path("broken.png").read_bytes()
+
+
 def test_pictures_that_are_gone_are_grey(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query = picture(searchable / "query.png", 102)
     shutil.rmtree("photos")

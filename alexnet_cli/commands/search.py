@@ -68,7 +68,7 @@ def search(
 
 
 def _show(answer: "Answer") -> None:
-    rows = [[str(n.rank), n.name or "", f"{n.distance:.2f}", n.path] for n in answer.neighbours]
+    rows = [[str(n.rank), n.name or "", f"{n.distance:.2f}", visible(n.path)] for n in answer.neighbours]
     show_table(f"nearest to {visible(answer.path)}", ["", "class", "distance", "picture"], rows)
 
 

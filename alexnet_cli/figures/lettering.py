@@ -6,6 +6,8 @@ from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
 
+from alexnet_cli.errors import visible
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -20,8 +22,8 @@ def font(size: int) -> Font:
 
 
 def fit(text: str, draw: ImageDraw.ImageDraw, font: Font, width: int) -> str:
-    """``text``, truncated with an ellipsis to at most ``width`` pixels."""
-    shown = text
+    """``text``, what does not print in it escaped, truncated with an ellipsis to at most ``width`` pixels."""
+    shown = text = visible(text)
     while draw.textlength(shown, font) > width and len(text) > 1:
         text = text[:-1]
         shown = text + "…"
