@@ -3,7 +3,7 @@
 import posixpath
 import re
 import zlib
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def _read_batch(source: Source, name: str, class_count: int) -> tuple[np.ndarray
     return rows, labels, texts
 
 
-def _are_texts(values: object) -> bool:
+def _are_texts(values: object) -> TypeGuard[list[bytes | str]]:
     return isinstance(values, list) and all(isinstance(value, bytes | str) for value in values)
 
 
