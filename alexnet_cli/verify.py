@@ -54,7 +54,7 @@ def _run(folder: Path, progress: Progress) -> list[str]:
 
 
 def _not_compared(folder: Path, compared: set[str]) -> list[str]:
-    """A line for the other files. Those that train writes are for people; a run's recipe is in its checkpoint as well."""
+    """A line for the other files. Those of train are for people; a run's recipe is in its checkpoint as well."""
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     others = sorted({str(path.relative_to(folder)) for path in files} - compared)
     return [f"not compared, for want of a checksum: {', '.join(others)}"] if others else []
