@@ -49,6 +49,7 @@ class Console(Progress):
 
             self._bars = Bars()
             self._bars.start()
+            _drawing.append(self)
         if task not in self._tasks:
             self._tasks[task] = self._bars.add_task(task, total=total, detail=detail)
         self._bars.update(self._tasks[task], completed=done, total=total, detail=detail)
@@ -62,7 +63,17 @@ class Console(Progress):
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
+            _drawing.remove(self)
             self._tasks.clear()
+
+
+_drawing: list[Console] = []  # consoles that have bars on the terminal
+
+
+def close_consoles() -> None:
+    """Stop drawing, wherever a command has ended: bars hide the cursor, and would be drawn again below its error."""
+    for console in list(_drawing):
+        console.close()
 
 
 def show_json(content: object) -> None:

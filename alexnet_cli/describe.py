@@ -1,9 +1,10 @@
-"""Describes a dataset, model, index or ONNX file from what is stored in it."""
+"""Describes a dataset, model, index, ONNX file or unfinished run from what is stored in it."""
 
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.workspace import HOMES, Workspace
 
@@ -11,19 +12,22 @@ from alexnet_cli.workspace import HOMES, Workspace
 def find(space: Workspace, named: str) -> tuple[str, Path]:
     """The kind ("dataset", "model", "index" or "onnx") and the path of the artefact ``named``.
 
-    Raises BadArtefact if it is none of these.
+    The kind is "run" if there is a checkpoint and no model yet. Raises BadArtefact if it is none of these.
     """
     if named.endswith(".onnx"):
         return "onnx", space.find_classifier(named)
     for kind in HOMES:
         with suppress(BadArtefact):
             return kind, space.find(kind, named)
+    for path in (Path(named), space.home("model") / named):
+        if (path / CHECKPOINT_FILE).is_file():
+            return "run", path
     raise BadArtefact(f"{named} is no dataset, model, index or .onnx file: `alexnet prep --help` tells how to begin")
 
 
 def describe(kind: str, path: Path) -> dict[str, Any]:
     """What the artefact at ``path`` is and where it came from, as plain values. Raises BadArtefact if it is damaged."""
-    facts = {"dataset": _dataset, "model": _model, "index": _index, "onnx": _onnx}[kind](path)
+    facts = {"dataset": _dataset, "model": _model, "index": _index, "onnx": _onnx, "run": _run}[kind](path)
     return {"kind": kind, "path": str(path)} | facts
 
 
@@ -72,4 +76,22 @@ def _onnx(path: Path) -> dict[str, Any]:
         "image_size": model.image_size,
         "precision": model.precision,
         "fingerprint": model.fingerprint,
+    }
+
+
+def _run(path: Path) -> dict[str, Any]:
+    from alexnet_cli import recipe as recipes
+    from alexnet_cli.training.checkpoint import read_state
+
+    state = read_state(path)
+    recipe = recipes.loads(state.settings["recipe"])
+    return {
+        "recipe": recipe.name,
+        "description": recipe.description,
+        "epochs_done": state.epoch,
+        "epochs": recipe.training.epochs,
+        "updates_in_this_epoch": state.step,
+        "dataset": state.settings["dataset_path"],
+        "seed": state.settings["seed"],
+        "precision": state.settings["precision"],
     }

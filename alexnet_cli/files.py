@@ -79,13 +79,58 @@ def is_temporary(path: Path) -> bool:
     return TEMPORARY.fullmatch(path.name) is not None
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed runs left in ``folder``. Only an artefact's one writer may do this."""
+def sweep(folder: Path, of: Path | None = None) -> None:
+    """Remove the temporary files that killed runs left in ``folder``, or only those ``of`` one file.
+
+    What a process has `held` stays. What nobody holds may still be written by the artefact's one writer, who alone may
+    sweep its whole folder.
+    """
     for path in filter(is_temporary, folder.iterdir() if folder.is_dir() else ()):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        if of is None or (path.name.startswith(f".{of.stem}.") and path.name.endswith(f".part{of.suffix}")):
+            with suppress(FileNotFoundError, PermissionError, BlockingIOError):  # another removed, owns or holds it
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Raises BlockingIOError if a process holds it."""
+    import fcntl
+
+    if path.is_symlink():
+        path.unlink()
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # to open a FIFO would wait for a writer
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock of the temporary file or folder ``path``, which keeps it from `sweep`; a missing file is made.
+
+    For files beside an artefact that are written without being its one writer. The lock ends with its process.
+    """
+    import fcntl
+
+    while True:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDONLY | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_at(path, descriptor):  # else another has swept it before it was locked
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the file that is open is still the one at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -123,9 +168,8 @@ def _locked(path: Path, what: str) -> int:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock), os.lstat(path)):
-                    return lock
+            if _is_at(path, lock):
+                return lock
         except BlockingIOError:
             os.close(lock)
             raise AlexNetError(

@@ -11,17 +11,17 @@ from alexnet_cli.progress import SILENT, Progress
 
 
 def verify_artefact(kind: str, path: Path, progress: Progress = SILENT) -> list[str]:
-    """Verify the ``kind`` ("dataset", "model", "index" or "onnx") of artefact at ``path``: what was verified, in words.
+    """Verify the ``kind`` ("dataset", "model", "index", "onnx" or "run") of artefact at ``path``.
 
-    Raises BadArtefact at the first damage.
+    Returns what was compared, and what was not, in words. Raises BadArtefact at the first damage.
     """
-    return {"dataset": _dataset, "model": _model, "index": _index, "onnx": _onnx}[kind](path, progress)
+    return {"dataset": _dataset, "model": _model, "index": _index, "onnx": _onnx, "run": _run}[kind](path, progress)
 
 
 def _model(folder: Path, progress: Progress) -> list[str]:
     from alexnet_cli.model import digest_of
 
-    path, checkpoint = folder / MODEL_FILE, folder / CHECKPOINT_FILE
+    path = folder / MODEL_FILE
     metadata, tensors = read_tensors(path, what="model")
     try:
         digest = digest_of(json.loads(metadata["classes"]), metadata["recipe"], tensors)
@@ -32,12 +32,32 @@ def _model(folder: Path, progress: Progress) -> list[str]:
     if not _is_text(folder / RECIPE_FILE, metadata["recipe"]):
         raise BadArtefact(f"{folder / RECIPE_FILE} is not the recipe that is in {MODEL_FILE}")
     verified = [f"{MODEL_FILE}: checksum and fingerprint", f"{RECIPE_FILE}: the same recipe"]
-    for file in sorted(folder.glob("model*.onnx")):
+    exports = sorted(folder.glob("model*.onnx"))
+    for file in exports:
         verified += _onnx(file, progress)
-    if checkpoint.exists():
-        read_tensors(checkpoint, what="checkpoint")
-        verified.append(f"{CHECKPOINT_FILE}: checksum")
-    return verified
+    has_checkpoint = (folder / CHECKPOINT_FILE).exists()
+    verified.append(_checkpoint(folder) if has_checkpoint else f"{CHECKPOINT_FILE}: there is none")
+    return verified + _not_compared(
+        folder, {MODEL_FILE, RECIPE_FILE, CHECKPOINT_FILE, *(file.name for file in exports)}
+    )
+
+
+def _checkpoint(folder: Path) -> str:
+    from alexnet_cli.training.checkpoint import remedy
+
+    read_tensors(folder / CHECKPOINT_FILE, what="checkpoint", remedy=remedy(folder))
+    return f"{CHECKPOINT_FILE}: checksum"
+
+
+def _run(folder: Path, progress: Progress) -> list[str]:
+    return [_checkpoint(folder), *_not_compared(folder, {CHECKPOINT_FILE})]
+
+
+def _not_compared(folder: Path, compared: set[str]) -> list[str]:
+    """A line for the other files. Those of train are for people; a run's recipe is in its checkpoint as well."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    others = sorted({str(path.relative_to(folder)) for path in files} - compared)
+    return [f"not compared, for want of a checksum: {', '.join(others)}"] if others else []
 
 
 def _is_text(file: Path, text: str) -> bool:

@@ -4,22 +4,25 @@ import fcntl
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
 from alexnet_cli.bars import detail_lines
 from alexnet_cli.console import fail, show_table
+from alexnet_cli.data.store import Dataset
 
 COLUMNS = 60
 DETAIL = "loss 6.908  top-1 error 99.9%  1234 images/s  learning rate 0.00013  2 h 10 min left at most"
 
 
-def lines_on_a_terminal(program: str) -> list[str]:
-    """Every line that ``program`` draws on a terminal of 60 columns, those that it draws over later as well."""
+def drawn_on_a_terminal(program: str, code: int = 0) -> str:
+    """All that ``program``, which exits with ``code``, writes on a terminal of 60 columns."""
     terminal, inside = pty.openpty()
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 20, COLUMNS, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
@@ -35,8 +38,13 @@ def lines_on_a_terminal(program: str) -> list[str]:
         pass  # Linux reports the end of a terminal's output as an error
     finally:
         os.close(terminal)
-    assert run.wait() == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode())
+    assert run.wait() == code
+    return drawn.decode()
+
+
+def lines_on_a_terminal(program: str) -> list[str]:
+    """Every line that ``program`` draws on a terminal of 60 columns, those that it draws over later as well."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn_on_a_terminal(program))
     return [line.rstrip() for line in re.split(r"[\r\n]+", text)]
 
 
@@ -91,6 +99,20 @@ def test_a_note_above_a_bar_shows_names_as_they_are() -> None:
         "console.close()\n"
     )
     assert "refused photos/:cat:/[bold].jpg" in lines
+
+
+def test_an_error_stands_below_the_bars_and_the_cursor_comes_back(packed: Dataset, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packed.path, tmp_path / "colours"))
+    with open(folder / "val.npy", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes(1))
+    program = f"from alexnet_cli.commands import main; raise SystemExit(main(['info', '--verify', {str(folder)!r}]))"
+    drawn = drawn_on_a_terminal(program, code=1)
+    assert "checking" in drawn
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert drawn.count(hidden) == drawn.count(shown) == 1
+    assert drawn.index("checking") < drawn.rindex(shown) < drawn.index("error: ")
+    assert drawn.endswith(": prep the dataset again\r\n")
 
 
 def test_an_error_names_its_rank(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

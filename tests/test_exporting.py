@@ -22,8 +22,9 @@ from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.exporting import export as module
 from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, ExportMismatch
-from alexnet_cli.exporting.export import export_model, sweep_killed
+from alexnet_cli.exporting.export import export_model
 from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
+from alexnet_cli.files import sweep
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.views import centre_view, ten_views
 from alexnet_cli.model import Model
@@ -269,13 +270,21 @@ def test_the_name_of_a_folder_is_no_file(folder, tmp_path):
         export_model(folder, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["m", "m.onnx.bak", "m.ONNX"])
+def test_a_name_that_no_command_would_open_is_refused(name, exported_folder, tmp_path, capsys):
+    assert main(["export", str(exported_folder), "--out", str(tmp_path / name)]) == 1
+    advice = f"does not end in .onnx, by which other commands know such a file: name it {tmp_path / name}.onnx"
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path / name} {advice}"
+    assert not list(tmp_path.iterdir())
+
+
 # Killed and interrupted exports
 
 EXPORTER = """
 import sys
 from pathlib import Path
-from alexnet_cli.exporting.export import _held, atomic_write
-with atomic_write(Path(sys.argv[1])) as temporary, _held(temporary):
+from alexnet_cli.files import atomic_write, held
+with atomic_write(Path(sys.argv[1])) as temporary, held(temporary):
     temporary.write_bytes(b"half")
     print(temporary, flush=True)
     sys.stdin.read()
@@ -295,7 +304,7 @@ def test_what_a_killed_export_left_is_swept_but_not_what_another_writes(folder, 
         mine = folder / ".model.of-mine.part.safetensors"
         mine.touch()
         (folder / ".model.1-a.part.onnx").mkdir()
-        sweep_killed(out)
+        sweep(folder, of=out)
     assert sorted(file.name for file in folder.iterdir()) == [
         mine.name, "model.onnx", "model.safetensors", "recipe.toml",
     ]  # fmt: skip

@@ -15,6 +15,7 @@ from alexnet_cli.files import (
     atomic_write,
     checksum,
     file_checksum,
+    held,
     one_writer,
     read_json,
     read_tensors,
@@ -35,6 +36,14 @@ from alexnet_cli.files import one_writer
 with one_writer(pathlib.Path(sys.argv[1]), "dataset"):
     print("held", flush=True)
     sys.stdin.read()
+"""
+HOLD_FILE = """
+import sys, pathlib
+from alexnet_cli.files import atomic_write, held
+with atomic_write(pathlib.Path(sys.argv[1])) as temporary, held(temporary):
+    print(temporary.name, flush=True)
+    sys.stdin.read()
+print("done")
 """
 
 
@@ -92,6 +101,39 @@ def test_only_one_process_writes_an_artefact(tmp_path):
     with one_writer(folder, "dataset"):
         assert [path.name for path in folder.iterdir()] == [LOCK_FILE]
     assert not folder.exists()
+
+
+def test_what_another_process_holds_is_not_swept(tmp_path):
+    """An export writes into a model's folder without its lock: a training that starts there leaves its file alone."""
+    command = [sys.executable, "-c", HOLD_FILE, tmp_path / "model.onnx"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        temporary = other.stdout.readline().strip()
+        with one_writer(tmp_path, "model"):
+            assert {path.name for path in tmp_path.iterdir()} == {LOCK_FILE, temporary}
+        assert other.communicate("")[0] == "done\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_what_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    import fcntl
+
+    file, lock, locked = tmp_path / ".model.12-ab.part.onnx", fcntl.flock, []
+
+    def swept_first(descriptor, operation):
+        if not locked:
+            file.unlink()
+        lock(descriptor, operation)
+        locked.append(descriptor)
+
+    monkeypatch.setattr(fcntl, "flock", swept_first)
+
+    def write():
+        with held(file):
+            assert (len(locked), file.exists()) == (2, True)
+            raise FileNotFoundError("inside")
+
+    with pytest.raises(FileNotFoundError, match="inside"):
+        write()
 
 
 def test_a_lock_that_is_a_link_or_a_fifo_harms_nothing(tmp_path):

@@ -471,6 +471,27 @@ def test_prep_again_mends_what_is_damaged(damage: str, source: Path, capsys) -> 
         assert content(folder) == before
 
 
+def test_a_folder_in_the_place_of_a_file_is_named_and_not_deleted(source: Path, capsys) -> None:
+    folder = Path("data/photos")
+    assert main(["prep", str(source), "--workers", "1", *SIZE]) == 0
+    before = content(folder)
+    for name in sorted(FILES):
+        (folder / name).unlink()
+        write_folder(folder / name, {"thesis.txt": b"precious"})
+        advice = "is a folder where a dataset has a file: remove it, and prep the dataset again"
+        commands = [["prep", str(source), *SIZE]]
+        if name in ("rejected.csv", "statistics.safetensors", "train.names"):
+            commands.append(["info", "--verify", str(folder)])
+        for command in commands:
+            capsys.readouterr()
+            assert main(command) == 1
+            assert capsys.readouterr().err == f"error: {folder / name} {advice}\n"
+            assert (folder / name / "thesis.txt").read_bytes() == b"precious"
+        shutil.rmtree(folder / name)
+        assert main(["prep", str(source), "--workers", "1", *SIZE]) == 0
+        assert content(folder) == before
+
+
 def test_prep_of_other_pictures_leaves_a_damaged_dataset_alone(source: Path, capsys) -> None:
     assert main(["prep", str(source), *SIZE]) == 0
     flip(Path("data/photos/train.npy"))
@@ -615,11 +636,11 @@ def test_the_two_sizes_in_the_message_about_disk_space_differ(tmp_path: Path, mo
     locations.add("a", Location("a", 0, 1, 1, 0))
     locations.sort()
     usage = shutil.disk_usage(".")
-    for count, side, said in ((1, 16, "needs 1 MB more, 0 MB are free"), (256, 4096, "needs 13 GB more, 12 GB are")):
+    for count, side, said in ((1, 16, "needs 1 MB more, 0 MB are free"), (256, 4096, "needs 14 GB more, 13 GB are")):
         entries = Entries.of(locations, [("a", "train", 0)] * count)
         listing = Listing(layout="flat", classes=["a"], entries=entries)
         plan = prepare_module._plan(tmp_path, tmp_path, side, listing, "skip")
-        needed = (count + 2) * side * side * 3
+        needed = (count + 2 + 4) * side * side * 3  # pictures, a record, statistics
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=needed - 1: usage._replace(free=free))
         with pytest.raises(AlexNetError, match=said):
             prepare_module._check_disk_space(plan, plan.chunks)

@@ -40,6 +40,7 @@ def test_a_whole_model_and_its_file(folder, capsys):
         "recipe.toml: the same recipe",
         "model.onnx: checksum, and that it is of the model in its folder",
         "checkpoint/state.safetensors: checksum",
+        "not compared, for want of a checksum: curves.png, history.jsonl",
     ]
     assert main(["info", "--verify", str(folder / "model.onnx")]) == 0
     assert "model.onnx: checksum, and that it is of the model in its folder" in capsys.readouterr().out
@@ -49,6 +50,49 @@ def test_a_whole_model_and_its_file(folder, capsys):
     assert (said["kind"], said["verified"]) == ("onnx", ["alone.onnx: checksum"])
     assert main(["info", str(folder), "--json"]) == 0
     assert "verified" not in json.loads(capsys.readouterr().out)
+
+
+def test_it_is_said_if_there_is_no_checkpoint_and_what_has_no_checksum(folder, capsys):
+    (folder / CHECKPOINT_FILE).unlink()
+    (folder / "curves.png").write_bytes(b"damaged")
+    assert main(["info", "--verify", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verified"][-2:] == [
+        "checkpoint/state.safetensors: there is none",
+        "not compared, for want of a checksum: curves.png, history.jsonl",
+    ]
+
+
+def test_a_run_without_a_model_is_described_with_the_command_that_resumes_it(folder, packed, capsys):
+    (folder / MODEL_FILE).unlink()
+    assert main(["info", "m", "--verify", "--json", "--workspace", str(folder.parent.parent)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    resume = f"alexnet train --resume --out m --workspace {folder.parent.parent}"
+    facts = {
+        "kind": "run",
+        "path": str(folder),
+        "recipe": "small-data",
+        "epochs_done": 1,
+        "epochs": 1,
+        "resume": resume,
+    }
+    assert {key: said[key] for key in facts} == facts
+    assert (said["updates_in_this_epoch"], said["dataset"], said["seed"]) == (0, str(packed.path), 0)
+    others = "curves.png, history.jsonl, model.onnx, recipe.toml"
+    assert said["verified"] == [
+        "checkpoint/state.safetensors: checksum",
+        f"not compared, for want of a checksum: {others}",
+    ]
+    assert main(["info", str(folder)]) == 0
+    assert "epochs_done" in capsys.readouterr().out
+    assert main(resume.split()[1:]) == 0
+    assert (folder / MODEL_FILE).exists()
+    (folder / MODEL_FILE).unlink()
+    path = folder / CHECKPOINT_FILE
+    path.write_bytes(path.read_bytes()[:-1] + b"\xaa")
+    capsys.readouterr()
+    assert main(["info", "--verify", str(folder)]) == 1
+    reason = f"is damaged (its checksum differs): remove {folder} and start the training again"
+    assert capsys.readouterr().err == f"error: {path} {reason}\n"
 
 
 def test_a_recipe_beside_a_model_that_is_not_its_own_is_found(folder, capsys):

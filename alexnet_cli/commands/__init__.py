@@ -25,7 +25,7 @@ from alexnet_cli.commands import (
     train,
 )
 from alexnet_cli.commands.usage import Command
-from alexnet_cli.console import fail, show
+from alexnet_cli.console import close_consoles, fail, show
 from alexnet_cli.distributed import is_distributed
 from alexnet_cli.errors import AlexNetError, Interrupted, LostProcess, first_line
 
@@ -86,7 +86,10 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = int(app([word for word in given if word != "--debug"], standalone_mode=False) or 0)
+        try:
+            code = int(app([word for word in given if word != "--debug"], standalone_mode=False) or 0)
+        finally:
+            close_consoles()
         if code == 130:  # typer returns this after Ctrl-C and prints nothing
             raise KeyboardInterrupt
         return code

@@ -108,6 +108,12 @@ def path_of(path: Path) -> str:
     return text if os.sep in text else os.path.join(".", text)
 
 
+def to_resume(folder: Path, space: Workspace) -> str:
+    """The command that resumes the run in ``folder``, for where the user is."""
+    out = folder.name if folder.parent == space.home("model") else path_of(folder)
+    return command_line("train", "--resume", "--out", out, workspace=space.root)
+
+
 @contextmanager
 def resumable(command: str, run: Path | None = None, world: "World | None" = None) -> Iterator[None]:
     """Adds to what ends the block how to go on: by ``command``, once the folder ``run`` has a checkpoint.

@@ -4,28 +4,34 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, to_resume
 from alexnet_cli.console import Console, show_json, show_table
 from alexnet_cli.workspace import Workspace
 
 
 def info(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Name or path of a dataset, model, index or .onnx file.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="Name or path of a dataset, model, run, index or .onnx file.")
+    ],
     verify: Annotated[bool, typer.Option("--verify", help="Read all of it and compare it with its checksums.")] = False,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Describe a dataset, a model or an index.
 
-    Shows what it holds and where it came from. PATH may also be an .onnx file.
+    Shows what it holds and where it came from. PATH may also be an .onnx file, or a run that has no model yet: how far
+    it has come, and the command that resumes it. Of a model, --verify says which files have no checksum.
 
     Example: alexnet info models/photos-small-data
     """
     from alexnet_cli.describe import describe, find
     from alexnet_cli.verify import verify_artefact
 
-    kind, found = find(Workspace(workspace), path)
+    space = Workspace(workspace)
+    kind, found = find(space, path)
     facts = describe(kind, found)
+    if kind == "run":
+        facts["resume"] = to_resume(found, space)
     if verify:
         facts["verified"] = verify_artefact(kind, found, Console())
     if as_json:

@@ -14,9 +14,9 @@ from alexnet_cli.commands.common import (
     WorkspaceOption,
     command_line,
     name_of,
-    path_of,
     processes,
     resumable,
+    to_resume,
 )
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadRecipe
@@ -99,7 +99,7 @@ def train(
         if resume:
             folder = folder or runs.newest_unfinished(home)
             moved = None if dataset is None else space.find("dataset", dataset)
-            with resumable(_to_resume(folder, space), folder, world):
+            with resumable(to_resume(folder, space), folder, world):
                 model = alexnet.resume(folder, dataset=moved, epochs=epochs, seed=seed, precision=precision, **where)
         else:
             data = space.find("dataset", dataset)
@@ -108,8 +108,8 @@ def train(
             if folder is None:
                 folder, unfinished = runs.new_folder(home, f"{data.resolve().name}-{chosen.name}")
                 for run in unfinished:
-                    console.note(f"{run} is unfinished; to resume it: {_to_resume(run, space)}")
-            with resumable(_to_resume(folder, space), folder, world):
+                    console.note(f"{run} is unfinished; to resume it: {to_resume(run, space)}")
+            with resumable(to_resume(folder, space), folder, world):
                 model = alexnet.train(
                     data, folder, recipe=chosen, seed=seed or 0, start=tuned, precision=precision or "fp32", **where
                 )
@@ -126,9 +126,3 @@ def train(
 def _folder(out: str, space: Workspace) -> Path:
     """The folder that --out names: a name is one in the workspace, a path is that path."""
     return Path(out) if os.sep in out or out in (os.curdir, os.pardir) else space.new("model", out)
-
-
-def _to_resume(folder: Path, space: Workspace) -> str:
-    """The command that resumes the run in ``folder``, for where the user is."""
-    out = folder.name if folder.parent == space.home("model") else path_of(folder)
-    return command_line("train", "--resume", "--out", out, workspace=space.root)

@@ -15,7 +15,7 @@ import numpy as np
 
 from alexnet_cli.artefacts import DATASET_FILE, REJECTED_FILE, STATISTICS_FILE
 from alexnet_cli.data import chunks
-from alexnet_cli.data.arrays import check_array, create_array
+from alexnet_cli.data.arrays import ADVICE, check_array, create_array
 from alexnet_cli.data.chunks import RECORDS, Chunk, chunks_of, is_packed, printable
 from alexnet_cli.data.layouts import list_pictures
 from alexnet_cli.data.layouts.listing import SPLITS, Listing
@@ -123,15 +123,22 @@ def prepare(
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise BadArtefact if ``folder`` has files that are not those of a dataset: prep would delete or mix with them."""
+    """Raise BadArtefact if ``folder`` has files that are not those of a dataset: prep would delete or mix with them.
+
+    A folder in the place of a dataset's file is not deleted: nobody knows what is in it.
+    """
     names = {file.name for file in folder.iterdir() if not file.name.startswith(".")} if folder.is_dir() else set()
     others = {name for name in names if not OWN_FILES.fullmatch(name)}
-    plans = [_plan_in(folder / name) for name in (DATASET_FILE, PLAN_FILE)]  # None where there is none, or damaged
+    folders = {name for name in names - others - {RECORDS} if (folder / name).is_dir()}
+    files = {DATASET_FILE, PLAN_FILE} - folders
+    plans = [_plan_in(folder / name) for name in files]  # None where there is none, or damaged
     is_like_one = not others and "" not in plans and names & set(MARKS)
     if names and not any(plans) and not is_like_one:
         raise BadArtefact(
             f"{folder} contains other files ({min(others or names)}): choose another name for the dataset"
         )
+    if folders:
+        raise BadArtefact(f"{folder / min(folders)} is a folder where a dataset has a file: remove it, and {ADVICE}")
 
 
 def _plan_in(path: Path) -> str | None:
@@ -229,9 +236,13 @@ def _clear(folder: Path) -> None:
 
 
 def _check_disk_space(plan: Plan, pending: Sequence[Chunk]) -> None:
-    """Raise AlexNetError if the images and records of the ``pending`` chunks do not fit on the disk."""
+    """Raise AlexNetError if the images and records of the ``pending`` chunks and the statistics do not fit on the disk.
+
+    Labels, checksums and names are some ten bytes a picture.
+    """
     pixels = plan.size * plan.size * 3
-    needed = count_pictures(pending) * pixels + len(pending) * 2 * pixels  # a record has sums of 16 bits
+    records, statistics = len(pending) * 2 * pixels, 4 * pixels  # sums of 16 bits each, and the mean image in 32 bits
+    needed = count_pictures(pending) * pixels + records + statistics
     free = shutil.disk_usage(plan.folder).free
     if needed > free:
         unit, name = (10**9, "GB") if needed >= 10**10 else (10**6, "MB")

@@ -6,6 +6,7 @@ Each picture of the source has a slot in its split. Where it was rejected, the l
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from json import dumps
@@ -29,6 +30,15 @@ IMAGES, LABELS, CHECKSUMS, NAMES = ".npy", ".labels.npy", ".checksums.npy", ".na
 REJECTED = -1  # label in the slot of a picture that could not be packed
 BLOCK = 1 << 20  # bytes of names looked at in one go
 CHECKED = 64  # images read at a time to check them
+
+
+@contextmanager
+def _files() -> Iterator[None]:
+    """A folder where a dataset has a file is damage: nothing of the system ends by itself there."""
+    try:
+        yield
+    except IsADirectoryError as error:
+        raise BadArtefact(f"{error.filename} is a folder where a dataset has a file: remove it, and {ADVICE}") from None
 
 
 class Names(Sequence[str]):
@@ -150,6 +160,7 @@ class Dataset:
     words: dict[str, str]  # class -> its meaning in words, if the source has that
 
     @classmethod
+    @_files()
     def open(cls, path: Path) -> "Dataset":
         """Open a dataset's folder and check all of it except images, names and rejected.csv, which `verify` checks.
 
@@ -205,6 +216,7 @@ class Dataset:
         """Mean image and colour PCA of the training split. Raises BadArtefact if their file is missing or damaged."""
         return Statistics.load(self.path)
 
+    @_files()
     def verify(self, progress: Progress = SILENT) -> None:
         """Check every image, every name and rejected.csv. Raises BadArtefact that names what is damaged."""
         self.check_file(REJECTED_FILE)

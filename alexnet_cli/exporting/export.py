@@ -1,13 +1,11 @@
 """Exports a model as one ONNX file, which takes its name only once its outputs agree with the network's."""
 
-import glob
 import math
-import os
 import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,7 +18,7 @@ from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, TOLERANCE, Agre
 from alexnet_cli.exporting.graph import Precision, build_graph
 from alexnet_cli.exporting.pictures import synthetic_pictures
 from alexnet_cli.exporting.quantization import quantize
-from alexnet_cli.files import atomic_write, temporary_path
+from alexnet_cli.files import atomic_write, held, sweep, temporary_path
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.onnx_file import seal
 from alexnet_cli.inference.onnx_model import OnnxModel
@@ -76,6 +74,8 @@ def export_model(
     out = folder / default_file(precision) if out is None else out
     if out.is_dir():
         raise AlexNetError(f"{out} is a folder: name a file with --out")
+    if out.suffix != ".onnx":
+        raise AlexNetError(f"{out} does not end in .onnx, by which other commands know such a file: name it {out}.onnx")
     if precision == "int8" and calibration is None:
         raise AlexNetError("int8 takes its ranges from training pictures: give some as calibration")
     if pictures is None:
@@ -83,8 +83,9 @@ def export_model(
         pictures = synthetic_pictures(model.recipe.image.size)
     network = NetworkModel.of(model, "cpu")
     network.run(pictures[:1])  # a network whose outputs are not finite is told now, not after the work
-    sweep_killed(out)
-    with atomic_write(out) as temporary, _held(temporary), _interrupts_kept():
+    sweep(out.parent, of=out)
+    # Two searches may export the same model at once, and a training may start in its folder: all hold what they write.
+    with atomic_write(out) as temporary, held(temporary), _interrupts_kept():
         proto = build_graph(model, precision)
         if calibration is not None and precision == "int8":
             with _scratch(out) as scratch:
@@ -115,43 +116,13 @@ def default_file(precision: Precision) -> str:
     return ONNX_FILE if precision == "fp32" else f"model.{precision}.onnx"
 
 
-# Two searches may export the same model at once. Each holds a lock on its temporary files, which ends with its process.
-
-
-def sweep_killed(out: Path) -> None:
-    """Remove the temporary files of exports to ``out`` that were killed."""
-    import fcntl
-
-    for path in out.parent.glob(f".{glob.escape(out.stem)}.*.part{glob.escape(out.suffix)}"):
-        with suppress(OSError):  # another has removed it, holds it, or owns it
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            finally:
-                os.close(descriptor)
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Hold the lock of the file or folder ``path``; a file that does not exist is made."""
-    import fcntl
-
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDONLY | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
     """A temporary folder beside ``out``."""
     folder = temporary_path(out)
     folder.mkdir()
     try:
-        with _held(folder):
+        with held(folder):
             yield folder
     finally:
         shutil.rmtree(folder)

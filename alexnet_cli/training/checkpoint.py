@@ -57,7 +57,7 @@ def load(folder: Path, net: AlexNet, sgd: SGD) -> np.ndarray:
     Raises BadArtefact if it is damaged: the checksum of the whole file is compared.
     """
     path = folder / CHECKPOINT_FILE
-    _, tensors = read_tensors(path, what="checkpoint", remedy=_remedy(folder))
+    _, tensors = read_tensors(path, what="checkpoint", remedy=remedy(folder))
     try:
         for name, weight in net.state_dict().items():
             weight.copy_(torch.from_numpy(tensors[f"weight/{name}"]))
@@ -65,7 +65,7 @@ def load(folder: Path, net: AlexNet, sgd: SGD) -> np.ndarray:
             v.copy_(torch.from_numpy(tensors[f"velocity/{name}"]))
         return tensors["mean_image"]
     except (KeyError, RuntimeError) as error:
-        raise BadArtefact(f"{path} does not fit its recipe ({first_line(error)}): {_remedy(folder)}") from None
+        raise BadArtefact(f"{path} does not fit its recipe ({first_line(error)}): {remedy(folder)}") from None
 
 
 def read_state(folder: Path) -> TrainingState:
@@ -81,15 +81,16 @@ def read_state(folder: Path) -> TrainingState:
     except (FileNotFoundError, NotADirectoryError):
         raise BadArtefact(f"nothing to resume in {folder}: it has no {CHECKPOINT_FILE}") from None
     except (SafetensorError, ValueError) as error:
-        raise BadArtefact(f"{path} is damaged ({first_line(error)}): {_remedy(folder)}") from None
+        raise BadArtefact(f"{path} is damaged ({first_line(error)}): {remedy(folder)}") from None
     check_format(metadata.get("alexnet_format"), FORMAT, path)
     try:
         return TrainingState(**json.loads(metadata["state"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise BadArtefact(f"{path} is damaged ({first_line(error)}): {_remedy(folder)}") from None
+        raise BadArtefact(f"{path} is damaged ({first_line(error)}): {remedy(folder)}") from None
 
 
-def _remedy(folder: Path) -> str:
+def remedy(folder: Path) -> str:
+    """What to do about a damaged checkpoint."""
     if (folder / MODEL_FILE).exists():
         return f"the model in {folder} is whole without it; start another run to train further"
     return f"remove {folder} and start the training again"
