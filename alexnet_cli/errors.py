@@ -20,6 +20,10 @@ class BadArtefact(AlexNetError):
     """A dataset, model, checkpoint or index that is missing, incomplete, damaged or of a newer format."""
 
 
+class NotFinite(BadArtefact):
+    """A network whose outputs are not finite."""
+
+
 class WrongModel(AlexNetError):
     """The model is not the one that the index was built with."""
 
@@ -29,7 +33,7 @@ class BadRecipe(AlexNetError):
 
 
 class Diverged(AlexNetError):
-    """Training reached a loss that is not finite."""
+    """Training reached a loss, a weight or an output that is not finite."""
 
 
 class Resumable(AlexNetError):

@@ -89,6 +89,49 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(packed, n
     assert all(np.isfinite(tensor).all() for name, tensor in tensors.items() if name.startswith("weight/"))
 
 
+def test_a_divergence_in_the_last_update_of_an_epoch_says_so_too(packed, narrow, tmp_path):
+    wild = narrow.with_training(learning_rate=1e30, warmup_epochs=0.0, batch=64)  # one update an epoch
+    with pytest.raises(Diverged) as error:
+        train(packed, wild, tmp_path / "m")
+    assert str(error.value) == (
+        "an output in the validation is not finite at epoch 1, update 1; the checkpoint in "
+        f"{tmp_path}/m is the last good one: start another run with a lower learning rate, for example "
+        "--set training.learning_rate=1e+29"
+    )
+    assert checkpoint.read_state(tmp_path / "m").step == 0
+
+
+def test_a_weight_that_is_not_finite_after_the_last_update_is_noticed_without_a_validation(
+    packed, narrow, tmp_path, monkeypatch
+):
+    update = Trainer._update
+
+    def last_update(self, batch, plan, rate):
+        update(self, batch, plan, rate)
+        if self.state.step == 5:
+            with torch.no_grad():
+                self.net.fc8.bias[0] = math.inf
+
+    monkeypatch.setattr(Trainer, "_update", last_update)
+    unvalidated = replace(packed, counts={"train": packed.counts["train"]})
+    with pytest.raises(Diverged, match=r"^a weight is not finite at epoch 1, update 6; the checkpoint in"):
+        train(unvalidated, narrow, tmp_path / "m")
+
+
+def test_what_an_epoch_trained_is_saved_before_its_validation(packed, narrow, tmp_path, monkeypatch):
+    whole = train(packed, narrow, tmp_path / "whole")
+    monkeypatch.setattr("alexnet_cli.training.trainer.count_errors", lambda *models, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # as if it was killed there
+        train(packed, narrow, tmp_path / "m", options=Options(checkpoint_minutes=0))
+    state = checkpoint.read_state(tmp_path / "m")
+    assert (state.epoch, state.step) == (0, 6)
+    monkeypatch.undo()
+    listener = Listener()
+    assert same_weights(whole, train(packed, narrow, tmp_path / "m", progress=listener))
+    assert listener.notes[0] == f"resuming {tmp_path}/m in epoch 1 before its validation"
+    assert history(tmp_path / "whole") == history(tmp_path / "m")
+
+
 @pytest.fixture
 def rare_looks(monkeypatch):
     """As on a GPU: the loss is read at every fourth update and at the end of an epoch, of six updates."""
