@@ -10,6 +10,7 @@ import pytest
 from onnx_files import SIZE, write_onnx
 
 from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
@@ -71,6 +72,16 @@ def test_a_damaged_file_of_a_folder_is_exported_again_and_a_file_by_itself_refus
         (tmp_path / "alone.onnx").write_bytes(content)
         with pytest.raises(BadArtefact, match=r"alone.onnx is .*: export it again$"):
             open_model(tmp_path / "alone.onnx")
+
+
+def test_a_folders_file_of_another_precision_is_exported_again(packed, exported_folder, tmp_path):
+    folder, progress = shutil.copytree(exported_folder, tmp_path / "m"), Noted()
+    pictures = packed.split("train").read(np.arange(5))
+    export_model(folder, folder / "model.onnx", precision="fp16", pictures=pictures)
+    assert open_model(folder / "model.onnx").precision == "fp16"  # by itself it is as good as any
+    assert open_model(folder, datasets=[packed.path], progress=progress).precision == "fp32"
+    assert progress.notes == [f"{folder}/model.onnx is of precision fp16, not fp32", f"exporting {folder} first"]
+    assert OnnxModel.open(folder / "model.onnx").precision == "fp32"
 
 
 def test_the_backend_runs_a_folder_and_onnx_runtime_a_file(narrow, packed, tmp_path):
