@@ -254,6 +254,8 @@ class Trainer:
         """Begin a new run, and save it before its first update: from then on it can be resumed, whatever ends it, and a
         disk that cannot hold it is found out at once. Returns the mean image."""
         if start is not None:
+            for note in _notes(start, self.net):
+                self.progress.note(note)
             _copy_weights(start.net, self.net)
         self.mean_image = self.statistics.mean_image if start is None else start.mean_image
         self._save()
@@ -355,12 +357,29 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def _new_layers(start: AlexNet, net: AlexNet) -> list[str]:
+    """The layers that do not start from those of ``start``: what it lacks, and the last one."""
+    return [name for name in net.network.layers if name == net.last or name not in start.network.layers]
+
+
+def _notes(start: Model, net: AlexNet) -> list[str]:
+    """What is not carried over from ``start``."""
+    unused = [name for name in start.net.network.layers if name not in net.network.layers]
+    new, model = _new_layers(start.net, net), start.path or "the model"
+    left_out = f"{_listed(unused)} of {model} {'is' if len(unused) == 1 else 'are'} not in this recipe: left out"
+    return [*([left_out] if unused else []), f"{_listed(new)} start{'s' if len(new) == 1 else ''} anew"]
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 @torch.no_grad()
 def _copy_weights(start: AlexNet, net: AlexNet) -> None:
-    """Copy every layer but the last. Raises BadRecipe naming the first tensor that differs."""
-    weights = start.state_dict()
+    """Copy every layer but `_new_layers`. Raises BadRecipe naming the first tensor that differs."""
+    weights, new = start.state_dict(), _new_layers(start, net)
     for name, weight in net.state_dict().items():
-        if name.startswith(f"{net.last}."):
+        if layer_of(name) in new:
             continue
         if name not in weights or weights[name].shape != weight.shape:
             raise BadRecipe(f"--from: {name} is {tuple(weight.shape)} in this recipe, but not in the model")
