@@ -1,5 +1,7 @@
 """Errors that a user can cause. Each message is one line that says what to do; the command line exits with 1."""
 
+from pathlib import Path
+
 
 class AlexNetError(Exception):
     """Base class of every error that a user can cause or fix. Its message is one line, whatever names are in it."""
@@ -46,6 +48,11 @@ class Interrupted(Resumable):
 
 class LostProcess(Resumable):
     """Another process of a run under torchrun is gone."""
+
+
+def check_opens(path: Path) -> None:
+    """Raises OSError if the system does not open ``path``: a library that reads it would call the file damaged."""
+    open(path, "rb").close()
 
 
 def first_line(error: Exception) -> str:

@@ -40,7 +40,8 @@ class Searcher:
     def search(self, picture: Picture, k: int = 10) -> list[Neighbour]:
         """The ``k`` pictures of the index nearest to ``picture``, nearest first; all of them if there are fewer.
 
-        ``picture``: a path, the bytes of a file, or pixels (S, S, 3) uint8. Raises BadPicture if it cannot be read.
+        ``picture``: a path, the bytes of a file, or pixels (S, S, 3) uint8. Raises BadPicture if it cannot be read,
+        AlexNetError if ``k`` is less than 1.
         """
         (neighbours,) = self.search_many([picture], k)
         return neighbours
@@ -57,7 +58,7 @@ class Searcher:
             yield from batch.pair(self.index.neighbours(batch.features, k) if len(batch.features) else [])
 
     def neighbours_of_row(self, row: int, k: int = 10) -> list[Neighbour]:
-        """The ``k`` pictures nearest to the one in ``row``, at distance 0 itself and any that equal it.
+        """The ``k`` pictures nearest to the one in ``row``, including itself and its exact duplicates, at distance 0.
 
         Raises IndexError if there is no such row.
         """

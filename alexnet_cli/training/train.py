@@ -11,7 +11,7 @@ from pathlib import Path
 from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import World
-from alexnet_cli.errors import BadArtefact, BadRecipe, Resumable
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe, Resumable
 from alexnet_cli.files import one_writer, sweep
 from alexnet_cli.inference.devices import use_exact_fp32
 from alexnet_cli.memory import keep_freed_memory
@@ -43,10 +43,13 @@ def train(
     ``new``: refuse a folder that holds a run or a model. ``until``: whether to end before the last epoch, given the
     training error of each epoch so far.
 
-    Raises BadRecipe or BadArtefact if recipe, dataset and checkpoint do not fit together; AlexNetError if another
-    process is training into ``folder``; Resumable or BadArtefact if ``new`` is refused; Diverged at a loss that is not
-    finite, with the last good checkpoint kept; Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved.
+    Raises BadRecipe or BadArtefact if recipe, dataset, start and checkpoint do not fit together; AlexNetError if
+    another process is training into ``folder``, or for a negative seed; Resumable or BadArtefact if ``new`` is refused;
+    Diverged at a loss that is not finite, with the last good checkpoint kept; Interrupted after Ctrl-C or SIGTERM, with
+    a checkpoint saved.
     """
+    if seed < 0:
+        raise AlexNetError(f"seed is {seed}: it must be 0 or more")
     keep_freed_memory()
     use_exact_fp32()
     _check(dataset, recipe, start, progress)
@@ -101,7 +104,9 @@ def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Prog
             f"--from: the model takes pictures of {start.recipe.image.size} pixels, recipe {recipe.name} of "
             f"{recipe.image.size}: choose another recipe, or leave --recipe out to take the model's"
         )
-    for key in ("divide_by", "colour") if start is not None else ():
+    for key in ("divide_by", "colour"):
+        if start is None:
+            break
         theirs, ours = getattr(start.recipe.image, key), getattr(recipe.image, key)
         if theirs != ours:
             raise BadRecipe(
@@ -129,7 +134,7 @@ def check_batches(dataset: Dataset, recipe: Recipe, world: World) -> None:
             needs[name] = 2 if math.prod(shapes[name][1:]) == 1 else 1
     if not needs:
         return
-    layer, needed = max(needs.items(), key=lambda pair: pair[1])
+    normed, needed = max(needs.items(), key=lambda pair: pair[1])
     total, batch, processes = dataset.counts["train"], recipe.training.batch, world.size
 
     def smallest(size: int) -> int:
@@ -141,7 +146,7 @@ def check_batches(dataset: Dataset, recipe: Recipe, world: World) -> None:
 
     if works(batch):
         return
-    need = f"batch norm of {layer} needs {needed} picture{'s' if needed > 1 else ''}"
+    need = f"batch norm of {normed} needs {needed} picture{'s' if needed > 1 else ''}"
     need += " in every process" if processes > 1 else ""
     fewer = " or fewer processes" if processes > 1 else ""
     others = [size for size in range(1, min(2 * batch, total) + 1) if works(size)] or [total]
