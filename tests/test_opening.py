@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx_files import SIZE, write_onnx
 
+from alexnet_cli.commands import main
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.network_model import NetworkModel
@@ -116,3 +117,14 @@ def test_an_onnx_file_is_opened_and_asked_without_torch(tmp_path):
     path = write_onnx(tmp_path / "m.onnx")
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_file_of_another_precision_is_named_as_the_model_to_index_with(
+    packed, exported_folder, tmp_path, capsys
+):
+    folder = shutil.copytree(exported_folder, tmp_path / "models" / "m")
+    asked = ["export", "m", "--workspace", str(tmp_path), "--out", str(folder / "model.onnx")]
+    assert main([*asked, "--precision", "fp16"]) == 0
+    assert f"Next: alexnet index --model {folder}/model.onnx " in capsys.readouterr().out
+    assert main(asked) == 0
+    assert "Next: alexnet index --model m " in capsys.readouterr().out

@@ -80,8 +80,9 @@ class Searcher:
 def model_of(index: Index, space: Workspace) -> Path:
     """The folder or ONNX file of the model that ``index`` was built with, wherever it is now. Raises WrongModel."""
     name, built_with = str(index.facts["model"]), Path(index.facts["model_path"])
-    if built_with.is_file() and built_with.name != ONNX_FILE:
-        return built_with  # an ONNX file of its own, perhaps of another precision than the model's
+    is_default = built_with.name == ONNX_FILE and index.facts["precision"] == "fp32"
+    if built_with.is_file() and not is_default:
+        return built_with  # an ONNX file of its own, or of another precision than the one of the model's folder
     for path in (space.home("model") / name, built_with, *space.all("model")):
         with contextlib.suppress(BadArtefact):  # of a damaged model; it may be another one
             if (path / MODEL_FILE).is_file() and model_fingerprint(path) == index.facts["model_fingerprint"]:
