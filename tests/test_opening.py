@@ -119,9 +119,7 @@ def test_an_onnx_file_is_opened_and_asked_without_torch(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_file_of_another_precision_is_named_as_the_model_to_index_with(
-    packed, exported_folder, tmp_path, capsys
-):
+def test_a_file_of_another_precision_is_named_as_the_model_to_index_with(packed, exported_folder, tmp_path, capsys):
     folder = shutil.copytree(exported_folder, tmp_path / "models" / "m")
     asked = ["export", "m", "--workspace", str(tmp_path), "--out", str(folder / "model.onnx")]
     assert main([*asked, "--precision", "fp16"]) == 0
