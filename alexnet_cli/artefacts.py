@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alexnet_cli.errors import BadArtefact, first_line
+from alexnet_cli.errors import BadArtefact, check_opens, first_line
 
 # In data/NAME/
 DATASET_FILE = "dataset.json"  # written last: its presence marks a complete dataset
@@ -36,10 +36,13 @@ def check_format(version: object, supported: int, path: Path) -> None:
 
 
 def model_name(path: Path) -> str:
-    """The name of the model in a folder or an ONNX file: the folder's name, or the file's if it has its own."""
-    if path.name == ONNX_FILE:
-        return path.resolve().parent.name
-    return path.stem if path.suffix == ".onnx" else path.resolve().name
+    """The name of the model in a folder or an ONNX file: the folder's name, or the file's if it has its own.
+
+    model.onnx and model.PRECISION.onnx, as `alexnet export` calls them, are files of the model in their folder.
+    """
+    if path.suffix != ".onnx":
+        return path.resolve().name
+    return path.resolve().parent.name if path.name.split(".")[0] == "model" else path.stem
 
 
 def model_header(folder: Path) -> dict[str, str]:
@@ -51,7 +54,7 @@ def model_header(folder: Path) -> dict[str, str]:
 
     path = folder / MODEL_FILE
     try:
-        open(path, "rb").close()  # an error of the system is told as itself, which the library does not do
+        check_opens(path)
         with safe_open(path, framework="numpy") as file:
             header = dict(file.metadata() or {})
         return {"fingerprint": header["fingerprint"], **header}

@@ -128,7 +128,8 @@ def _join(device: str) -> None:
     if on_gpu:
         options["device_id"] = torch.device(device)
         torch.cuda.set_device(device)
-        # A collective that fails ends this process instead of leaving it to wait. It is the default, which must hold.
+        # A collective that fails ends this process instead of leaving it to wait. torch's default; set because we rely
+        # on it.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
     torch.distributed.init_process_group("nccl" if on_gpu else "gloo", **options)
 

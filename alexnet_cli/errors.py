@@ -1,5 +1,7 @@
 """Errors that a user can cause. Each message is one line that says what to do; the command line exits with 1."""
 
+from pathlib import Path
+
 
 class AlexNetError(Exception):
     """Base class of every error that a user can cause or fix. Its message is one line, whatever names are in it."""
@@ -20,6 +22,10 @@ class BadArtefact(AlexNetError):
     """A dataset, model, checkpoint or index that is missing, incomplete, damaged or of a newer format."""
 
 
+class NotFinite(BadArtefact):
+    """A network whose outputs are not finite."""
+
+
 class WrongModel(AlexNetError):
     """The model is not the one that the index was built with."""
 
@@ -29,7 +35,7 @@ class BadRecipe(AlexNetError):
 
 
 class Diverged(AlexNetError):
-    """Training reached a loss that is not finite."""
+    """Training reached a loss, a weight or an output that is not finite."""
 
 
 class Resumable(AlexNetError):
@@ -42,6 +48,11 @@ class Interrupted(Resumable):
 
 class LostProcess(Resumable):
     """Another process of a run under torchrun is gone."""
+
+
+def check_opens(path: Path) -> None:
+    """Raises OSError if the system does not open ``path``: a library that reads it would call the file damaged."""
+    open(path, "rb").close()
 
 
 def first_line(error: Exception) -> str:

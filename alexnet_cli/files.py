@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
+from alexnet_cli.errors import AlexNetError, BadArtefact, check_opens, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -264,7 +264,7 @@ def read_tensors(path: Path, *, what: str, remedy: str = "") -> tuple[dict[str, 
 
     remedy = remedy or f"make the {what} again"
     try:
-        open(path, "rb").close()  # an error of the system is told as itself, which the library does not do
+        check_opens(path)
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

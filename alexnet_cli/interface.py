@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import SINGLE_PROCESS, World
+from alexnet_cli.errors import AlexNetError
 from alexnet_cli.opening import open_model
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace
@@ -167,7 +168,7 @@ def resume(
 
 
 def evaluate(
-    models: "Sequence[Predictor | Path | str] | Predictor | Path | str",
+    models: "Iterable[Predictor | Path | str] | Predictor | Path | str",
     dataset: Dataset | Path | str,
     split: str = "val",
     *,
@@ -179,11 +180,15 @@ def evaluate(
     """Top-1 and top-5 error on a split of ``dataset`` over ``views`` (1 or 10) views of each image (§4.1).
 
     The predictions of several ``models`` are averaged. A folder's network runs in torch on ``device``, an .onnx file in
-    ONNX Runtime. Raises BadArtefact if classes or image sizes differ, or if the split is missing.
+    ONNX Runtime. Raises BadArtefact if classes or image sizes differ, or if the split is missing; AlexNetError if there
+    are no models.
     """
     from alexnet_cli.inference.evaluation import evaluate as evaluate_models
+    from alexnet_cli.inference.predictor import Predictor
 
-    several = list(models) if isinstance(models, Sequence) and not isinstance(models, str) else [models]
+    several = [models] if isinstance(models, str | Path | Predictor) else list(models)
+    if not several:
+        raise AlexNetError("no model to evaluate: name one or more")
     predictors = [
         open_model(model, device=device, backend="torch") if isinstance(model, str | Path) else model
         for model in several

@@ -32,7 +32,8 @@ def open_model(
     """The model at ``path``, an .onnx file or a model's folder.
 
     ``backend``: what runs a folder's model, ONNX Runtime or torch; an .onnx file always runs in ONNX Runtime. For ONNX
-    Runtime, a folder whose `model.onnx` is missing, damaged, or of other weights than the folder's, is exported first.
+    Runtime, a folder whose `model.onnx` is missing, damaged, not fp32, or of other weights than the folder's, is
+    exported first.
     ``device``: cpu, cuda, cuda:1 ...; a GPU if there is one if None. ``pictures``: how many pictures it is to run, if
     that is known: for a few, ONNX Runtime starts sooner. ``datasets``: folders of packed datasets, one of which gives
     the pictures that an export is checked on.
@@ -51,8 +52,10 @@ def open_model(
         except BadArtefact:
             progress.note(f"{file} is damaged or of another format")
         else:
-            if model.fingerprint == fingerprint:
+            if model.fingerprint == fingerprint and model.precision == "fp32":
                 return model
+            if model.precision != "fp32":
+                progress.note(f"{file} is of precision {model.precision}, not fp32")
     progress.note(f"exporting {path} first")
     from alexnet_cli.exporting.export import export_model
     from alexnet_cli.exporting.pictures import pictures_to_check

@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from alexnet_cli.data.augment import AUGMENTATIONS, Augmentation
+from alexnet_cli.data.augment import AUGMENTATIONS, Augmentation, RandomCrop
 from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe, first_line
 from alexnet_cli.nets.alexnet import AlexNet, parameter_count, parameters_by_layer
@@ -122,8 +122,8 @@ def dumps(recipe: Recipe) -> str:
 
 
 def _toml(value: object) -> str:
-    """A value of a recipe; for these, JSON is TOML."""
-    return json.dumps(value, ensure_ascii=False)
+    """A value of a recipe; for these, JSON is TOML, save for a character that only TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def sections(recipe: Recipe) -> set[str]:
@@ -255,13 +255,17 @@ def _parse(name: str, tables: Tables) -> Recipe:
     description = tables.get("description", "")
     if not isinstance(description, str):
         raise BadRecipe("description must be a line of text")
+    augmentations = _named(tables, training.augmentation, AUGMENTATIONS, "training.augmentation")
+    crops = [step for step, augmentation in augmentations.items() if isinstance(augmentation, RandomCrop)]
+    if len(crops) > 1:
+        raise BadRecipe(f"training.augmentation: {' and '.join(crops)} are random crops, and one is possible: drop one")
     return Recipe(
         name=name,
         description=description,
         image=image,
         network=_network(tables),
         training=training,
-        augmentations=_named(tables, training.augmentation, AUGMENTATIONS, "training.augmentation"),
+        augmentations=augmentations,
     )
 
 

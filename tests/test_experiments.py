@@ -15,7 +15,7 @@ from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.experiments import tables
-from alexnet_cli.experiments.figure3 import figure3, saturation
+from alexnet_cli.experiments.figure3 import draw, figure3, saturation
 from alexnet_cli.experiments.figure4 import NEAREST, QUERIES, SHOWN, classify, figure4, retrieve, spread
 from alexnet_cli.experiments.tables import table1, table2
 from alexnet_cli.inference.evaluation import average_probabilities, evaluate
@@ -130,11 +130,11 @@ def test_alexnet_reproduce_runs_figures_and_tables(models, packed, tmp_path, mon
     printed = json.loads(capsys.readouterr().out)
     assert set(printed["facts"]) == {"1 CNN*"}
     assert main(["reproduce", "figure-3", "--set", "a.b=1", "--seeds", "2"]) == 1
-    assert "error: figure-3 has no use for --seeds, --set: leave it out" in capsys.readouterr().err
+    assert "error: --seeds, --set do not apply to figure-3\n" in capsys.readouterr().err
     for name, useless in (("figure-3", "--data"), ("figure-4", "--precision"), ("table-2", "--epochs")):
         value = {"--precision": "bf16", "--epochs": "1"}.get(useless, "colours")
         assert main(["reproduce", name, useless, value]) == 1
-        assert f"error: {name} has no use for {useless}: leave it out" in capsys.readouterr().err
+        assert f"error: {useless} does not apply to {name}\n" in capsys.readouterr().err
     assert main(["reproduce", "figure-4", "--model", "m0", "--model", "m1"]) == 1
     assert "error: figure-4 takes a single --model" in capsys.readouterr().err
     assert main(["reproduce", "table-3"]) == 2
@@ -147,3 +147,9 @@ def test_a_model_with_other_classes_is_refused(models, packed, source, tmp_path)
     other = replace(two, classes=["a", "b", "c"])
     with pytest.raises(BadArtefact, match="evaluate on a dataset with the model's classes"):
         figure4(models[0], other, tmp_path / "f", "c")
+
+
+def test_kernels_of_one_channel_are_drawn_grey():
+    kernels = np.linspace(-1, 1, 2 * 25, dtype=np.float32).reshape(2, 1, 5, 5)
+    grey, coloured = draw([kernels], [0.0]), draw([np.repeat(kernels, 3, axis=1)], [0.0])
+    assert np.array_equal(np.asarray(grey), np.asarray(coloured))

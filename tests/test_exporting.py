@@ -21,11 +21,12 @@ from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.exporting import export as module
-from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, ExportMismatch
+from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, ExportMismatch, compare
 from alexnet_cli.exporting.export import export_model
 from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
 from alexnet_cli.files import sweep
 from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.inference.views import centre_view, ten_views
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize
@@ -340,3 +341,24 @@ def test_ctrl_c_ends_an_export_and_leaves_nothing(narrow, packed, tmp_path, monk
     assert capsys.readouterr().err.endswith("error: interrupted\n")
     assert sorted(file.name for file in (tmp_path / "m").iterdir()) == ["model.safetensors", "recipe.toml"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class BrightCentre(Predictor):
+    """Its features are a hundred times as large in the centre view as elsewhere, times ``factor``."""
+
+    image_size, crop, feature_name, precision = 8, 6, "fc7", "fp32"
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def run(self, images, view=None):
+        size = 10_000 if view.columns[0] == 1 else 100
+        return np.full((len(images), 2), 0.5, np.float32), np.full((len(images), 3), size * self.factor, np.float32)
+
+
+def test_each_views_difference_is_compared_with_the_size_of_its_own_features():
+    pictures = np.zeros((5, 8, 8, 3), np.uint8)
+    differences = compare(BrightCentre(1 + 1e-3), BrightCentre(1), pictures, 2e-3)
+    assert differences == pytest.approx((0, 10), rel=1e-3)  # the largest of all views
+    with pytest.raises(ExportMismatch, match=r"^the exported graph differs from the network by 10 in fc7 at batch 1: "):
+        compare(BrightCentre(1 + 1e-3), BrightCentre(1), pictures, 5e-4)

@@ -1,5 +1,6 @@
 """`alexnet index`: what is embedded, kept, removed and refused; damage, crashes and Ctrl-C."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from pictures import folder_of_classes, picture
 
 from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.sources import Source, open_source
 from alexnet_cli.errors import BadArtefact, Interrupted
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.progress import Progress
@@ -26,6 +29,7 @@ from alexnet_cli.retrieval import embedding
 from alexnet_cli.retrieval.build import Built, build_index
 from alexnet_cli.retrieval.collection import FileCollection, Loaded, labels, open_collection
 from alexnet_cli.retrieval.index import Index
+from alexnet_cli.retrieval.layout import read_facts
 
 
 def update(source: str = "photos", model: str = "m.onnx", name: str = "photos") -> Built:
@@ -377,3 +381,61 @@ def test_the_table_is_sqlite(space: Path) -> None:
 def test_a_folder_that_is_not_an_index(space: Path) -> None:
     with pytest.raises(BadArtefact, match=r"^photos is not an index: it has no index\.json$"):
         Index.open(Path("photos"))
+
+
+def test_a_kind_that_is_named_is_kept_though_no_picture_has_changed(space: Path) -> None:
+    update()
+    before, files = read_facts(Path("indexes/photos")), content()
+    assert before["named_kind"] is None
+    arguments = {"model_path": Path("m.onnx"), "kind": "flat"}
+    built = build_index(
+        open_collection(Path("photos")), OnnxModel.open(Path("m.onnx")), Path("indexes/photos"), **arguments
+    )
+    assert counts(built) == (12, 0, 12, 0, 0)
+    assert read_facts(Path("indexes/photos")) == before | {"named_kind": "flat"}
+    assert content() == files
+
+
+def test_threads_that_load_first_open_an_archive_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from Python 3.12 on, whose `cached_property` takes no lock."""
+    opened, both = [], threading.Event()
+
+    def open_slowly(path: Path, scratch: Path | None) -> Source:
+        opened.append(path)
+        if len(opened) == 2:
+            both.set()
+        both.wait(0.2)
+        return open_source(path, scratch)
+
+    monkeypatch.setattr("alexnet_cli.retrieval.collection.open_source", open_slowly)
+    with contextlib.closing(FileCollection(folder_of_classes(tmp_path / "photos"))) as collection:
+        threads = [threading.Thread(target=lambda: collection.load(["no.png"], 8)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(opened) == 1
+
+
+def test_every_question_to_the_table_takes_its_lock_and_none_keeps_it(
+    space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update()
+    with contextlib.closing(Index.open(Path("indexes/photos"))) as index:
+        table, asked = index.table, []
+        execute = table.connection.execute
+
+        class Watched:
+            def execute(self, *question: object) -> sqlite3.Cursor:
+                asked.append(table._lock.locked())
+                return execute(*question)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(table, "connection", Watched())
+            assert len(table) == 12
+            rows = table.rows()
+            next(rows)
+            table.picture(0)  # between two rows
+            assert len(list(rows)) == 11
+            assert list(table.refused()) == []
+    assert asked == [True] * 4

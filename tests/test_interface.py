@@ -12,7 +12,7 @@ from pictures import encoded, write_folder
 
 import alexnet_cli as alexnet
 from alexnet_cli import interface
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.model import Model
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "python.md"
@@ -79,3 +79,23 @@ def test_a_precision_has_a_file_of_its_own(packed, exported_folder, tmp_path):
     assert (exported_folder / "model.onnx").read_bytes() == (tmp_path / "m" / "model.onnx").read_bytes()
     assert half.name == "model.fp16.onnx"
     assert alexnet.open_model(tmp_path / "m").precision == "fp32"
+
+
+def test_arguments_that_make_no_sense_get_one_line(packed, searchable, tmp_path):
+    with alexnet.open_index("indexes/photos") as index:
+        query = next(path for path in Path("photos").rglob("*") if path.is_file())
+        for k in (0, -1):
+            with pytest.raises(AlexNetError, match=rf"^k is {k}: ask for 1 neighbour or more$"):
+                index.search(query, k)
+            with pytest.raises(AlexNetError, match=rf"^k is {k}: ask for 1 neighbour or more$"):
+                index.neighbours_of_row(0, k)
+    with pytest.raises(AlexNetError, match=r"^seed is -1: it must be 0 or more$"):
+        alexnet.train(packed.path, tmp_path / "m", recipe="tiny", seed=-1)
+    with pytest.raises(AlexNetError, match=r"^no model to evaluate: name one or more$"):
+        alexnet.evaluate([], packed)
+
+
+def test_the_models_to_evaluate_may_come_from_a_generator(packed, exported_folder):
+    one = alexnet.evaluate(exported_folder, packed, views=1)
+    assert alexnet.evaluate((folder for folder in [exported_folder]), packed, views=1) == one
+    assert alexnet.evaluate((exported_folder, str(exported_folder)), packed, views=1) == one

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
+from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, model_name
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import read_tensors, write_tensors
 from alexnet_cli.model import Model
@@ -131,3 +131,9 @@ def test_a_model_keeps_the_fingerprint_it_was_saved_with(model, tmp_path):
     metadata, tensors = read_tensors(tmp_path / MODEL_FILE, what="model")
     write_tensors(tmp_path / MODEL_FILE, tensors, metadata | {"fingerprint": "of an older time"})
     assert Model.load(tmp_path).fingerprint == "of an older time"
+
+
+def test_an_exported_file_has_its_models_name(tmp_path):
+    for file in ("", "model.onnx", "model.fp16.onnx", "model.int8.onnx"):
+        assert model_name(tmp_path / "photos" / file) == "photos"
+    assert model_name(tmp_path / "photos" / "mine.v2.onnx") == "mine.v2"

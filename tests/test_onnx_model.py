@@ -12,6 +12,7 @@ import torch
 from onnx_files import CLASSES, CROP, FEATURES, SIZE, save, write_onnx
 
 from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.inference.onnx_file import OnnxFile
 from alexnet_cli.inference.onnx_model import CPU, OnnxModel, Runtime, _options, _providers
 from alexnet_cli.inference.predictor import BATCH
 from alexnet_cli.inference.views import View
@@ -165,21 +166,21 @@ def without_cuda() -> bool:
 def test_a_cuda_that_does_not_start_is_noted_unless_it_was_asked_for(tmp_path: Path) -> None:
     path, progress = write_onnx(tmp_path / "m.onnx"), Noted()
     cuda = ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})
-    model = OnnxModel(path, Runtime(_options(False), [cuda, CPU], must=False, progress=progress))
+    model = OnnxModel(OnnxFile(path), Runtime(_options(False), [cuda, CPU], must=False, progress=progress))
     assert progress.notes == ["there is a GPU, but ONNX Runtime could not start CUDA: using the CPU"]
     assert model.device == "cpu"
     assert np.array_equal(model.features(pictures(2)), OnnxModel.open(path).features(pictures(2)))
     with pytest.raises(
         AlexNetError, match=r"^there is a GPU, but ONNX Runtime could not start CUDA: try --device cpu$"
     ):
-        OnnxModel(path, Runtime(_options(False), [cuda, CPU], must=True))
+        OnnxModel(OnnxFile(path), Runtime(_options(False), [cuda, CPU], must=True))
 
 
 def test_a_gpu_that_fails_while_it_works_is_left(tmp_path: Path) -> None:
     path, progress = write_onnx(tmp_path / "m.onnx"), Noted()
     expected = OnnxModel.open(path, device="cpu").run(pictures(2))
     for must in (False, True):
-        model = OnnxModel(path, Runtime(_options(False), [CPU], must=must, progress=progress))
+        model = OnnxModel(OnnxFile(path), Runtime(_options(False), [CPU], must=must, progress=progress))
         # A session that refuses these pictures, in the place of a GPU whose memory is full.
         model.session = OnnxModel.open(write_onnx(tmp_path / "other.onnx", size=40), device="cpu").session
         model.runtime.providers = [("CUDAExecutionProvider", {}), CPU]
@@ -192,6 +193,45 @@ def test_a_gpu_that_fails_while_it_works_is_left(tmp_path: Path) -> None:
             assert len(progress.notes) == 1
             assert progress.notes[0].endswith(": using the CPU")
             assert model.device == "cpu"
+
+
+REFLECTED = View(np.arange(CROP), np.arange(SIZE - 1, SIZE - 1 - CROP, -1))
+
+
+def test_an_open_model_stays_the_file_that_was_opened(tmp_path: Path) -> None:
+    path, newer = write_onnx(tmp_path / "m.onnx"), write_onnx(tmp_path / "newer.onnx", seed=1)
+    centre, reflected = (OnnxModel.open(path, device="cpu").run(pictures(2), view) for view in (None, REFLECTED))
+    model, failing = OnnxModel.open(path, device="cpu"), OnnxModel.open(path, device="cpu")
+    newer.replace(path)
+    assert all(map(np.array_equal, model.run(pictures(2), REFLECTED), reflected))
+    failing.session = OnnxModel.open(write_onnx(tmp_path / "other.onnx", size=40), device="cpu").session
+    failing.runtime.providers, failing.runtime.must = [("CUDAExecutionProvider", {}), CPU], False
+    assert all(map(np.array_equal, failing.run(pictures(2)), centre))
+
+
+def test_a_file_that_is_written_over_is_not_used_any_more(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx")
+    model = OnnxModel.open(path)
+    path.write_bytes(write_onnx(tmp_path / "newer.onnx", seed=1).read_bytes())
+    with pytest.raises(BadArtefact, match=r"^.*/m.onnx was written over while it was in use: open it again$"):
+        model.run(pictures(2), REFLECTED)
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_mixed_up(tmp_path: Path, monkeypatch) -> None:
+    path, newer = write_onnx(tmp_path / "m.onnx"), write_onnx(tmp_path / "newer.onnx", seed=1)
+    expected = OnnxModel.open(path, device="cpu").run(pictures(2))
+    session = Runtime.session
+
+    def after_an_export(self, model):
+        if newer.exists():
+            newer.replace(path)
+        return session(self, model)
+
+    monkeypatch.setattr(Runtime, "session", after_an_export)
+    model = OnnxModel.open(path, device="cpu")
+    assert not newer.exists()
+    assert model.fingerprint == "seed-0"
+    assert all(map(np.array_equal, model.run(pictures(2)), expected))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

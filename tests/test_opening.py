@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from onnx_files import SIZE, write_onnx
 
+from alexnet_cli.commands import main
 from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
@@ -73,6 +75,16 @@ def test_a_damaged_file_of_a_folder_is_exported_again_and_a_file_by_itself_refus
             open_model(tmp_path / "alone.onnx")
 
 
+def test_a_folders_file_of_another_precision_is_exported_again(packed, exported_folder, tmp_path):
+    folder, progress = shutil.copytree(exported_folder, tmp_path / "m"), Noted()
+    pictures = packed.split("train").read(np.arange(5))
+    export_model(folder, folder / "model.onnx", precision="fp16", pictures=pictures)
+    assert open_model(folder / "model.onnx").precision == "fp16"  # by itself it is as good as any
+    assert open_model(folder, datasets=[packed.path], progress=progress).precision == "fp32"
+    assert progress.notes == [f"{folder}/model.onnx is of precision fp16, not fp32", f"exporting {folder} first"]
+    assert OnnxModel.open(folder / "model.onnx").precision == "fp32"
+
+
 def test_the_backend_runs_a_folder_and_onnx_runtime_a_file(narrow, packed, tmp_path):
     folder, file = save(tmp_path / "m", narrow, packed), write_onnx(tmp_path / "file.onnx")
     network = open_model(folder, device="cpu", backend="torch")
@@ -105,3 +117,12 @@ def test_an_onnx_file_is_opened_and_asked_without_torch(tmp_path):
     path = write_onnx(tmp_path / "m.onnx")
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_file_of_another_precision_is_named_as_the_model_to_index_with(packed, exported_folder, tmp_path, capsys):
+    folder = shutil.copytree(exported_folder, tmp_path / "models" / "m")
+    asked = ["export", "m", "--workspace", str(tmp_path), "--out", str(folder / "model.onnx")]
+    assert main([*asked, "--precision", "fp16"]) == 0
+    assert f"Next: alexnet index --model {folder}/model.onnx " in capsys.readouterr().out
+    assert main(asked) == 0
+    assert "Next: alexnet index --model m " in capsys.readouterr().out

@@ -253,3 +253,20 @@ def test_any_file_name_survives_writing(tmp_path):
 
 def test_a_recipe_of_ones_own_has_no_published_error():
     assert recipes.published("mine.toml") == {}
+
+
+def test_a_delete_character_survives_writing():
+    described = replace(recipes.load("paper"), description="a \x7f b")
+    assert recipes.loads(recipes.dumps(described)) == described
+
+
+def test_two_random_crops_are_refused(tmp_path):
+    file = tmp_path / "two.toml"
+    file.write_text(
+        'base = "paper"\n[training]\naugmentation = ["random_crop", "again"]\n[again]\ntype = "random_crop"\n'
+    )
+    message = "training.augmentation: random_crop and again are random crops, and one is possible: drop one"
+    with pytest.raises(BadRecipe) as error:
+        recipes.load(file)
+    assert str(error.value) == message
+    recipes.load(file, ['training.augmentation=["again"]'])

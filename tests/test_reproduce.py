@@ -63,6 +63,15 @@ def test_figure_1_tries_every_rate_and_chooses_the_fastest(small_pictures, tmp_p
     assert again == report
 
 
+def test_figure_1_goes_on_after_a_rate_that_diverges_in_the_last_update_of_an_epoch(
+    small_pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(figure1_module, "RATES", (0.01, 1e30))
+    settings = [*SMALL, "training.batch=1000"]  # one update an epoch
+    report = figure1(small_pictures, tmp_path / "f", "the command", settings=settings, seeds=1, epochs=1)
+    assert ["cifar-relu", "1e+30", "1", "diverged in epoch 1"] in report.rows
+
+
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_keeps_its_own_lines_and_takes_the_other_lines_from_the_base(name):
     paper, made = recipes.load("paper"), variant(name, "small-data", 1.0)

@@ -380,3 +380,13 @@ def test_features_are_taken_after_the_relu(searchable: Path) -> None:
     assert vectors.shape == (12, FEATURES)
     assert vectors.min() == 0 < vectors.max()
     index.close()
+
+
+def test_an_index_made_with_a_folders_fp16_file_is_searched_with_that_file(space: Path) -> None:
+    file = write_onnx(Path("models/pets/model.onnx"), precision="fp16")
+    save_file({"w": np.zeros(1)}, "models/pets/model.safetensors", {"fingerprint": "seed-0"})
+    update(model=str(file))
+    query = next(path for path in Path("photos").rglob("*") if path.is_file())
+    with alexnet.open_index("indexes/photos") as index:
+        assert index.model.precision == "fp16"
+        assert index.search(query, 1)[0].distance == 0

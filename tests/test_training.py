@@ -18,6 +18,7 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.distributed import World
 from alexnet_cli.errors import BadArtefact, BadRecipe, Diverged, Interrupted
 from alexnet_cli.files import read_tensors
 from alexnet_cli.inference.evaluation import count_errors
@@ -26,7 +27,7 @@ from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.runs import resume_run
-from alexnet_cli.training.train import train
+from alexnet_cli.training.train import check_batches, train
 from alexnet_cli.training.trainer import Options, Trainer
 
 
@@ -89,6 +90,49 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(packed, n
     assert all(np.isfinite(tensor).all() for name, tensor in tensors.items() if name.startswith("weight/"))
 
 
+def test_a_divergence_in_the_last_update_of_an_epoch_says_so_too(packed, narrow, tmp_path):
+    wild = narrow.with_training(learning_rate=1e30, warmup_epochs=0.0, batch=64)  # one update an epoch
+    with pytest.raises(Diverged) as error:
+        train(packed, wild, tmp_path / "m")
+    assert str(error.value) == (
+        "an output in the validation is not finite at epoch 1, update 1; the checkpoint in "
+        f"{tmp_path}/m is the last good one: start another run with a lower learning rate, for example "
+        "--set training.learning_rate=1e+29"
+    )
+    assert checkpoint.read_state(tmp_path / "m").step == 0
+
+
+def test_a_weight_that_is_not_finite_after_the_last_update_is_noticed_without_a_validation(
+    packed, narrow, tmp_path, monkeypatch
+):
+    update = Trainer._update
+
+    def last_update(self, batch, plan, rate):
+        update(self, batch, plan, rate)
+        if self.state.step == 5:
+            with torch.no_grad():
+                self.net.fc8.bias[0] = math.inf
+
+    monkeypatch.setattr(Trainer, "_update", last_update)
+    unvalidated = replace(packed, counts={"train": packed.counts["train"]})
+    with pytest.raises(Diverged, match=r"^a weight is not finite at epoch 1, update 6; the checkpoint in"):
+        train(unvalidated, narrow, tmp_path / "m")
+
+
+def test_what_an_epoch_trained_is_saved_before_its_validation(packed, narrow, tmp_path, monkeypatch):
+    whole = train(packed, narrow, tmp_path / "whole")
+    monkeypatch.setattr("alexnet_cli.training.trainer.count_errors", lambda *models, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # as if it was killed there
+        train(packed, narrow, tmp_path / "m", options=Options(checkpoint_minutes=0))
+    state = checkpoint.read_state(tmp_path / "m")
+    assert (state.epoch, state.step) == (0, 6)
+    monkeypatch.undo()
+    listener = Listener()
+    assert same_weights(whole, train(packed, narrow, tmp_path / "m", progress=listener))
+    assert listener.notes[0] == f"resuming {tmp_path}/m in epoch 1 before its validation"
+    assert history(tmp_path / "whole") == history(tmp_path / "m")
+
+
 @pytest.fixture
 def rare_looks(monkeypatch):
     """As on a GPU: the loss is read at every fourth update and at the end of an epoch, of six updates."""
@@ -146,6 +190,54 @@ def test_pictures_of_another_size_and_a_single_class_are_refused(packed, narrow,
         train(replace(packed, classes=["red"]), narrow, tmp_path / "m")
 
 
+NORMALIZED = [*NARROW, 'fc6.then=["batch_norm", "relu"]', "training.epochs=1"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "processes", "refused"),
+    [
+        (8, 1, None),  # 5 updates of 8, one of 2
+        (41, 1, "leaves 1 of 42 pictures for its last batch: use --set training.batch=40"),
+        (1, 1, "leaves 1 of 42 pictures for its last batch: use --set training.batch=2"),
+        (8, 2, "leaves 2 of 42 pictures for its last batch: use --set training.batch=7 or fewer processes"),
+        (13, 2, "leaves 3 of 42 pictures for its last batch: use --set training.batch=12 or fewer processes"),
+        (14, 2, None),
+    ],
+)
+def test_a_batch_of_which_batch_norm_has_one_picture_is_refused_before_training(
+    packed, tmp_path, batch, processes, refused
+):
+    recipe = recipes.load("small-data", [*NORMALIZED, f"training.batch={batch}"])
+    world = World(size=processes)
+    if refused is None:
+        check_batches(packed, recipe, world)
+    else:
+        with pytest.raises(BadRecipe) as error:
+            check_batches(packed, recipe, world)
+        each = "" if processes == 1 else " in every process"
+        assert str(error.value) == f"batch norm of fc6 needs 2 pictures{each}, and training.batch={batch} {refused}"
+        wanted = int(refused.split("=")[1].split()[0])
+        check_batches(packed, recipe.with_training(batch=wanted), world)
+        if processes == 1:
+            with pytest.raises(BadRecipe, match=r"^batch norm of fc6 needs 2 pictures, and"):
+                train(packed, recipe, tmp_path / "m")
+            assert not (tmp_path / "m" / CHECKPOINT_FILE).exists()
+            train(packed, recipe.with_training(batch=wanted), tmp_path / "m")
+
+
+def test_batch_norm_over_maps_does_with_one_picture_but_not_with_none(packed):
+    maps = [*NARROW, 'conv1.then=["batch_norm", "relu"]', "training.batch=41"]
+    check_batches(packed, recipes.load("small-data", maps), World())
+    check_batches(packed, recipes.load("small-data", [*NARROW, "training.batch=41"]), World(size=2))  # no batch norm
+    with pytest.raises(
+        BadRecipe, match=r"^batch norm of conv1 needs 1 picture in every process, and training.batch=41"
+    ):
+        check_batches(packed, recipes.load("small-data", maps), World(size=2))
+    one = replace(packed, counts={"train": 1})
+    with pytest.raises(BadRecipe, match=r"^batch norm of fc6 needs 2 pictures, and 1 picture is all there is: "):
+        check_batches(one, recipes.load("small-data", NORMALIZED), World())
+
+
 def test_on_little_data_the_initial_weights_of_the_paper_get_a_warning(packed, narrow, tmp_path):
     listener = Listener()
     paper = recipes.load("paper", [*NARROW, "training.epochs=1"])
@@ -161,12 +253,52 @@ def test_on_little_data_the_initial_weights_of_the_paper_get_a_warning(packed, n
 def test_fine_tuning_starts_from_all_layers_but_the_last(packed, narrow, tmp_path):
     start = train(packed, narrow, tmp_path / "start")
     still = narrow.with_training(learning_rate=1e-30, weight_decay=0.0)
-    tuned = train(packed, still, tmp_path / "tuned", seed=5, start=Model.load(tmp_path / "start"))
+    listener = Listener()
+    tuned = train(packed, still, tmp_path / "tuned", seed=5, start=Model.load(tmp_path / "start"), progress=listener)
     for name, weight in start.net.state_dict().items():
         assert torch.equal(weight, tuned.net.state_dict()[name]) != name.startswith("fc8."), name
+    assert "fc8 starts anew" in listener.notes
     wider = recipes.load("small-data", [*NARROW, "conv2.kernels=16"])
     with pytest.raises(BadRecipe, match=r"^--from: columns.0.conv2.weighted.weight is \(8, 4, 5, 5\) in this recipe"):
         train(packed, wider, tmp_path / "wider", start=start)
+
+
+def test_fine_tuning_names_the_layers_that_only_one_of_both_has(packed, narrow, tmp_path):
+    start = train(packed, narrow.with_training(epochs=1), tmp_path / "start")
+    others = ["fc5", "fc6", "fc7", "fc8"]
+    layers = [f"conv{i}" for i in range(1, 5)] + others
+    more = [f"network.layers={layers}", 'fc5.type="dense"', "fc5.units=288", 'fc5.weights="he"', "fc5.bias=0"]
+    recipe = recipes.load("small-data", [*NARROW, "training.epochs=1", *more, 'fc5.then=["relu"]', 'fc6.input="own"'])
+    listener = Listener()
+    with pytest.raises(BadRecipe, match=r"^--from: columns\.0\.fc6\.weighted\.weight is "):  # its input is another
+        train(packed, recipe, tmp_path / "m", start=start, progress=listener)
+    assert listener.notes[-2:] == [
+        f"conv5 of {tmp_path}/start is not in this recipe: left out",
+        "fc5 and fc8 start anew",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "image.divide_by=1.0",
+            "--from: the model's image.divide_by is 58.0, recipe small-data's is 1.0: use --set image.divide_by=58.0",
+        ),
+        (
+            "image.colour=grey",
+            '--from: the model\'s image.colour is "rgb", recipe small-data\'s is "grey": use --set image.colour="rgb"',
+        ),
+    ],
+)
+def test_fine_tuning_needs_pictures_prepared_as_the_models(packed, narrow, tmp_path, line, message):
+    start = train(packed, narrow.with_training(epochs=1), tmp_path / "start")
+    other = recipes.load("small-data", [*NARROW, "training.epochs=1", line])
+    with pytest.raises(BadRecipe) as error:
+        train(packed, other, tmp_path / "m", start=start)
+    assert str(error.value) == message
+    advised = recipes.adjust(other, [message.split("--set ")[1]])
+    assert train(packed, advised, tmp_path / "m", start=start).provenance["from"] == start.fingerprint
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def as_json_object(
 ) -> dict[str, Any]:
     """What --json prints; errors are fractions."""
     return {
-        "models": [_name(path) for path in paths],
+        "models": [model_name(path) for path in paths],
         "dataset": dataset.name,
         "split": split,
         "views": views,
@@ -96,7 +96,7 @@ def as_table(
     ilsvrc = views == 10 and are_of_table2(dataset, split)
     errors = (evaluation.top1, evaluation.top1_ci95), (evaluation.top5, evaluation.top5_ci95)
     measured = [
-        " + ".join(_name(path) for path in paths) + (" (measured here)" if ilsvrc else ""),
+        " + ".join(map(model_name, paths)) + (" (measured here)" if ilsvrc else ""),
         *(f"{100 * error:.1f}  ({100 * low:.1f}-{100 * high:.1f})" for error, (low, high) in errors),
     ]
     published = [[f"{row.name} (published)", row.top1, row.top5] for row in TABLE2 if row.top1 != "–"]
@@ -106,8 +106,3 @@ def as_table(
         [*(published if ilsvrc else []), measured],
         "published: table 2 of the paper, ILSVRC-2012 validation images, ten views" if ilsvrc else "",
     )
-
-
-def _name(path: Path) -> str:
-    """A model's folder by its name, an ONNX file by its folder's name and its own."""
-    return f"{path.resolve().parent.name}/{path.name}" if path.suffix == ".onnx" else model_name(path)

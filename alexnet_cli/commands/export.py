@@ -59,5 +59,6 @@ def export(
             f"on {agreement.pictures} {what} pictures: the same class for {agreement.same_class:.1%} "
             f"(needed: {SAME_CLASS:.0%}), cosine of {result.features} {agreement.cosine:.3f} (needed: {COSINE})"
         )
-    named = name_of(folder, "model", space) if result.path == folder / ONNX_FILE else path_of(result.path)
+    is_default = result.path == folder / ONNX_FILE and precision == ExportPrecision.fp32
+    named = name_of(folder, "model", space) if is_default else path_of(result.path)
     show(f"Next: {command_line('index', '--model', named, workspace=workspace)}")

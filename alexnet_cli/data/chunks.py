@@ -34,7 +34,7 @@ class Chunk:
     """Some pictures to pack, which have consecutive slots in one split."""
 
     folder: Path  # of the dataset
-    plan: str  # digest of what the dataset is packed from: a record of another plan is none of this chunk's
+    plan: str  # digest of what the dataset is packed from: records of another plan are ignored
     split: str
     start: int  # slot of the first picture
     entries: Sequence[Entry]  # its pictures

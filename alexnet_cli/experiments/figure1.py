@@ -60,8 +60,8 @@ def figure1(
 
     As in the paper, each net has the learning rate at which it is fastest, and there is no regularization.
     ``settings`` are `section.key=value` lines that apply to both recipes; ``epochs`` is the most that a trial may take.
-    A trial that ``folder`` already has is not repeated. Raises what `train` raises, except Diverged: that a learning
-    rate is too high is a result.
+    A trial that ``folder`` already has is not repeated, except that one that diverged goes on from its last checkpoint,
+    and diverges again. Raises what `train` raises, except Diverged: that a learning rate is too high is a result.
     """
     recipe_of = {net: recipes.load(net, list(settings)) for net in NETS}
     trials: list[Trial] = []

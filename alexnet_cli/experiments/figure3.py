@@ -22,7 +22,7 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
     loaded = Model.load(model)
     first = next(iter(loaded.recipe.network.layers))
     weights = [next(module.parameters()) for module in loaded.net.weighted(first)]
-    columns = [weight.detach().float().numpy() for weight in weights]  # (K, 3, h, w) each
+    columns = [weight.detach().float().numpy() for weight in weights]  # (K, 3 or 1, h, w) each
     saturations = [saturation(kernels) for kernels in columns]
     with atomic_write(folder / "figure-3.png") as temporary:
         draw(columns, [float(each.mean()) for each in saturations]).save(temporary, "PNG")
@@ -58,7 +58,7 @@ def saturation(kernels: np.ndarray) -> np.ndarray:
 
 
 def draw(columns: list[np.ndarray], means: list[float]) -> Image.Image:
-    """The kernels (K, 3, h, w) of each column in rows, one block below the other; middle grey is a weight of 0."""
+    """The kernels (K, 3 or 1, h, w) of each column in rows, one block below the other; middle grey is a weight of 0."""
     side = columns[0].shape[2] * ZOOM
     lines = [-(-len(kernels) // ACROSS) for kernels in columns]
     width = min(ACROSS, max(len(kernels) for kernels in columns)) * (side + GAP) + GAP
@@ -68,7 +68,8 @@ def draw(columns: list[np.ndarray], means: list[float]) -> Image.Image:
         pen.text((GAP, top + 6), f"column {i}: {len(kernels)} kernels, saturation {means[i]:.2f}", "black", font(13))
         for n, kernel in enumerate(kernels):
             scaled = 0.5 + 0.5 * kernel / max(float(np.abs(kernel).max()), 1e-30)
-            picture = Image.fromarray((255 * scaled.transpose(1, 2, 0)).round().astype(np.uint8))
+            colours = np.broadcast_to(scaled, (3, *kernel.shape[1:]))  # one channel is grey
+            picture = Image.fromarray((255 * colours.transpose(1, 2, 0)).round().astype(np.uint8))
             left, down = GAP + n % ACROSS * (side + GAP), top + HEAD + n // ACROSS * (side + GAP)
             sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left, down))
         top += HEAD + count * (side + GAP) + GAP

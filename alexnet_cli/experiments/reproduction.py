@@ -109,7 +109,7 @@ class Experiment:
     def check(self, name: str, given: set[str], request: Request) -> None:
         """Raises AlexNetError if an option in ``given`` does not apply, or if it gets several models instead of one."""
         if useless := sorted(given - self.uses):
-            raise AlexNetError(f"{name} has no use for {', '.join(useless)}: leave it out")
+            raise AlexNetError(f"{', '.join(useless)} {'does' if len(useless) == 1 else 'do'} not apply to {name}")
         if self.of_one_model and len(request.models) > 1:
             raise AlexNetError(f"{name} takes a single --model")
 

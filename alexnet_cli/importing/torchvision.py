@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
+from alexnet_cli.errors import AlexNetError, BadArtefact, check_opens, first_line
 from alexnet_cli.importing.weights import Colour, Imported
 
 MODULES = {
@@ -53,7 +53,7 @@ def _load_safetensors(path: Path) -> object:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    open(path, "rb").close()  # an error of the system is told as itself, which the library does not do
+    check_opens(path)
     try:
         return load_file(path)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:

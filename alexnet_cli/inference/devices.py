@@ -40,7 +40,7 @@ def pick_devices(device: str | None, devices: str | None, gpus: int | None) -> t
 def use_exact_fp32() -> None:
     """Make fp32 mean fp32 on a GPU too. By torch's default cuDNN's convolutions take TF32, whose mantissa has 10 bits.
 
-    It holds for this whole process. Who wants speed trains in bf16.
+    It holds for this whole process. For speed, train in bf16.
     """
     import torch
 

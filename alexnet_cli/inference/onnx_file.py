@@ -4,6 +4,8 @@ An ONNX file is a protobuf message, and such messages may be joined: what is app
 """
 
 import os
+import weakref
+from io import FileIO
 from pathlib import Path
 
 import xxhash
@@ -23,33 +25,66 @@ def seal(path: Path) -> None:
         file.write(_entry(digest))
 
 
-def check(path: Path) -> None:
-    """Raises BadArtefact if the file is damaged, cut short or was not sealed; OSError if it cannot be read."""
-    size = len(_entry("0" * DIGITS))
-    digest, buffer = xxhash.xxh3_128(), memoryview(bytearray(PIECE))
-    with open(path, "rb") as file:
-        rest = os.fstat(file.fileno()).st_size - size
-        while rest > 0 and (count := file.readinto(buffer[: min(rest, PIECE)])):
-            digest.update(buffer[:count])
-            rest -= count
-        end = file.read(size)
-    expected = _entry(digest.hexdigest())
-    if end[:-DIGITS] != expected[:-DIGITS]:
-        raise BadArtefact(f"{path} is cut short or was not made by `alexnet export`: export it again")
-    if end != expected:
-        raise BadArtefact(f"{path} is damaged (its checksum differs): export it again")
+class OnnxFile:
+    """An open ONNX file. It stays the same file when an export takes its name."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError if the file cannot be opened."""
+        self.path, self._descriptor = path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._opened = _identity(os.fstat(self._descriptor))
+
+    def check(self) -> None:
+        """Raises BadArtefact if the file is damaged, cut short or was not sealed; OSError if it cannot be read."""
+        size = len(_entry("0" * DIGITS))
+        digest, buffer = xxhash.xxh3_128(), memoryview(bytearray(PIECE))
+        with self._reader() as file:
+            rest = os.fstat(file.fileno()).st_size - size
+            while rest > 0 and (count := file.readinto(buffer[: min(rest, PIECE)])):
+                digest.update(buffer[:count])
+                rest -= count
+            end = file.read(size)
+        expected = _entry(digest.hexdigest())
+        if end[:-DIGITS] != expected[:-DIGITS]:
+            raise BadArtefact(f"{self.path} is cut short or was not made by `alexnet export`: export it again")
+        if end != expected:
+            raise BadArtefact(f"{self.path} is damaged (its checksum differs): export it again")
+
+    def read(self) -> bytes:
+        """The whole file. Raises BadArtefact if it was written over since it was opened."""
+        with self._reader() as file:
+            content = file.read()
+        if _identity(os.fstat(self._descriptor)) != self._opened:
+            raise BadArtefact(f"{self.path} was written over while it was in use: open it again")
+        return content
+
+    def has_its_name(self) -> bool:
+        """Whether its path still leads to this file, with the content that was opened."""
+        return self.path.exists() and _identity(os.stat(self.path)) == self._opened
+
+    def with_view_inputs(self, crop: int) -> bytes:
+        """The file with two more inputs, `rows` and `columns` (crop,) int64, whose defaults are the constants it has.
+
+        Raises what `read` raises.
+        """
+        import onnx
+
+        inputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [crop]) for name in View._fields]
+        added: bytes = onnx.ModelProto(graph=onnx.GraphProto(input=inputs)).SerializeToString()
+        return self.read() + added
+
+    def _reader(self) -> FileIO:
+        """The file from its beginning. Only one thread may read it at a time."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return FileIO(self._descriptor, closefd=False)
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Which file it is, and what changes when it is written to."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _entry(digest: str) -> bytes:
     """In protobuf: an entry of ModelProto's `metadata_props`, field 14, with its key, field 1, and value, field 2."""
     entry = b"\x0a" + bytes([len(KEY)]) + KEY + b"\x12" + bytes([len(digest)]) + digest.encode()
     return b"\x72" + bytes([len(entry)]) + entry
-
-
-def with_view_inputs(path: Path, crop: int) -> bytes:
-    """The file with two more inputs, `rows` and `columns` (crop,) int64, whose defaults are the constants it has."""
-    import onnx
-
-    inputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [crop]) for name in View._fields]
-    added: bytes = onnx.ModelProto(graph=onnx.GraphProto(input=inputs)).SerializeToString()
-    return path.read_bytes() + added

@@ -14,7 +14,7 @@ import numpy as np
 from alexnet_cli.artefacts import check_format, model_name
 from alexnet_cli.distributed import available_cores, is_distributed, local_rank
 from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
-from alexnet_cli.inference.onnx_file import check, with_view_inputs
+from alexnet_cli.inference.onnx_file import OnnxFile
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.inference.views import View, centre_view
 from alexnet_cli.progress import SILENT, Progress
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 FORMAT = 1
-FEW = 64  # a CPU is done with up to so many pictures before CUDA has started
+FEW = 64  # for at most this many pictures the CPU finishes before CUDA would have started
 QUIET, WARNINGS = 4, 2  # ONNX Runtime's log levels; its fatal errors are raised as exceptions as well
 
 Provider = tuple[str, dict[str, str]]  # of ONNX Runtime: its name and its options
@@ -68,12 +68,15 @@ class Runtime:
 class OnnxModel(Predictor):
     """A file of `alexnet export`, open for inference."""
 
-    def __init__(self, path: Path, runtime: Runtime) -> None:
+    def __init__(self, file: OnnxFile, runtime: Runtime) -> None:
         """Raises KeyError, ValueError, IndexError or TypeError if `alexnet export` did not write the file."""
-        self.path, self.runtime, self.name = path, runtime, model_name(path)
+        path = file.path
+        self.file, self.path, self.runtime, self.name = file, path, runtime, model_name(path)
         self._lock = threading.Lock()
         self._view_session: onnxruntime.InferenceSession | None = None  # takes `rows` and `columns` as well
-        self.session = runtime.session(path)
+        self.session = runtime.session(path)  # by its name: there is then no second copy in memory
+        if not file.has_its_name():  # an export has replaced it meanwhile
+            self.session = runtime.session(file.read())
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "alexnet_format" not in metadata:
             raise BadArtefact(f"{path} was not made by `alexnet export`: export a model of ours")
@@ -110,13 +113,14 @@ class OnnxModel(Predictor):
         """
         if not path.is_file():
             raise BadArtefact(f"no ONNX file at {path}: make one with `alexnet export`")
-        check(path)
+        file = OnnxFile(path)
+        file.check()
         few = pictures is not None and pictures <= FEW and device in (None, "cpu")
         providers = [CPU] if few else _providers(device)
         runtime = Runtime(_options(few), providers, must=device is not None, progress=progress)
         try:
-            return cls(path, runtime)
-        except AlexNetError:
+            return cls(file, runtime)
+        except (AlexNetError, OSError):
             raise
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise BadArtefact(f"{path} is not as `alexnet export` writes it ({error!r}): export it again") from None
@@ -139,14 +143,14 @@ class OnnxModel(Predictor):
             with self._lock:
                 if self.device != "cpu":  # else another thread has just left it
                     self.runtime.leave_gpu(f"failed on it ({first_line(error)})")
-                    self.session, self._view_session = self.runtime.session(self.path), None
+                    self.session, self._view_session = self.runtime.session(self.file.read()), None
             return self._ask(images, view)
         return probabilities, features
 
     def _session_for_views(self) -> "onnxruntime.InferenceSession":
         with self._lock:
             if self._view_session is None:
-                self._view_session = self.runtime.session(with_view_inputs(self.path, self.crop))
+                self._view_session = self.runtime.session(self.file.with_view_inputs(self.crop))
             return self._view_session
 
 

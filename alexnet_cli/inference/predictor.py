@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.errors import BadArtefact, BadPicture
+from alexnet_cli.errors import BadPicture, NotFinite
 from alexnet_cli.inference.views import View
 from alexnet_cli.prefetch import batched, prefetch
 
@@ -115,7 +115,7 @@ class Predictor(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The outputs of ``run`` for all ``images`` (N, S, S, 3), BATCH of them at a time.
 
-        Raises BadArtefact if one is not finite: NaN would count as a right answer.
+        Raises NotFinite if one is not finite: NaN would count as a right answer.
         """
         probabilities = np.empty((len(images), len(self.classes)), np.float32)
         features = np.empty((len(images), self.feature_size), np.float32)
@@ -124,7 +124,7 @@ class Predictor(ABC):
             probabilities[batch], features[batch] = run(images[batch])
             if not (np.isfinite(probabilities[batch]).all() and np.isfinite(features[batch]).all()):
                 network = f"model {self.name}" if self.name else "the network"
-                raise BadArtefact(
+                raise NotFinite(
                     f"the outputs of {network} are not finite: its weights are damaged, or its training has diverged"
                 )
         return probabilities, features

@@ -91,6 +91,8 @@ def build_index(
             remove_parts(folder, keep=parts)  # those of pictures that have changed since
         if old is not None and changes.none and not old.facts["unfinished"] and old.facts["kind"] == kind:
             progress.note(f"all {len(old):,} pictures are in {folder} already")
+            if world.is_main and named_kind != old.facts["named_kind"]:
+                write_facts(folder, old.facts | {"named_kind": named_kind})
             refused = [(picture.name, reason) for picture, reason in changes.refused]
             return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
         _check_disk_space(changes, parts, model.feature_size, folder, progress)
@@ -324,7 +326,7 @@ class _Rows:
 
 
 def _copy(old: Index, kept: list[tuple[int, IndexedPicture]], rows: _Rows) -> None:
-    """Append what is ``kept`` of ``old``, by row. Raises BadArtefact, after all, if the old vectors are damaged."""
+    """Append what is ``kept`` of ``old``, by row. Raises BadArtefact at the end if the old vectors are damaged."""
     remaining = collections.deque(kept)
     for first, chunk in old.vectors.chunks():  # also those that are not kept: the checksum is of all
         some = []

@@ -1,9 +1,9 @@
 """Collections of pictures to index: a folder, an archive or a packed dataset, listed and loaded in the same way."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -39,7 +39,10 @@ class Collection(Protocol):
     are_files: bool  # so that source / name is a file a user can open
 
     def all(self) -> list[IndexedPicture]:
-        """Every picture, sorted by name. Raises BadSource if there is none."""
+        """Every picture: those of a folder or an archive sorted by name, those of a dataset in its own order.
+
+        Raises BadSource if there is none.
+        """
         ...
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
@@ -68,11 +71,16 @@ class FileCollection:
         self.source, self.are_files, self.scratch = path, path.is_dir(), scratch
         self._not_utf8: set[str] = set()  # names as `all` gives them
         self._pool = ThreadPoolExecutor(available_cores())  # decoding takes no lock of Python's
+        self._opening = threading.Lock()
+        self._files: Source | None = None
 
-    @cached_property
+    @property
     def files(self) -> Source:
         """The source, opened at the first use: an index's folder, the scratch, is swept before that."""
-        return open_source(self.source, self.scratch)
+        with self._opening:  # the first use may be that of several threads
+            if self._files is None:
+                self._files = open_source(self.source, self.scratch)
+            return self._files
 
     def all(self) -> list[IndexedPicture]:
         names = sorted(filter(is_picture, self.files.locations))
@@ -106,8 +114,8 @@ class FileCollection:
 
     def close(self) -> None:
         self._pool.shutdown()
-        if "files" in self.__dict__:  # it was opened
-            self.files.close()
+        if self._files is not None:
+            self._files.close()
 
 
 class PackedCollection:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_cli.data.sources import leads_outside
-from alexnet_cli.errors import AlexNetError, BadArtefact, WrongModel, first_line
+from alexnet_cli.errors import AlexNetError, BadArtefact, WrongModel, check_opens, first_line
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.kinds import KINDS, Kind
@@ -93,7 +93,7 @@ class Index:
                 try:
                     kind.load(file, facts)
                 except (KeyError, ValueError, RuntimeError) as error:  # RuntimeError is that of FAISS
-                    open(file, "rb").close()  # an error of the system is told as itself
+                    check_opens(file)
                     raise damaged(path, f"{CODES} cannot be used ({first_line(error)})") from None
                 if kind.shape != (count, facts["dimension"]):
                     raise damaged(path, f"{CODES} has codes of other vectors")
@@ -135,13 +135,15 @@ class Index:
     def neighbours(self, queries: np.ndarray, k: int) -> list[list[Neighbour]]:
         """The ``k`` nearest pictures of each of ``queries`` (Q, D) float32, nearest first; all, if there are fewer.
 
-        Raises BadArtefact if the index is damaged such that there are not as many.
+        Raises AlexNetError if ``k`` is less than 1; BadArtefact if the index is damaged such that there are fewer.
         """
+        if k < 1:
+            raise AlexNetError(f"k is {k}: ask for 1 neighbour or more")
         candidates = self.kind.candidates(self.vectors, queries, min(k, len(self)))  # (Q, n) rows; -1 is none
         return [self._ranked(query, rows, k) for query, rows in zip(queries, candidates, strict=True)]
 
     def neighbours_of_row(self, row: int, k: int) -> list[Neighbour]:
-        """The ``k`` pictures nearest to the picture in ``row``, at distance 0 itself and any that equal it.
+        """The ``k`` pictures nearest to the one in ``row``, including itself and its exact duplicates, at distance 0.
 
         Raises IndexError if there is no such row.
         """

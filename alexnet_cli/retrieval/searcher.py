@@ -40,7 +40,8 @@ class Searcher:
     def search(self, picture: Picture, k: int = 10) -> list[Neighbour]:
         """The ``k`` pictures of the index nearest to ``picture``, nearest first; all of them if there are fewer.
 
-        ``picture``: a path, the bytes of a file, or pixels (S, S, 3) uint8. Raises BadPicture if it cannot be read.
+        ``picture``: a path, the bytes of a file, or pixels (S, S, 3) uint8. Raises BadPicture if it cannot be read,
+        AlexNetError if ``k`` is less than 1.
         """
         (neighbours,) = self.search_many([picture], k)
         return neighbours
@@ -57,7 +58,7 @@ class Searcher:
             yield from batch.pair(self.index.neighbours(batch.features, k) if len(batch.features) else [])
 
     def neighbours_of_row(self, row: int, k: int = 10) -> list[Neighbour]:
-        """The ``k`` pictures nearest to the one in ``row``, at distance 0 itself and any that equal it.
+        """The ``k`` pictures nearest to the one in ``row``, including itself and its exact duplicates, at distance 0.
 
         Raises IndexError if there is no such row.
         """
@@ -79,8 +80,9 @@ class Searcher:
 def model_of(index: Index, space: Workspace) -> Path:
     """The folder or ONNX file of the model that ``index`` was built with, wherever it is now. Raises WrongModel."""
     name, built_with = str(index.facts["model"]), Path(index.facts["model_path"])
-    if built_with.is_file() and built_with.name != ONNX_FILE:
-        return built_with  # an ONNX file of its own, perhaps of another precision than the model's
+    is_default = built_with.name == ONNX_FILE and index.facts["precision"] == "fp32"
+    if built_with.is_file() and not is_default:
+        return built_with  # an ONNX file of its own, or of another precision than the one of the model's folder
     for path in (space.home("model") / name, built_with, *space.all("model")):
         with contextlib.suppress(BadArtefact):  # of a damaged model; it may be another one
             if (path / MODEL_FILE).is_file() and model_fingerprint(path) == index.facts["model_fingerprint"]:

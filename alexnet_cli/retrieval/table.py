@@ -7,15 +7,16 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
 
-from alexnet_cli.errors import first_line
+from alexnet_cli.errors import check_opens, first_line
 from alexnet_cli.retrieval.layout import TABLE, VECTORS, damaged
 
 Row = tuple[int, str, str | None, str]  # row, path within the source, label, stamp
-ASKED = 500  # rows in one question to SQLite
+ASKED = 500  # rows in one question to SQLite, or one reading of an answer
 
 
 class Table:
@@ -40,11 +41,11 @@ class Table:
                 raise damaged(file.parent, f"{TABLE} has other tables than an index")
             return cls(connection, file)
         except sqlite3.Error as error:
-            open(file, "rb").close()  # an error of the system is told as itself
+            check_opens(file)
             raise damaged(file.parent, f"{TABLE} cannot be opened ({first_line(error)})") from None
 
     def __len__(self) -> int:
-        with _reading(self.file):  # the rows are numbered from 0: to count them would read the whole table
+        with _reading(self.file), self._lock:  # the rows are numbered from 0: to count them would read the whole table
             return int(self.connection.execute("SELECT COALESCE(MAX(row) + 1, 0) FROM images").fetchone()[0])
 
     def picture(self, row: int) -> tuple[str, str | None]:
@@ -70,13 +71,23 @@ class Table:
 
     def rows(self) -> Iterator[Row]:
         """Every picture of the index, in the order of their rows."""
-        with _reading(self.file):
-            yield from self.connection.execute("SELECT row, path, label, stamp FROM images ORDER BY row")
+        return self._each("SELECT row, path, label, stamp FROM images ORDER BY row")
 
     def refused(self) -> Iterator[tuple[str, str, str]]:
         """Path, reason and stamp of every picture of the source that could not be embedded."""
+        return self._each("SELECT path, reason, stamp FROM refused")
+
+    def _each(self, question: str) -> Iterator[Any]:
+        """The lines that answer ``question``, read ASKED at a time: other threads may ask between two readings."""
         with _reading(self.file):
-            yield from self.connection.execute("SELECT path, reason, stamp FROM refused")
+            with self._lock:
+                cursor = self.connection.execute(question)
+            while lines := self._next(cursor):
+                yield from lines
+
+    def _next(self, cursor: sqlite3.Cursor) -> list[Any]:
+        with self._lock:
+            return cursor.fetchmany(ASKED)
 
     def close(self) -> None:
         """Close the file. No thread may be reading it."""

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, check_format
-from alexnet_cli.errors import BadArtefact, Diverged, first_line
+from alexnet_cli.errors import BadArtefact, Diverged, check_opens, first_line
 from alexnet_cli.files import read_tensors, write_tensors
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.training.sgd import SGD
@@ -75,7 +75,7 @@ def read_state(folder: Path) -> TrainingState:
     """
     path = folder / CHECKPOINT_FILE
     try:
-        open(path, "rb").close()  # an error of the system is told as itself, which the library does not do
+        check_opens(path)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (FileNotFoundError, NotADirectoryError):

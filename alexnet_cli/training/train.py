@@ -1,5 +1,6 @@
 """Training (§5): from a recipe and a dataset to a model. A run can be stopped at any time and resumed."""
 
+import json
 import math
 import signal
 import threading
@@ -10,11 +11,12 @@ from pathlib import Path
 from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import World
-from alexnet_cli.errors import BadArtefact, BadRecipe, Resumable
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe, Resumable
 from alexnet_cli.files import one_writer, sweep
 from alexnet_cli.inference.devices import use_exact_fp32
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
+from alexnet_cli.nets.layers import BatchNorm
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training.trainer import Options, Trainer
@@ -41,13 +43,17 @@ def train(
     ``new``: refuse a folder that holds a run or a model. ``until``: whether to end before the last epoch, given the
     training error of each epoch so far.
 
-    Raises BadRecipe or BadArtefact if recipe, dataset and checkpoint do not fit together; AlexNetError if another
-    process is training into ``folder``; Resumable or BadArtefact if ``new`` is refused; Diverged at a loss that is not
-    finite, with the last good checkpoint kept; Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved.
+    Raises BadRecipe or BadArtefact if recipe, dataset, start and checkpoint do not fit together; AlexNetError if
+    another process is training into ``folder``, or for a negative seed; Resumable or BadArtefact if ``new`` is refused;
+    Diverged at a loss that is not finite, with the last good checkpoint kept; Interrupted after Ctrl-C or SIGTERM, with
+    a checkpoint saved.
     """
+    if seed < 0:
+        raise AlexNetError(f"seed is {seed}: it must be 0 or more")
     keep_freed_memory()
     use_exact_fp32()
     _check(dataset, recipe, start, progress)
+    check_batches(dataset, recipe, options.world)
     with _only_writer(folder, options.world):
         if new:
             _check_free(folder)
@@ -98,6 +104,15 @@ def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Prog
             f"--from: the model takes pictures of {start.recipe.image.size} pixels, recipe {recipe.name} of "
             f"{recipe.image.size}: choose another recipe, or leave --recipe out to take the model's"
         )
+    for key in ("divide_by", "colour"):
+        if start is None:
+            break
+        theirs, ours = getattr(start.recipe.image, key), getattr(recipe.image, key)
+        if theirs != ours:
+            raise BadRecipe(
+                f"--from: the model's image.{key} is {json.dumps(theirs)}, recipe {recipe.name}'s is "
+                f"{json.dumps(ours)}: use --set image.{key}={json.dumps(theirs)}"
+            )
     training = recipe.training
     if training.schedule == "plateau" and "val" not in dataset.counts:
         progress.note("no validation split: the learning rate follows the training error instead")
@@ -111,11 +126,46 @@ def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Prog
         )
 
 
+def check_batches(dataset: Dataset, recipe: Recipe, world: World) -> None:
+    """Raises BadRecipe if batch norm gets no variance of a batch: of a single number, or of no picture at all."""
+    shapes, needs = recipe.build(len(dataset.classes)).shapes, dict[str, int]()  # layer -> pictures
+    for name, layer in recipe.network.layers.items():
+        if any(isinstance(recipe.network.operations[step], BatchNorm) for step in layer.then):
+            needs[name] = 2 if math.prod(shapes[name][1:]) == 1 else 1
+    if not needs:
+        return
+    normed, needed = max(needs.items(), key=lambda pair: pair[1])
+    total, batch, processes = dataset.counts["train"], recipe.training.batch, world.size
+
+    def smallest(size: int) -> int:
+        """Pictures in the smallest batch."""
+        return total % size or min(size, total)
+
+    def works(size: int) -> bool:
+        return smallest(size) // processes >= needed  # as `World.shard` shares it
+
+    if works(batch):
+        return
+    need = f"batch norm of {normed} needs {needed} picture{'s' if needed > 1 else ''}"
+    need += " in every process" if processes > 1 else ""
+    fewer = " or fewer processes" if processes > 1 else ""
+    others = [size for size in range(1, min(2 * batch, total) + 1) if works(size)] or [total]
+    nearest = min(others, key=lambda size: abs(size - batch))
+    if not works(nearest):
+        raise BadRecipe(
+            f"{need}, and {total} picture{' is' if total == 1 else 's are'} all there is: train on more{fewer}"
+        )
+    raise BadRecipe(
+        f"{need}, and training.batch={batch} leaves {smallest(batch)} of {total} pictures for its last batch: "
+        f"use --set training.batch={nearest}{fewer}"
+    )
+
+
 @contextmanager
 def _stop_on_signal(world: World) -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once.
 
-    Not so under torchrun, which passes on the Ctrl-C that its processes have had from the terminal already.
+    Under torchrun a second SIGINT is ignored: torchrun forwards the one that the terminal already sent.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -22,7 +22,7 @@ from alexnet_cli.data.loader import Batch, batches
 from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import SINGLE_PROCESS, World
-from alexnet_cli.errors import BadRecipe, Diverged, Interrupted
+from alexnet_cli.errors import BadRecipe, Diverged, Interrupted, NotFinite
 from alexnet_cli.files import atomic_write
 from alexnet_cli.inference.evaluation import count_errors
 from alexnet_cli.inference.network_model import NetworkModel
@@ -36,6 +36,7 @@ from alexnet_cli.training.schedule import finished, learning_rate, rate_factor
 from alexnet_cli.training.sgd import SGD
 
 DRAW_EVERY = 10.0  # seconds, at least: to draw the curves takes longer than an epoch of a small dataset
+BEFORE_VALIDATION = 1.0  # minutes of training that are saved before the validation, which may take long
 LOOK_EVERY = 10  # updates between two readings of the loss, where reading means waiting for a GPU or other processes
 
 
@@ -83,8 +84,8 @@ class Trainer:
         self.mean_image = self._resume() if exists else self._start(start)
         self.preprocessor = Preprocessor(recipe.image, self.mean_image, self.device)
         self.wrapped = self.world.wrap(self.net)
-        # Loss and wrong answers of the epoch under way, on the device; this process's share, and the totals
-        # that a checkpoint had.
+        # Running loss and error counts of this epoch, on the device: this rank's, plus (rank 0) those restored from the
+        # checkpoint.
         sums = [self.state.loss, self.state.wrong] if self.world.is_main else [0.0, 0.0]
         self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
         self._drawn = time.monotonic()  # when the curves were drawn
@@ -93,6 +94,11 @@ class Trainer:
     def finished(self) -> bool:
         """Whether the schedule has ended."""
         return finished(self.recipe.training, self.validation_errors)
+
+    @property
+    def steps(self) -> int:
+        """Updates in an epoch."""
+        return math.ceil(len(self.split) / self.recipe.training.batch)
 
     @property
     def validation_errors(self) -> list[float]:
@@ -109,9 +115,9 @@ class Trainer:
 
         Raises Interrupted, with a checkpoint saved, once ``stop`` is set.
         """
-        state, training = self.state, self.recipe.training
+        state, training, steps = self.state, self.recipe.training, self.steps
         plan = EpochPlan.draw(self.seed, state.epoch, len(self.split), self.recipe.image, self.recipe.augmentations)
-        steps = math.ceil(len(self.split) / training.batch)
+        rate = learning_rate(training, state.epoch + 1, self.validation_errors)  # of the last update
         self.net.train()
         began, saved = time.monotonic() - state.seconds, time.monotonic()
         for batch in batches(self.split, plan.order, training.batch, self.device, state.step, self.world):
@@ -123,7 +129,7 @@ class Trainer:
             stopping = self._look(stop)
             self._report(batch.whole.stop, rate)
             if state.step == steps:
-                break  # the end of an epoch saves too
+                break
             if stopping or (self.world.size == 1 and stop.is_set()):
                 self._save()
                 self.draw()
@@ -131,6 +137,9 @@ class Trainer:
             if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
                 self._save()
                 saved = time.monotonic()
+        self._check_weights()
+        if time.monotonic() - saved > 60 * min(BEFORE_VALIDATION, self.options.checkpoint_minutes):
+            self._save()
         self._finish_epoch(rate)
         if self.world.all_reduce(stop.is_set()) != [0]:
             self.draw()
@@ -175,9 +184,14 @@ class Trainer:
         """
         loss, wrong, stopping = self.world.all_reduce(*self._sums.tolist(), stop.is_set())
         if not math.isfinite(loss):
-            raise Diverged(self._diverged())
+            raise Diverged(self._diverged("the loss"))
         self.state.loss, self.state.wrong = loss, int(wrong)
         return stopping > 0
+
+    def _check_weights(self) -> None:
+        """Raises Diverged if a weight is not finite: the loss of the last update is that of the weights before it."""
+        if not all(bool(weight.isfinite().all()) for weight in self.net.state_dict().values()):
+            raise Diverged(self._diverged("a weight"))
 
     def _report(self, done: int, rate: float) -> None:
         state = self.state
@@ -195,12 +209,8 @@ class Trainer:
         row: dict[str, Any] = {"epoch": state.epoch + 1, "loss": state.loss / images}
         row["train_error"] = state.wrong / images
         if "val" in self.dataset.counts:
-            network = NetworkModel(
-                self.net.eval(), self.preprocessor, self.dataset.classes, precision=self.options.precision
-            )
-            top1, top5 = count_errors([network], self.dataset.split("val"), views=1, world=self.world)
-            total = self.dataset.counts["val"]
-            row |= {"validation_error": top1 / total, "validation_top5_error": top5 / total}
+            top1, top5 = self._validate()
+            row |= {"validation_error": top1, "validation_top5_error": top5}
         row |= {"learning_rate": rate, "seconds": state.seconds, "images_per_second": images / state.seconds}
         self.state = TrainingState(settings=state.settings, epoch=state.epoch + 1, history=[*state.history, row])
         self._sums.zero_()
@@ -213,6 +223,18 @@ class Trainer:
             f"epoch {row['epoch']}: loss {row['loss']:.4f}  training error {row['train_error']:.1%}{validation}  "
             f"learning rate {rate:.2g}  {row['images_per_second']:.0f} images/s"
         )
+
+    def _validate(self) -> tuple[float, float]:
+        """Top-1 and top-5 error of the validation split. Raises Diverged if the network's outputs are not finite."""
+        network = NetworkModel(
+            self.net.eval(), self.preprocessor, self.dataset.classes, precision=self.options.precision
+        )
+        try:
+            top1, top5 = count_errors([network], self.dataset.split("val"), views=1, world=self.world)
+        except NotFinite:
+            raise Diverged(self._diverged("an output in the validation")) from None
+        total = self.dataset.counts["val"]
+        return top1 / total, top5 / total
 
     # Saving and resuming
 
@@ -232,6 +254,8 @@ class Trainer:
         """Begin a new run, and save it before its first update: from then on it can be resumed, whatever ends it, and a
         disk that cannot hold it is found out at once. Returns the mean image."""
         if start is not None:
+            for note in _notes(start, self.net):
+                self.progress.note(note)
             _copy_weights(start.net, self.net)
         self.mean_image = self.statistics.mean_image if start is None else start.mean_image
         self._save()
@@ -259,7 +283,8 @@ class Trainer:
         if self.finished:
             self.progress.note(f"{self.folder} has all its epochs")
         else:
-            self.progress.note(f"resuming {self.folder} in epoch {state.epoch + 1} at update {state.step + 1}")
+            place = "before its validation" if state.step == self.steps else f"at update {state.step + 1}"
+            self.progress.note(f"resuming {self.folder} in epoch {state.epoch + 1} {place}")
         return mean_image
 
     def _save(self) -> None:
@@ -268,15 +293,15 @@ class Trainer:
         try:
             checkpoint.save(self.folder, self.net, self.sgd, self.mean_image, self.state)
         except Diverged:
-            raise Diverged(self._diverged()) from None
+            raise Diverged(self._diverged("a weight")) from None
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(f"stopped and saved in epoch {self.state.epoch + 1}")
 
-    def _diverged(self) -> str:
+    def _diverged(self, what: str) -> str:
         lower = self.recipe.training.learning_rate / 10
         return (
-            f"the loss is not finite at epoch {self.state.epoch + 1}, update {self.state.step}; the checkpoint in "
+            f"{what} is not finite at epoch {self.state.epoch + 1}, update {self.state.step}; the checkpoint in "
             f"{self.folder} is the last good one: start another run with a lower learning rate, for example "
             f"--set training.learning_rate={lower:g}"
         )
@@ -332,12 +357,29 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def _new_layers(start: AlexNet, net: AlexNet) -> list[str]:
+    """The layers that do not start from those of ``start``: what it lacks, and the last one."""
+    return [name for name in net.network.layers if name == net.last or name not in start.network.layers]
+
+
+def _notes(start: Model, net: AlexNet) -> list[str]:
+    """What is not carried over from ``start``."""
+    unused = [name for name in start.net.network.layers if name not in net.network.layers]
+    new, model = _new_layers(start.net, net), start.path or "the model"
+    left_out = f"{_listed(unused)} of {model} {'is' if len(unused) == 1 else 'are'} not in this recipe: left out"
+    return [*([left_out] if unused else []), f"{_listed(new)} start{'s' if len(new) == 1 else ''} anew"]
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 @torch.no_grad()
 def _copy_weights(start: AlexNet, net: AlexNet) -> None:
-    """Copy every layer but the last. Raises BadRecipe naming the first tensor that differs."""
-    weights = start.state_dict()
+    """Copy every layer but `_new_layers`. Raises BadRecipe naming the first tensor that differs."""
+    weights, new = start.state_dict(), _new_layers(start, net)
     for name, weight in net.state_dict().items():
-        if name.startswith(f"{net.last}."):
+        if layer_of(name) in new:
             continue
         if name not in weights or weights[name].shape != weight.shape:
             raise BadRecipe(f"--from: {name} is {tuple(weight.shape)} in this recipe, but not in the model")

@@ -1,4 +1,4 @@
-"""Which folders are splits. What is not clear is asked, never guessed."""
+"""Which folders are splits. An ambiguous folder is an error that says what to rename; nothing is guessed."""
 
 import re
 from collections.abc import Set
