@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def workspace(packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(workspace: Path, *words: str) -> subprocess.Popen[str]:
-    """Start a command in two processes."""
+    """Start a command in two processes, by torchrun."""
     return subprocess.Popen(
         [*TORCHRUN, "-m", "alexnet_cli", *words],
         cwd=workspace,
@@ -53,6 +54,50 @@ def run(workspace: Path, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+
+
+# torchrun and its two processes import torch for seconds each. Where it does not matter what started them, they are
+# forked from a process that has imported it, with the environment that torchrun gives.
+
+
+def one_of_two(rank: int, port: int, folder: Path, words: list[str], fault: Callable[[], None] | None) -> None:
+    """Runs a command as one of two processes; all that it writes goes to files."""
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"} | {
+        k: str(v) for k, v in here.items()
+    }
+    os.chdir(folder)
+    for descriptor, name in ((1, "printed"), (2, "said")):
+        os.dup2(os.open(f"{name}-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    if fault is not None:
+        fault()
+    sys.exit(main(words))
+
+
+def start_both(
+    folder: Path, *words: str, fault: Callable[[], None] | None = None, rank: int | None = None
+) -> tuple[list[BaseProcess], torch.distributed.TCPStore]:
+    """Start a command in two processes; rank ``rank`` meets with ``fault``. Also the store that torchrun would have."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["alexnet_cli.training.train", "alexnet_cli.training.curves"])
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    both = [
+        context.Process(target=one_of_two, args=(i, store.port, folder, [*words], fault if i == rank else None))
+        for i in (0, 1)
+    ]
+    for process in both:
+        process.start()
+    return both, store
+
+
+def run_both(folder: Path, *words: str) -> tuple[str, str]:
+    """What two processes print, and what they say on standard error. Both must succeed."""
+    both, _store = start_both(folder, *words)
+    for process in both:
+        process.join(120)
+    printed, said = ("".join((folder / f"{name}-{i}").read_text() for i in (0, 1)) for name in ("printed", "said"))
+    assert [process.exitcode for process in both] == [0, 0], said
+    return printed, said
 
 
 def test_shards_cover_all_items_and_have_almost_the_same_length():
@@ -72,9 +117,7 @@ def test_dropout_does_not_depend_on_how_images_are_split_over_processes():
 def test_two_processes_with_half_of_each_batch_are_one_with_all_of_it(workspace):
     # 42 pictures in batches of 41: the last batch has one picture, so one process has none of it.
     words = [*TRAIN, "--set", "training.batch=41"]
-    two = run(workspace, *words, "--out", "two", "--json")
-    out, err = two.communicate(timeout=120)
-    assert two.returncode == 0, err
+    out, err = run_both(workspace, *words, "--out", "two", "--json")
     assert json.loads(out)["epochs"] == 2  # one object: only rank 0 prints
     assert err.count("epoch 2: loss") == 1
     assert main([*words, "--out", "one"]) == 0
@@ -92,9 +135,7 @@ def test_evaluation_counts_every_image_once(workspace, capsys):
     capsys.readouterr()
     assert main(["eval", "m", "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
-    two = run(workspace, "eval", "m", "--json")
-    out, err = two.communicate(timeout=120)
-    assert two.returncode == 0, err
+    out, _ = run_both(workspace, "eval", "m", "--json")
     assert alone["images"] == 21
     assert json.loads(out) == alone
 
@@ -135,9 +176,7 @@ class DeadPeer(World):
 
 
 def test_prep_by_two_processes_makes_the_bytes_of_one(tmp_path, photos, monkeypatch):
-    two = run(tmp_path, "prep", "photos", "two", "--size", "16", "--json")
-    out, err = two.communicate(timeout=120)
-    assert two.returncode == 0, err
+    out, _ = run_both(tmp_path, "prep", "photos", "two", "--size", "16", "--json")
     shown = json.loads(out)
     assert (shown["splits"], shown["rejected"]) == ({"train": 989, "val": 109}, 2)
     monkeypatch.chdir(tmp_path)
@@ -160,9 +199,7 @@ def test_prep_packs_what_a_dead_process_left(tmp_path, photos):
 def test_an_index_by_two_processes_has_the_bytes_of_one(tmp_path, photos, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_onnx(tmp_path / "m.onnx")
-    two = run(tmp_path, "index", "photos", "--model", "m.onnx", "--out", "two", "--json")
-    out, err = two.communicate(timeout=120)
-    assert two.returncode == 0, err
+    out, _ = run_both(tmp_path, "index", "photos", "--model", "m.onnx", "--out", "two", "--json")
     shown = json.loads(out)
     assert (shown["images"], shown["added"], shown["refused"]) == (1098, 1098, 2)
     model = Path("m.onnx")
@@ -212,8 +249,7 @@ def test_under_torchrun_a_process_that_dies_ends_the_run_which_one_process_can_r
     assert temporary_files(workspace / "models") == []
 
 
-# What happens to one of two processes. They start with torch imported, from one that waits for it, instead of from
-# torchrun, which takes seconds; torchrun would send the other one SIGTERM.
+# What happens to one of two processes. torchrun would send the other one SIGTERM.
 
 
 def die(*_args: object, **_options: object) -> None:
@@ -271,21 +307,6 @@ def by_ctrl_c() -> None:
     SGD.step = at_call(3, step, interrupted)
 
 
-def one_of_two(rank: int, port: int, folder: Path, words: list[str], fault: Callable[[], None] | None) -> None:
-    """Runs a command as one of two processes; all that it writes goes to a file."""
-    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"} | {
-        k: str(v) for k, v in here.items()
-    }
-    os.chdir(folder)
-    said = os.open(f"said-{rank}", os.O_WRONLY | os.O_CREAT)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    if fault is not None:
-        fault()
-    sys.exit(main(words))
-
-
 @pytest.mark.parametrize(
     ("fault", "rank", "error", "codes"),
     [
@@ -306,16 +327,7 @@ def one_of_two(rank: int, port: int, folder: Path, words: list[str], fault: Call
     ],
 )
 def test_the_loss_of_a_process_is_one_line_that_says_which_and_how_to_resume(workspace, fault, rank, error, codes):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alexnet_cli.training.train", "alexnet_cli.training.curves"])
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun has one
-    words = [*TRAIN, "--epochs", "3", "--out", "m"]
-    both = [
-        context.Process(target=one_of_two, args=(i, store.port, workspace, words, fault if i == rank else None))
-        for i in (0, 1)
-    ]
-    for process in both:
-        process.start()
+    both, _store = start_both(workspace, *TRAIN, "--epochs", "3", "--out", "m", fault=fault, rank=rank)
     both[rank].join(60)
     if fault is before_it_joins:
         both[1 - rank].join(1)
