@@ -15,6 +15,7 @@ RECIPE_FILE = "recipe.toml"
 ONNX_FILE = "model.onnx"
 HISTORY_FILE = "history.jsonl"
 CHECKPOINT_FILE = "checkpoint/state.safetensors"
+KERNELS = "kernels"  # a folder: the first layer's kernels after each epoch
 
 # In indexes/NAME/
 INDEX_FILE = "index.json"  # written last: its presence marks a complete index

@@ -45,6 +45,7 @@ class Training(Settings):
     epochs: Epochs  # plateau: at most; linear: the learning rate reaches 0 here
     milestones: list[Epochs] = field(default_factory=list)  # the epochs from which on it is divided by 10 once more
     bias_rate: Annotated[float, Within(0, 1000)] = 1.0  # the biases' learning rate, as a multiple of the weights'
+    bias_rate_falls: bool = True  # whether it falls with the weights'
     bias_decay: bool = True  # whether weight decay applies to biases too
     augmentation: list[str] = field(default_factory=list)  # in this order (§4.1)
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, RECIPE_FILE, model_fingerprint
+from alexnet_cli.artefacts import CHECKPOINT_FILE, KERNELS, MODEL_FILE, RECIPE_FILE, model_fingerprint
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import read_tensors
 from alexnet_cli.progress import SILENT, Progress
@@ -56,7 +56,8 @@ def _run(folder: Path, progress: Progress) -> list[str]:
 def _not_compared(folder: Path, compared: set[str]) -> list[str]:
     """A line for the other files. Those of train are for people; a run's recipe is in its checkpoint as well."""
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    others = sorted({str(path.relative_to(folder)) for path in files} - compared)
+    names = (str(path.relative_to(folder)) for path in files)
+    others = sorted({f"{KERNELS}/" if name.startswith(f"{KERNELS}/") else name for name in names} - compared)
     return [f"not compared, for want of a checksum: {', '.join(others)}"] if others else []
 
 

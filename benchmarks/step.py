@@ -55,7 +55,7 @@ class Work:
         images = 58 * torch.randn(given.batch, 3, 224, 224, generator=random)
         self.images = images.to(device).contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(CLASSES, (given.batch,), generator=random).to(device)
-        self.sgd = SGD(dict(net.named_parameters()), momentum=0.9, weight_decay=0.0005)
+        self.sgd = SGD(weights := dict(net.named_parameters()), 0.9, dict.fromkeys(weights, 0.0005))
 
     def logits(self) -> torch.Tensor:
         with autocast(self.device, self.given.precision):
@@ -69,7 +69,7 @@ class Work:
         self.net.train()
         for _ in range(STEPS):
             F.cross_entropy(self.logits(), self.labels).backward()
-            self.sgd.step(1e-6)
+            self.sgd.step(dict.fromkeys(self.sgd.parameters, 1e-6))
         self._settle()
 
     @torch.inference_mode()

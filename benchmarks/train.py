@@ -49,7 +49,7 @@ class Trainee:
         self.net = alexnet.initialize(self.recipe.build(CLASSES), 0)
         self.net = self.net.to(memory_format=torch.channels_last).place(placed).train()
         self.wrapped = world.wrap(self.net)
-        self.sgd = SGD(dict(self.net.named_parameters()), momentum=0.9, weight_decay=0.0005)
+        self.sgd = SGD(weights := dict(self.net.named_parameters()), 0.9, dict.fromkeys(weights, 0.0005))
         image, part = self.recipe.image, world.shard(given.batch)
         self.rows = (part.start, given.batch)
         self.batch = part.stop - part.start
@@ -72,7 +72,7 @@ class Trainee:
         with autocast(self.device, self.precision):
             logits, _ = self.wrapped(images, i, self.rows)
         F.cross_entropy(logits.float(), self.labels).backward()
-        self.sgd.step(0.001)
+        self.sgd.step(dict.fromkeys(self.sgd.parameters, 0.001))
 
 
 def settle(device: torch.device) -> None:

@@ -19,17 +19,22 @@ from alexnet_cli.data.augment import (
     augment,
     colour_shift,
 )
-from alexnet_cli.data.preprocess import LUMA, Preprocessor
+from alexnet_cli.data.preprocess import LUMA, Crops, Preprocessor
+from alexnet_cli.inference.views import ten_views
 from alexnet_cli.training.train import train
 
 IMAGE = replace(recipes.load("paper").image, size=72, crop=67)
 PAPER = {"crop": RandomCrop(), "reflection": Reflection(), "noise": ColourNoise(deviation=0.1)}
+PAPER |= {"crops of three": RandomCrop(shared_by=3), "reflections of three": Reflection(shared_by=3)}
+PAPER |= {"divided noise": ColourNoise(deviation=0.1, divide_by=1.1)}
 LISTS = {
     "as in the paper": ["crop", "reflection", "noise"],
     "colours first, crop last": ["noise", "reflection", "crop"],
     "no crop": ["reflection"],
     "nothing": [],
     "noise twice": ["noise", "crop", "noise"],
+    "as in the code of 2012": ["crops of three", "reflections of three", "divided noise"],
+    "divided noise twice": ["crop", "divided noise", "divided noise"],
 }
 
 
@@ -71,10 +76,40 @@ def test_a_view_is_the_centred_picture_cropped_reflected_and_shifted(packed, ima
         np.testing.assert_allclose(views[i].numpy(), pixels.transpose(2, 0, 1), atol=1e-4)
 
 
+def test_crops_reflections_and_division_of_the_code_of_2012(packed, images):
+    """Drawn for 32 images at a time, here for three; the mean's central crop; divided by 1.1 while there is noise."""
+    recipe = recipes.load("original-2012", ["random_crop.shared_by=3", "reflection.shared_by=3"])
+    image, facts = replace(recipe.image, size=72, crop=67), packed.statistics()
+    preprocessor = Preprocessor(image, facts.mean_image, "cpu")
+    for epoch, divide_by in ((65, 1.1), (66, 1.0)):  # counted from 0
+        drawn = EpochPlan.draw(0, epoch, 8, image, recipe.augmentations).rows(slice(None))
+        (_, crop), (_, reflection), *noise = drawn
+        for values in (crop["top"], crop["left"], reflection["reflected"]):
+            assert [len(set(values[i : i + 3])) for i in (0, 3, 6)] == [1, 1, 1]
+        shift = colour_shift(noise[0][1]["a"], facts) if noise else np.zeros((8, 3))
+        views = augment(preprocessor, images, drawn, facts)
+        for i in range(8):
+            top, left = crop["top"][i], crop["left"][i]
+            pixels = images[i, top : top + 67, left : left + 67].numpy() - facts.mean_image[2:69, 2:69].astype(float)
+            pixels = ((pixels[:, ::-1] if reflection["reflected"][i] else pixels) + shift[i]) / divide_by
+            np.testing.assert_allclose(views[i].numpy(), pixels.transpose(2, 0, 1), atol=1e-4)
+    for view in ten_views(72, 67):
+        rows, columns = map(torch.from_numpy, view)
+        crops = Crops(rows=np.tile(view.rows, (8, 1)), columns=np.tile(view.columns, (8, 1)))
+        mean = facts.mean_image[2:69, 2:69][:, :: 1 if view.columns[0] < view.columns[-1] else -1]
+        expected = torch.from_numpy(images.numpy()[:, view.rows][:, :, view.columns] - mean).permute(0, 3, 1, 2)
+        torch.testing.assert_close(preprocessor(images, rows, columns), expected)
+        torch.testing.assert_close(preprocessor.crop(images, crops), expected)
+
+
 @pytest.mark.parametrize("colour", ["rgb", "grey"])
-@pytest.mark.parametrize("names", LISTS.values(), ids=LISTS.keys())
-def test_the_fast_paths_are_the_plain_definition(packed, images, names, colour, monkeypatch):
-    facts, image = packed.statistics(), replace(IMAGE, divide_by=58.0, colour=colour)
+@pytest.mark.parametrize(
+    ("names", "mean_crop"),
+    [(names, "same") for names in LISTS.values()]
+    + [(names, "central") for names in LISTS.values() if "crop" in str(names[:1])],
+)
+def test_the_fast_paths_are_the_plain_definition(packed, images, names, mean_crop, colour, monkeypatch):
+    facts, image = packed.statistics(), replace(IMAGE, divide_by=58.0, colour=colour, mean_crop=mean_crop)
     preprocessor, drawn = Preprocessor(image, facts.mean_image, "cpu"), plan(names)
     plain = apply_in_order(preprocessor, images, drawn, facts)
     assert plain.shape == (8, 3 if colour == "rgb" else 1, 67, 67)

@@ -53,11 +53,16 @@ def grouped(net: AlexNet, images: torch.Tensor, seed: int) -> torch.Tensor:
     return F.linear(a, *whole("fc8"))
 
 
+def sgd_of(net: AlexNet) -> SGD:
+    weights = dict(net.named_parameters())
+    return SGD(weights, 0.9, dict.fromkeys(weights, 0.0005))
+
+
 def test_five_updates_on_two_devices_are_those_of_the_grouped_network_on_one():
     ours, theirs = narrow("conv1.weights=0.05").double(), narrow("conv1.weights=0.05").double()
     ours.place([CPU, CPU]).train()
     random = torch.Generator().manual_seed(0)
-    optimizers = [SGD(dict(net.named_parameters()), momentum=0.9, weight_decay=0.0005) for net in (ours, theirs)]
+    optimizers = [sgd_of(net) for net in (ours, theirs)]
     before = [parameter.clone() for parameter in ours.parameters()]
     for step in range(5):
         images = torch.randn(4, 3, 100, 100, generator=random, dtype=torch.float64)
@@ -70,7 +75,7 @@ def test_five_updates_on_two_devices_are_those_of_the_grouped_network_on_one():
             assert mine.grad is not None
             torch.testing.assert_close(mine.grad, other.grad, rtol=1e-10, atol=1e-10)
         for optimizer in optimizers:
-            optimizer.step(0.05)
+            optimizer.step(dict.fromkeys(optimizer.parameters, 0.05))
     for mine, other, old in zip(ours.parameters(), theirs.parameters(), before, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-10)
         assert not torch.equal(mine, old)

@@ -15,7 +15,7 @@ from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.experiments import tables
-from alexnet_cli.experiments.figure3 import draw, figure3, saturation
+from alexnet_cli.experiments.figure3 import draw, figure3, saturation, structure
 from alexnet_cli.experiments.figure4 import NEAREST, QUERIES, SHOWN, classify, figure4, retrieve, spread
 from alexnet_cli.experiments.tables import table1, table2
 from alexnet_cli.inference.evaluation import average_probabilities, evaluate
@@ -47,6 +47,22 @@ def test_saturation_is_0_for_grey_and_1_for_opponent_colours():
     along = np.einsum("c,chw->hw", axis, any_kernel)  # the grey part of the colour at each position
     expected = 1 - (along**2).sum() / (any_kernel**2).sum()
     np.testing.assert_allclose(saturation(np.stack([grey, opponent, any_kernel])), [0, 1, expected], atol=1e-12)
+
+
+@pytest.mark.parametrize("side", [11, 8])
+def test_structure_is_1_for_a_wave_and_little_for_noise(side):
+    y, x = np.mgrid[:side, :side]
+    colours = np.array([1.0, -0.5, 0.2])[:, None, None]
+    waves = [np.cos(2 * np.pi * (u * x + v * y) / side + phase) for u, v, phase in ((1, 2, 0.3), (0, 3, 1), (0, 0, 0))]
+    np.testing.assert_allclose(structure(np.stack([colours * wave for wave in waves])), 1, atol=1e-12)
+    two = waves[0] / np.linalg.norm(waves[0]) + 0.5 * waves[1] / np.linalg.norm(waves[1])
+    np.testing.assert_allclose(structure((colours * two)[None]), 1 / 1.25, atol=1e-12)
+    noise = np.random.default_rng(0).standard_normal((500, 3, side, side))
+    assert structure(noise).mean() < 0.1
+    power = (np.abs(np.fft.fft2(noise[0])) ** 2).sum(axis=0)  # by a loop over frequencies
+    pairs = {frozenset([(u, v), (-u % side, -v % side)]) for u in range(side) for v in range(side)}
+    largest = max(sum(power[place] for place in pair) for pair in pairs)
+    assert structure(noise)[0] == pytest.approx(largest / power.sum())
 
 
 def test_saturation_of_random_kernels_is_two_thirds():

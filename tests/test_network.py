@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,8 +11,9 @@ from torch.nn import functional as F
 from alexnet_cli import recipe as recipes
 from alexnet_cli.errors import BadRecipe
 from alexnet_cli.nets import layers
-from alexnet_cli.nets.alexnet import AlexNet, initialize, parameter_count, parameters_by_layer
+from alexnet_cli.nets.alexnet import AlexNet, initialize, parameter_count, parameters_by_layer, without_dropout
 from alexnet_cli.nets.columns import drop
+from alexnet_cli.nets.layers import Dropout
 
 # A network like the paper's in everything but its size.
 NARROW = [
@@ -113,8 +115,8 @@ def grouped(net: AlexNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     a = convolution("conv3", a, 1, 1, groups=1)
     a = convolution("conv4", a, 1, 1, groups=2)
     a = F.max_pool2d(convolution("conv5", a, 1, 1, groups=2), 3, 2, ceil_mode=True)
-    fc7 = dense("fc7", dense("fc6", a.flatten(1)))
-    return net.fc8(fc7), fc7
+    fc7 = dense("fc7", 0.5 * dense("fc6", a.flatten(1)))  # §4.2: in testing, the outputs of all neurons times 0.5
+    return net.fc8(0.5 * fc7), fc7
 
 
 def test_two_columns_equal_one_network_with_groups():
@@ -184,20 +186,77 @@ def test_initialization_follows_from_the_seed():
     assert not torch.equal(first.fc8.weight, other.fc8.weight)
 
 
-def test_dropout_drops_half_and_doubles_the_rest():
+def test_dropout_drops_half_and_leaves_the_rest_as_it_is():
+    (dropped,) = drop([torch.full((64, 1000), 3.0)], 0.5, seed=1)
+    assert set(dropped.unique().tolist()) == {0.0, 3.0}
     (dropped,) = drop([torch.ones(64, 1000)], 0.5, seed=1)
-    assert set(dropped.unique().tolist()) == {0.0, 2.0}
-    assert dropped.mean().item() == pytest.approx(1, abs=0.02)
+    assert dropped.mean().item() == pytest.approx(0.5, abs=0.01)
     (again,) = drop([torch.ones(64, 1000)], 0.5, seed=1)
     (other,) = drop([torch.ones(64, 1000)], 0.5, seed=2)
     assert torch.equal(dropped, again)
     assert not torch.equal(dropped, other)
 
 
-def test_dropout_keeps_the_mean_whatever_its_probability():
+def test_so_many_units_are_dropped_as_the_probability_says():
     (dropped,) = drop([torch.ones(64, 1000)], 0.2, seed=1)
-    assert set(dropped.unique().tolist()) == {0.0, 1.25}
     assert (dropped == 0).double().mean().item() == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "training", "testing"),
+    [("paper", 1.0, 0.5), ("original-2012", 1.0, 0.5), ("small-data", 2.0, 1.0), ("caffenet", 2.0, 1.0)],
+)
+def test_what_fc8_gets_in_training_and_in_testing(recipe, training, testing):
+    """§4.2: a unit is kept or set to 0, and testing halves the outputs of all; Caffe doubles those that are kept."""
+    net = initialize(recipes.load(recipe, NARROW).build(7), seed=3)
+    images = torch.randn(4, 3, 100, 100, generator=torch.Generator().manual_seed(0)) * 60
+    got: list[torch.Tensor] = []
+    net.fc8.register_forward_hook(lambda _module, entering, _out: got.append(entering[0]))
+    _, fc7 = net.eval()(images)
+    assert torch.equal(got[0], testing * fc7)
+    _, fc7 = net.train()(images, dropout_seed=1)
+    kept = got[1] != 0
+    assert kept.any()
+    assert torch.equal(got[1][kept], training * fc7[kept])
+    assert ((fc7 > 0) & ~kept).any()
+
+
+@pytest.mark.parametrize("recipe", ["paper", "no-communication", "caffenet"])
+def test_the_factor_of_dropout_is_folded_into_weights_exactly(recipe):
+    net = initialize(recipes.load(recipe, NARROW).build(7), seed=3).eval()
+    before = {name: weight.clone() for name, weight in net.named_parameters()}
+    folded = without_dropout(net)
+    assert [one.p for one in folded.network.operations.values() if isinstance(one, Dropout)] == [0]
+    images = torch.randn(2, 3, 100, 100, generator=torch.Generator().manual_seed(0)) * 60
+    for ours, theirs in zip(folded(images), net(images), strict=True):
+        assert torch.equal(ours, theirs)
+    assert all(torch.equal(weight, before[name]) for name, weight in net.named_parameters())
+
+
+def test_dropout_is_the_last_operation_of_its_layer():
+    with pytest.raises(BadRecipe, match=r"^network.layers: dropout must be the last operation of fc6$"):
+        narrow('fc6.then=["dropout", "relu"]')
+
+
+def test_a_local_layer_has_a_kernel_of_its_own_at_every_position():
+    layer = recipes.load("cifar-13").network.layers["local3"]
+    local = layer.build((6, 5, 4), columns=1).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        layer.initialize(local, generator)
+    local.bias.data.normal_(generator=generator)
+    assert local.weight.shape == (20, 32, 6 * 9)
+    assert local.weight.std().item() == pytest.approx(0.04, rel=0.05)
+    maps = torch.randn(3, 6, 5, 4, generator=generator, dtype=torch.float64)
+    padded = np.pad(maps.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    expected = np.empty((3, 32, 5, 4))
+    for row in range(5):
+        for column in range(4):
+            kernels = local.weight[4 * row + column].detach().numpy().reshape(32, 6, 3, 3)
+            window = padded[:, :, row : row + 3, column : column + 3]
+            expected[:, :, row, column] = np.einsum("bcij,kcij->bk", window, kernels)
+            expected[:, :, row, column] += local.bias[4 * row + column].detach().numpy()
+    np.testing.assert_allclose(local(maps).detach().numpy(), expected, rtol=1e-12)
 
 
 def test_the_first_layer_takes_the_image_once():
@@ -266,7 +325,7 @@ def test_torchvisions_net_drops_before_fc6_and_fc7():
 
 
 def test_one_column_and_no_fc7_still_have_features():
-    net = initialize(recipes.load("cifar-relu").build(10), seed=0).eval()
+    net = initialize(recipes.load("figure-1-relu").build(10), seed=0).eval()
     assert net.features_name == "conv3"
     logits, features = net(torch.randn(3, 3, 32, 32))
     assert (logits.shape, features.shape) == ((3, 10), (3, 64 * 4 * 4))

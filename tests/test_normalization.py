@@ -7,7 +7,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from alexnet_cli.nets.normalization import PIECE, LocalResponseNorm, formula
+from alexnet_cli import recipe as recipes
+from alexnet_cli.exporting.pictures import synthetic_pictures
+from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.normalization import PIECE, LocalResponseNorm, MapNorm, formula
 
 
 def by_the_paper(a: np.ndarray, k: float, n: int, alpha: float, beta: float) -> np.ndarray:
@@ -80,3 +83,52 @@ def test_bf16_is_close():
     a = some_maps(2, 8, 6, 6).float()
     norm = LocalResponseNorm(k=2, n=5, alpha=1e-4, beta=0.75)
     torch.testing.assert_close(norm(a.bfloat16()).float(), norm(a), rtol=0.03, atol=0.03)
+
+
+def test_the_denominator_is_computed_in_fp32():
+    """In bf16, 2 and its neighbour 2.016 are apart by more than what small activations add."""
+    a = torch.rand(4, 48, 9, 9, generator=torch.Generator().manual_seed(0)) * 20
+    exact = by_the_paper(a.bfloat16().double().numpy(), 2, 5, 1e-4, 0.75)
+    norms = (LocalResponseNorm(k=2, n=5, alpha=1e-4, beta=0.75), lambda maps: formula(maps, 2, 5, 1e-4, 0.75))
+    for norm in norms:
+        b = norm(a.bfloat16())
+        assert b.dtype == torch.bfloat16
+        # what is left is the rounding of the result: half of 2 ** -7, and not that of the denominator as well
+        np.testing.assert_allclose(b.double().numpy(), exact, rtol=2**-8)
+    maps = MapNorm(k=1, size=3, alpha=1e-4, beta=0.75)
+    np.testing.assert_allclose(maps(a.bfloat16()).double().numpy(), maps(a.bfloat16().double()).numpy(), rtol=2**-8)
+
+
+def test_the_gradient_in_bf16_is_that_of_fp32():
+    a = some_maps(2, 48, 5, 5).bfloat16().float()
+    gradients = []
+    for maps in (a.bfloat16().requires_grad_(), a.requires_grad_()):
+        norm = LocalResponseNorm(k=2, n=5, alpha=1e-3, beta=0.75)
+        gradients.append(torch.autograd.grad(norm(maps).float().sum(), maps)[0].float())
+    torch.testing.assert_close(*gradients, rtol=0.02, atol=0.005)
+
+
+@pytest.mark.parametrize("recipe", ["small-data", "tiny"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_factor_varies_in_every_layer_from_the_first_update_on(recipe, precision):
+    """On inputs of unit size the paper's alpha would give one factor to all activations, within half a percent."""
+    made = recipes.load(recipe, ["fc6.units=16", "fc7.units=16"])
+    net = initialize(made.build(10), seed=0).eval()
+    factors: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, maps: torch.Tensor, normalized: torch.Tensor) -> None:
+        active = maps > 0
+        factors[name] = (normalized[active].float() / maps[active].float()).flatten()
+
+    for name, module in net.named_modules():
+        if isinstance(module, LocalResponseNorm):
+            module.register_forward_hook(lambda _m, maps, out, name=name: keep(name, maps[0], out))
+    pictures = torch.from_numpy(synthetic_pictures(256)[:4]).float()
+    inputs = (pictures - pictures.mean()) / pictures.std()  # (B, S, S, 3)
+    with torch.no_grad(), torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        net(inputs[:, 16:240, 16:240].permute(0, 3, 1, 2))
+    assert len(factors) == 4
+    for name, factor in factors.items():
+        low, high = (factor.sort().values[int(share * len(factor))].item() for share in (0.05, 0.95))
+        assert high > 1.2 * low, name
+        assert len(factor.unique()) > 100, name

@@ -53,9 +53,9 @@ def test_figure_1_tries_every_rate_and_chooses_the_fastest(small_pictures, tmp_p
         first = {run["rate"]: run["epochs"] for run in runs if run["net"] == net and run["seed"] == 0}
         assert first[again[0]] == min(count for count in first.values() if count is not None)
     assert Image.open(tmp_path / "f" / "figure-1.png").size == (832, 572)
-    assert recipes.load(tmp_path / "f" / "recipes" / "cifar-tanh.toml").network.layers["conv1"].then == [
-        "tanh",
+    assert recipes.load(tmp_path / "f" / "recipes" / "figure-1-tanh.toml").network.layers["conv1"].then == [
         "pooling",
+        "tanh",
     ]
     assert "Made by `the command` on 2" in (tmp_path / "f" / "table.md").read_text()
     monkeypatch.setattr("alexnet_cli.training.trainer.Trainer.epoch", never)
@@ -69,7 +69,7 @@ def test_figure_1_goes_on_after_a_rate_that_diverges_in_the_last_update_of_an_ep
     monkeypatch.setattr(figure1_module, "RATES", (0.01, 1e30))
     settings = [*SMALL, "training.batch=1000"]  # one update an epoch
     report = figure1(small_pictures, tmp_path / "f", "the command", settings=settings, seeds=1, epochs=1)
-    assert ["cifar-relu", "1e+30", "1", "diverged in epoch 1"] in report.rows
+    assert ["figure-1-relu", "1e+30", "1", "diverged in epoch 1"] in report.rows
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

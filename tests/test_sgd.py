@@ -20,7 +20,8 @@ def trained(make_optimizer, rates: list[float]) -> torch.Tensor:
 
 
 def ours(w: torch.Tensor):
-    return SGD({"w": w}, momentum=0.9, weight_decay=0.0005).step
+    sgd = SGD({"w": w}, 0.9, {"w": 0.0005})
+    return lambda rate: sgd.step({"w": rate})
 
 
 def torchs(w: torch.Tensor):
@@ -55,17 +56,17 @@ def test_pieces_change_nothing(monkeypatch):
 def test_gradients_are_forgotten_and_frozen_parameters_stay():
     w, frozen = torch.ones(3, requires_grad=True), torch.ones(3)
     w.grad = torch.ones(3)
-    SGD({"w": w, "frozen": frozen}, momentum=0.9, weight_decay=0.1).step(0.1)
+    SGD({"w": w, "frozen": frozen}, 0.9, {"w": 0.1, "frozen": 0.1}).step({"w": 0.1})
     assert w.grad is None
     assert torch.equal(frozen, torch.ones(3))
 
 
-def test_a_parameter_may_have_a_multiple_of_the_learning_rate_no_decay_or_none():
+def test_a_parameter_has_its_own_rate_and_decay_and_may_rest():
     parameters = {name: torch.ones(2, requires_grad=True) for name in ("weight", "bias", "frozen")}
-    sgd = SGD(parameters, momentum=0.9, weight_decay=0.1, undecayed=["bias"])
+    sgd = SGD(parameters, 0.9, {"weight": 0.1, "bias": 0.0})
     for w in parameters.values():
         w.grad = torch.full((2,), 3.0)
-    sgd.step(0.1, {"bias": 2.0, "frozen": 0.0})
+    sgd.step({"weight": 0.1, "bias": 0.2})
     torch.testing.assert_close(parameters["weight"].detach(), torch.full((2,), 1 - 0.1 * 0.1 - 0.1 * 3))
     torch.testing.assert_close(parameters["bias"].detach(), torch.full((2,), 1 - 0.2 * 3))
     assert torch.equal(parameters["frozen"], torch.ones(2))

@@ -186,7 +186,7 @@ def test_every_command_refuses_pictures_that_are_zeros(tmp_path: Path, monkeypat
     for words, file in (
         (["eval", "m.onnx", "--data", "p"], "val.npy"),
         (["index", "p", "--model", "m.onnx"], "train.npy"),
-        (["train", "p", "--recipe", "cifar-relu", "--epochs", "1"], "train.npy"),
+        (["train", "p", "--recipe", "figure-1-relu", "--epochs", "1"], "train.npy"),
     ):
         assert main(words) == 1
         shown = capsys.readouterr()

@@ -4,6 +4,7 @@
 beginning of the list are folded into one reading of the packed pixels.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from alexnet_cli.data.preprocess import Crops, Image, Preprocessor, centre
 from alexnet_cli.data.statistics import Statistics
-from alexnet_cli.settings import Registry, Settings, Within
+from alexnet_cli.settings import Registry, Settings, Width, Within
 
 ORDER, DROPOUT, INITIAL = 0, 1, 2  # what a stream of random numbers is for
 
@@ -62,14 +63,23 @@ AUGMENTATIONS = Registry[Augmentation]()
 class RandomCrop(Augmentation):
     """A crop of image.crop × image.crop at a random place: 33 × 33 places for 224 in 256; the paper counts 32 × 32."""
 
+    shared_by: Width = 1  # images that follow one another and are cropped alike
+
     def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
-        places = image.size - image.crop + 1
-        return {"top": random.integers(places, size=images), "left": random.integers(places, size=images)}
+        places, groups = image.size - image.crop + 1, math.ceil(images / self.shared_by)
+        top, left = random.integers(places, size=groups), random.integers(places, size=groups)
+        return {name: each.repeat(self.shared_by)[:images] for name, each in (("top", top), ("left", left))}
 
     def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
-        crop = image.crop
-        pairs = zip(pixels, drawn["top"].tolist(), drawn["left"].tolist(), strict=True)
-        return torch.stack([one[top : top + crop, left : left + crop] for one, top, left in pairs])
+        # With mean_crop = "central", what was subtracted is put right here; that is for lists that begin with the crop.
+        crop, mean = image.crop, torch.from_numpy(statistics.mean_image).to(pixels.device)
+        central = mean[centre(image.size, crop), centre(image.size, crop)]
+        crops = []
+        for one, top, left in zip(pixels, drawn["top"].tolist(), drawn["left"].tolist(), strict=True):
+            place = (slice(top, top + crop), slice(left, left + crop))
+            same = image.mean_crop == "same"
+            crops.append(one[place] if same else one[place] + mean[place] - central)
+        return torch.stack(crops)
 
     def fold(self, crops: Crops, drawn: Parameters, image: Image, statistics: Statistics) -> Crops | None:
         along = np.arange(image.crop)
@@ -85,8 +95,11 @@ class RandomCrop(Augmentation):
 class Reflection(Augmentation):
     """Half of the images are reflected, left to right."""
 
+    shared_by: Width = 1  # images that follow one another and are reflected alike
+
     def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
-        return {"reflected": random.random(images) < 0.5}
+        groups = math.ceil(images / self.shared_by)
+        return {"reflected": (random.random(groups) < 0.5).repeat(self.shared_by)[:images]}
 
     def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
         pairs = zip(pixels, drawn["reflected"].tolist(), strict=True)
@@ -108,6 +121,7 @@ class ColourNoise(Augmentation):
     """
 
     deviation: Annotated[float, Within(0, 1000)]
+    divide_by: Annotated[float, Within(1e-6, 1_000_000)] = 1.0  # the image with its noise is divided by this
     until: Annotated[int, Within(0, 1_000_000)] = 0  # the epoch from which on there is none; 0: to the end
 
     def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
@@ -115,11 +129,14 @@ class ColourNoise(Augmentation):
 
     def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
         shift = torch.from_numpy(colour_shift(drawn["a"], statistics)).to(pixels.device)
-        return pixels + shift[:, None, None, :]
+        return (pixels + shift[:, None, None, :]) / self.divide_by
 
     def fold(self, crops: Crops, drawn: Parameters, image: Image, statistics: Statistics) -> Crops | None:
+        if crops.divide_by != 1:
+            return None  # what is added after a division cannot be added before it
         shift = colour_shift(drawn["a"], statistics)
-        return replace(crops, shift=shift if crops.shift is None else crops.shift + shift)
+        shift = shift if crops.shift is None else crops.shift + shift
+        return replace(crops, shift=shift, divide_by=self.divide_by)
 
     def is_active(self, epoch: int) -> bool:
         return self.deviation > 0 and not 0 < self.until <= epoch

@@ -20,6 +20,7 @@ class Image(Settings):
     crop: Side  # side of a view
     colour: Literal["rgb", "grey"] = "rgb"
     divide_by: Annotated[float, Within(1e-6, 1_000_000)] = 1.0  # the centred 0-255 pixels are divided by this
+    mean_crop: Literal["same", "central"] = "same"  # the crop of the mean image that a view is centred with
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -30,6 +31,11 @@ class Image(Settings):
         """Of one image as the network gets it: (C, crop, crop)."""
         return (3 if self.colour == "rgb" else 1, self.crop, self.crop)
 
+    @property
+    def border(self) -> int:
+        """Pixels above and to the left of the central view."""
+        return (self.size - self.crop) // 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
@@ -38,6 +44,7 @@ class Crops:
     rows: np.ndarray  # (B, h) int64, ascending without a gap
     columns: np.ndarray  # (B, w) int64, ascending without a gap, or descending: a reflection
     shift: np.ndarray | None = None  # (B, 3) float32, in 0-255 units; None: nothing
+    divide_by: float = 1.0  # what the pixels are divided by after that, besides image.divide_by
 
 
 def centre(size: int, crop: int) -> slice:
@@ -62,20 +69,26 @@ class Preprocessor(nn.Module):
 
         ``rows`` (h,), ``columns`` (w,) int64. This is what an exported graph does.
         """
-        centred = self.finish((images.float() - self.mean_image) / self.image.divide_by)  # (B, S, S, C)
-        return centred.index_select(1, rows).index_select(2, columns).permute(0, 3, 1, 2)
+        if self.image.mean_crop == "same":
+            centred = self.finish((images.float() - self.mean_image) / self.image.divide_by)  # (B, S, S, C)
+            return centred.index_select(1, rows).index_select(2, columns).permute(0, 3, 1, 2)
+        views = images.float().index_select(1, rows).index_select(2, columns)
+        rows, columns = (along - along.amin() + self.image.border for along in (rows, columns))
+        mean = self.mean_image.index_select(0, rows).index_select(1, columns)
+        return self.finish((views - mean) / self.image.divide_by).permute(0, 3, 1, 2)
 
     def crop(self, images: Tensor, crops: Crops) -> Tensor:
         """A view of its own of each image: (B, S, S, 3) uint8 on the device to (B, C, h, w) float32, channels last.
 
-        The mean image is cropped at the same place, which is the paper's order: subtract, then crop.
+        The mean image is cropped at the same place, which is the paper's order, subtract, then crop; or, by the recipe,
+        always at the centre. It is reflected with the view.
         """
         return self.finish(self.cut(images, crops, self.image.divide_by)).permute(0, 3, 1, 2)
 
     def cut(self, images: Tensor, crops: Crops, divide_by: float = 1.0) -> Tensor:
-        """Centred RGB of each view, with its colour shift, divided by ``divide_by``: (B, h, w, 3)."""
+        """Centred RGB of each view, with its colour shift, divided by ``divide_by`` and ``crops``': (B, h, w, 3)."""
         cut = self._cut_one_by_one if self.device.type == "cpu" else self._cut_at_once
-        return cut(images, crops, divide_by)
+        return cut(images, crops, divide_by * crops.divide_by)
 
     def finish(self, pixels: Tensor) -> Tensor:
         """RGB (B, h, w, 3) to the colours the network sees, (B, h, w, C)."""
@@ -85,13 +98,20 @@ class Preprocessor(nn.Module):
 
     def _cut_at_once(self, images: Tensor, crops: Crops, divide_by: float) -> Tensor:
         """All images in a few operations: fast on a GPU."""
-        y = torch.tensor(crops.rows, device=self.device)[:, :, None]
-        x = torch.tensor(crops.columns, device=self.device)[:, None, :]
         b = torch.arange(len(images), device=self.device)[:, None, None]
-        pixels = (images.float() - self.mean_image)[b, y, x]
+        y, x = self._index(crops.rows, crops.columns)
+        if self.image.mean_crop == "same":
+            pixels = (images.float() - self.mean_image)[b, y, x]
+        else:
+            rows, columns = (a - a.min(axis=1, keepdims=True) + self.image.border for a in (crops.rows, crops.columns))
+            pixels = images[b, y, x].float() - self.mean_image[self._index(rows, columns)]
         if crops.shift is not None:
             pixels += torch.from_numpy(crops.shift).to(self.device)[:, None, None, :]
         return pixels.div_(divide_by)
+
+    def _index(self, rows: np.ndarray, columns: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(B, h, 1) and (B, 1, w), which index the pixels of each view."""
+        return torch.tensor(rows, device=self.device)[:, :, None], torch.tensor(columns, device=self.device)[:, None, :]
 
     def _cut_one_by_one(self, images: Tensor, crops: Crops, divide_by: float) -> Tensor:
         """Image by image: fast on a CPU, where a view stays in the cache until it is done."""
@@ -104,6 +124,9 @@ class Preprocessor(nn.Module):
             view, mean = image[top : top + height, left : left + width], self.mean_image
             if x[0] > x[-1]:  # right to left: the same pixels lie elsewhere in the reflected mean image
                 view, mean, left = view.flip(1), self._reflected_mean, size - width - left
+            if self.image.mean_crop == "central":
+                top = self.image.border
+                left = top if x[0] < x[-1] else size - width - top
             pixels[i].copy_(view).sub_(mean[top : top + height, left : left + width])
             if shifts is not None:
                 lines[i].add_(shifts[i])

@@ -113,14 +113,15 @@ def _report(
         mean = statistics.mean(top1_errors)
         deviation = statistics.stdev(top1_errors) if len(top1_errors) > 1 else None
         increase = recipes.published(name).get("top1_increase")
-        difference = mean - baseline
+        difference, uncertainty = mean - baseline, _standard_error(top1_errors, errors[BASELINE])
         facts[name] = {"top1_errors": top1_errors, "mean": mean, "deviation": deviation, "difference": difference}
+        facts[name]["standard_error"] = uncertainty
         rows.append(
             [
                 "baseline" if name == BASELINE else name,
                 f"{_parameters(recipe_of[name], dataset):,}",
                 f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}"),
-                "" if name == BASELINE else f"{100 * difference:+.1f}",
+                "" if name == BASELINE else _difference(difference, uncertainty),
                 "" if increase is None else f"+{100 * increase:.2g}",
             ]
         )
@@ -132,11 +133,26 @@ def _report(
         f"trained for {training.epochs} epochs on the {dataset.counts['train']:,} pictures of dataset {dataset.name}"
         f"{'' if base == 'paper' else f', by the recipe {base}'}; {seeds} seed{'s' if seeds > 1 else ''} each, mean ± "
         f"standard deviation over seeds, top-1 error of {dataset.counts['val']:,} validation pictures, ten views. "
-        "The paper's column is ILSVRC with the whole network."
+        "Differences with their standard errors; a star marks those of more than two, and the others show nothing. "
+        "The paper's column is ILSVRC with the whole network, where the net is the published one."
     )
     columns = ["recipe", "parameters", "top-1 error, %", "difference to the baseline", "in the paper"]
     title = f"Ablations on {dataset.name}"
     return Report(name="ablations", title=title, columns=columns, rows=rows, note=note, command=command, facts=facts)
+
+
+def _standard_error(some: Sequence[float], others: Sequence[float]) -> float | None:
+    """Of the difference of two means over seeds; None if one of them has a single seed."""
+    if min(len(some), len(others)) < 2:
+        return None
+    return float((statistics.variance(some) / len(some) + statistics.variance(others) / len(others)) ** 0.5)
+
+
+def _difference(difference: float, uncertainty: float | None) -> str:
+    if uncertainty is None:
+        return f"{100 * difference:+.1f}"
+    star = "*" if abs(difference) > 2 * uncertainty else ""
+    return f"{100 * difference:+.1f} ± {100 * uncertainty:.1f}{star}"
 
 
 def _parameters(recipe: Recipe, dataset: Dataset) -> int:

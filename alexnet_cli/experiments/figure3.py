@@ -24,23 +24,37 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
     weights = [next(module.parameters()) for module in loaded.net.weighted(first)]
     columns = [weight.detach().float().numpy() for weight in weights]  # (K, 3 or 1, h, w) each
     saturations = [saturation(kernels) for kernels in columns]
+    structures = [structure(kernels) for kernels in columns]
+    by_chance = float(structure(np.random.default_rng(0).standard_normal((1000, *columns[0].shape[1:]))).mean())
     with atomic_write(folder / "figure-3.png") as temporary:
         draw(columns, [float(each.mean()) for each in saturations]).save(temporary, "PNG")
     rows = [
-        [str(i), str(len(kernels)), f"{each.mean():.3f}", f"{each.min():.3f} to {each.max():.3f}"]
-        for i, (kernels, each) in enumerate(zip(columns, saturations, strict=True))
+        [
+            str(i),
+            str(len(kernels)),
+            f"{each.mean():.3f}",
+            f"{each.min():.3f} to {each.max():.3f}",
+            f"{waves.mean():.3f}",
+        ]
+        for i, (kernels, each, waves) in enumerate(zip(columns, saturations, structures, strict=True))
     ]
     report = Report(
         name="figure-3",
         title="Figure 3: the kernels of the first layer",
-        columns=["column", "kernels", "mean colour saturation", "from, to"],
+        columns=["column", "kernels", "mean colour saturation", "from, to", "structure"],
         rows=rows,
         note=f"{model_sentence(loaded, model)} Saturation is the share of a kernel's energy that is not grey: 0 for a "
         "kernel that weighs red, green and blue alike everywhere, 1 for one that only compares them; random kernels, "
-        "with which training begins, have 2/3. In the paper one column turned out nearly grey and the other coloured; "
-        "it gives no number.",
+        "with which training begins, have 2/3. Structure is the share of a kernel's energy at its strongest spatial "
+        f"frequency: 1 for a plain wave, {by_chance:.3f} for random kernels. In the paper one column turned out nearly "
+        "grey and the other coloured; it gives no number.",
         command=command,
-        facts={"saturation": [each.tolist() for each in saturations], "model": loaded.fingerprint},
+        facts={
+            "saturation": [each.tolist() for each in saturations],
+            "structure": [each.tolist() for each in structures],
+            "structure_of_random_kernels": by_chance,
+            "model": loaded.fingerprint,
+        },
         figures=["figure-3.png"],
     )
     report.write(folder, {loaded.recipe.name: loaded.recipe})
@@ -55,6 +69,21 @@ def saturation(kernels: np.ndarray) -> np.ndarray:
     energy = (kernels**2).sum(axis=(1, 2, 3))
     coloured = ((kernels - kernels.mean(axis=1, keepdims=True)) ** 2).sum(axis=(1, 2, 3))
     return np.asarray(coloured / np.maximum(energy, 1e-30))
+
+
+def structure(kernels: np.ndarray) -> np.ndarray:
+    """The share of each kernel's energy at its strongest spatial frequency: (K, C, h, w) to (K,), from 0 to 1.
+
+    A wave of any direction, phase and colours has 1. A frequency and its opposite are one wave. The mean of a colour,
+    which is no wave, counts as a frequency too.
+    """
+    power = (np.abs(np.fft.fft2(kernels)) ** 2).sum(axis=1)  # (K, h, w)
+    opposite = np.roll(power[:, ::-1, ::-1], (1, 1), axis=(1, 2))
+    rows, across = (np.arange(side) for side in power.shape[1:])
+    own = np.ix_(2 * rows % len(rows) == 0, 2 * across % len(across) == 0)  # frequencies that are their own opposite
+    opposite[:, own[0], own[1]] = 0
+    waves = power + opposite
+    return np.asarray(waves.max(axis=(1, 2)) / np.maximum(power.sum(axis=(1, 2)), 1e-30))
 
 
 def draw(columns: list[np.ndarray], means: list[float]) -> Image.Image:

@@ -80,7 +80,7 @@ def _table(
     progress: Progress,
 ) -> Report:
     loaded = {path: Model.load(path) for row in measured_rows for path in row.models}
-    split = "test" if "test" in dataset.counts and "val" not in dataset.counts else "val"
+    split = "test" if "test" in dataset.counts and (name == "table-1" or "val" not in dataset.counts) else "val"
     if split not in dataset.counts:
         raise AlexNetError(f"dataset {dataset.name} has no validation images to measure on: prep one that has")
     measure = _measurer(dataset, split, folder, device, progress)

@@ -1,6 +1,5 @@
 """The ONNX graph: it takes packed pictures, so mean subtraction and crop are inside it."""
 
-import copy
 import json
 import warnings
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +11,7 @@ from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.inference.onnx_model import FORMAT
 from alexnet_cli.inference.views import View, centre_view
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.nets.alexnet import AlexNet, without_dropout
 from alexnet_cli.nets.normalization import LocalResponseNorm
 from alexnet_cli.recipe import dumps
 
@@ -29,8 +28,7 @@ class ExportModule(nn.Module):
 
     def __init__(self, net: AlexNet, preprocessor: Preprocessor, precision: Precision) -> None:
         super().__init__()
-        # A copy: neither half precision nor the form of response norm may change the caller's network.
-        self.net = net if precision == "fp32" else copy.deepcopy(net)
+        self.net = without_dropout(net)  # a copy, so that nothing here changes the caller's network
         self.preprocessor = preprocessor
         self.half_precision = precision == "fp16"
         if self.half_precision:

@@ -188,7 +188,7 @@ def _operation(where: str, layer: CaffeLayer) -> Operation | None:
     if layer.type == "Pooling":
         return _pooling(where, layer.settings)
     if layer.type == "Dropout":
-        return Dropout(p=layer.settings.get(1, [0.5])[-1])
+        return Dropout(p=layer.settings.get(1, [0.5])[-1], inverted=True)
     if layer.type == "ReLU" and any(layer.settings.get(1, [])):
         raise cannot_import(f"{where} a ReLU with a negative slope")
     return ACTIVATIONS.get(layer.type)

@@ -173,7 +173,7 @@ def _operation(where: str, kind: str, attributes: Attributes, recipe: Recipe) ->
         return POOLINGS[kind](**_window(f"{where} {kind} with", "windows", attributes))
     if kind == "Dropout":
         own = [one.p for one in recipe.network.operations.values() if isinstance(one, Dropout)]
-        return Dropout(p=round(attributes.get("ratio", own[0] if own else 0.5), 8))
+        return Dropout(p=round(attributes.get("ratio", own[0] if own else 0.5), 8), inverted=True)
     if kind in ACTIVATIONS:
         return ACTIVATIONS[kind]
     raise cannot_import(f"{where} {kind}")

@@ -7,7 +7,10 @@
 In 2012 each column was a GPU. A layer takes its input from its own column or, behind an X, from all columns.
 """
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -93,9 +96,12 @@ class AlexNet(nn.Module):
             for step, operation in enumerate(self.operations(name)):
                 if not isinstance(operation, Dropout):
                     features = parts = self._operate(operation, name, step, parts)
-                elif self.training:
+                    continue
+                if self.training:
                     assert dropout_seed is not None, "training needs a dropout_seed"
                     parts = drop(parts, operation.p, dropout_seed + i, rows)
+                if (factor := operation.factor(training=self.training)) != 1:
+                    parts = [part * factor for part in parts]
         logits = self._classify(gather(parts, self.devices[0]))
         return logits, gather(features, self.devices[0]).flatten(1)
 
@@ -164,6 +170,25 @@ def _check_name(module: nn.Module, name: str) -> None:
     """Raises BadRecipe if ``module`` cannot have a layer called ``name``: torch or this network uses the name."""
     if hasattr(module, name):
         raise BadRecipe(f"a layer cannot be called {name!r}: choose another name")
+
+
+@torch.no_grad()
+def without_dropout(net: AlexNet) -> AlexNet:
+    """A copy of ``net`` without dropout that computes the same in testing: the factor by which dropout multiplies a
+    layer's outputs is in the weights of the next layer. For the paper's 0.5 this is exact."""
+    net = copy.deepcopy(net)
+    names = [*net.hidden, net.last]
+    for name, following in pairwise(names):
+        for operation in net.operations(name):
+            if isinstance(operation, Dropout):
+                for module in net.weighted(following):
+                    module.get_parameter("weight").mul_(operation.factor(training=False))
+    operations = {
+        name: replace(operation, p=0.0) if isinstance(operation, Dropout) else operation
+        for name, operation in net.network.operations.items()
+    }
+    net.network = replace(net.network, operations=operations)
+    return net
 
 
 @torch.no_grad()

@@ -18,9 +18,9 @@ def gather(parts: list[Tensor], device: torch.device) -> Tensor:
 
 
 def drop(parts: list[Tensor], p: float, seed: int, rows: tuple[int, int] | None = None) -> list[Tensor]:
-    """Inverted dropout of each column's (B, units, ...), a pure function of ``seed``.
+    """Each column's (B, units, ...) with some units set to 0 (§4.2), a pure function of ``seed``.
 
-    Each unit is set to 0 with probability ``p``, else divided by 1 - p. The mask is drawn for the units of all columns
+    Each unit is set to 0 with probability ``p``, else left as it is. The mask is drawn for the units of all columns
     and for all images of the batch, of which these are the ones from ``rows`` (first, total) on. So it does not matter
     how units are split over columns, or images over processes. Each device draws the mask itself: nothing is sent.
     """
@@ -32,4 +32,4 @@ def drop(parts: list[Tensor], p: float, seed: int, rows: tuple[int, int] | None 
         generator = torch.Generator(device).manual_seed(seed)
         uniform = torch.rand(shape, generator=generator, device=device)[first : first + len(parts[0])]
         masks[device] = torch.split(uniform >= p, widths, dim=1)
-    return [part * masks[part.device][i] / (1 - p) for i, part in enumerate(parts)]
+    return [part * masks[part.device][i] for i, part in enumerate(parts)]

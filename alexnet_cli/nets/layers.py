@@ -32,6 +32,8 @@ class Layer(Settings, ABC):
     weights: Annotated[float, Within(0, 1000)] | Literal["he"]
     bias: Annotated[float, Within(-1000, 1000)]  # initial bias
     then: list[str]  # the operations that follow, in this order
+    learning_rate_factor: Factor = 1.0  # what training.learning_rate is multiplied by
+    weight_decay: Annotated[float, Within(0, 1000)] | Literal["training"] = "training"  # its own; else [training]'s
     milestones: list[Epochs] = field(default_factory=list)  # its own instead of training.milestones
     # the epoch, counted from 1, at which its weights are frozen; 0: never
     frozen_from: Annotated[int, Within(0, 1_000_000)] = 0
@@ -39,12 +41,12 @@ class Layer(Settings, ABC):
 
     @abstractmethod
     def build(self, shape: Shape, columns: int) -> nn.Module:
-        """One column's part, for inputs of ``shape``; it has a `weight` (out, in, ...) and a `bias` (out,)."""
+        """One column's part, for inputs of ``shape``; it has a `weight` (..., inputs of a unit) and a `bias`."""
 
     def initialize(self, module: nn.Module, generator: torch.Generator) -> None:
         """Give ``module`` its initial weights and biases (§5)."""
         weight, bias = module.get_parameter("weight"), module.get_parameter("bias")
-        deviation = math.sqrt(2 / weight[0].numel()) if isinstance(self.weights, str) else self.weights
+        deviation = math.sqrt(2 * bias.numel() / weight.numel()) if isinstance(self.weights, str) else self.weights
         weight.copy_(torch.empty(weight.shape).normal_(0, deviation, generator=generator))
         bias.fill_(self.bias)
 
@@ -94,6 +96,41 @@ class Conv2d(nn.Conv2d):
             over = (extent + 2 * self.border - size) % stride if self.ceil_mode else 0
             pads += [self.border, self.border + (stride - over) % stride]
         return super().forward(F.pad(maps, pads) if any(pads) else maps)
+
+
+@LAYERS.register("local")
+@dataclass(frozen=True, kw_only=True)
+class Local(Layer):
+    """A convolution whose kernels differ from position to position: each has weights and biases of its own."""
+
+    kernels: Width  # at each position, of all columns together
+    size: Side
+    padding: Padding = 0
+    width_key: ClassVar[str] = "kernels"
+
+    def build(self, shape: Shape, columns: int) -> nn.Module:
+        return LocallyConnected2d(shape, self.kernels // columns, self.size, self.padding)
+
+
+class LocallyConnected2d(nn.Module):
+    """Kernels at stride 1 that are not shared between positions: `weight` (H' W', K, C size²), `bias` (H' W', K)."""
+
+    def __init__(self, shape: Shape, kernels: int, size: int, padding: int) -> None:
+        super().__init__()
+        maps, *extent = shape
+        self.kernels, self.size, self.padding = kernels, size, padding
+        self.sides = [side + 2 * padding - size + 1 for side in extent]  # H', W'
+        if min(self.sides) < 1:
+            raise RuntimeError(f"windows of {size} positions in maps of {extent[0]} × {extent[1]}")
+        positions = math.prod(self.sides)
+        self.weight = nn.Parameter(torch.empty(positions, kernels, maps * size**2))
+        self.bias = nn.Parameter(torch.empty(positions, kernels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, K, H', W')."""
+        windows = F.unfold(maps, self.size, padding=self.padding)  # (B, C size², H' W')
+        outputs = torch.baddbmm(self.bias[:, :, None], self.weight, windows.permute(2, 1, 0))  # (H' W', K, B)
+        return outputs.permute(2, 1, 0).reshape(-1, self.kernels, *self.sides)
 
 
 @LAYERS.register("dense")
@@ -257,12 +294,24 @@ class AveragePool(Pooling):
 @OPERATIONS.register("dropout")
 @dataclass(frozen=True, kw_only=True)
 class Dropout(Operation):
-    """In training each unit is set to 0 with probability p (§4.2)."""
+    """In training each unit is set to 0 with probability p, else left as it is; in testing all are multiplied by 1 - p
+    (§4.2).
+
+    Later nets have it ``inverted``: in training the units that are left are divided by 1 - p, and testing changes
+    nothing. With p = 0.5 that doubles what the next layer gets in training, so it needs other initial weights.
+    """
 
     p: Annotated[float, Within(0, 0.999)]
+    inverted: bool = False
 
     def build(self, shape: Shape) -> nn.Module:
         return nn.Identity()  # the network draws one mask over all columns: nets/columns.py
+
+    def factor(self, *, training: bool) -> float:
+        """What the units that are not set to 0 are multiplied by."""
+        if self.inverted:
+            return 1 / (1 - self.p) if training else 1.0
+        return 1.0 if training else 1 - self.p
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,6 +348,8 @@ class Network:
                 not isinstance(layer, Dense) or not without_maps,
                 f"layers: {name} is a dense layer and has no maps for {', '.join(without_maps)}",
             )
+            dropped = [isinstance(self.operations[step], Dropout) for step in layer.then]
+            require(not any(dropped[:-1]), f"layers: dropout must be the last operation of {name}")
 
     def scaled(self, width: float) -> "Network":
         """``width`` times the kernels and units of every hidden layer, a whole number a column and at least one."""

@@ -4,6 +4,9 @@
 
 alpha is not divided by n. Caffe, ONNX `LRN` and `torch.nn.LocalResponseNorm` divide it by n, so there the same norm has
 an alpha that is n times as large.
+
+The denominator is computed in float32 also for maps in half precision. The squares of float16 would overflow, and
+bfloat16 has eight bits: next to k = 2, small squares would be rounded away, and the norm would be a constant.
 """
 
 from functools import lru_cache
@@ -46,8 +49,8 @@ class MapNorm(nn.Module):
     def forward(self, a: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
         # The sum over a window is its mean times its number of positions; the maps are padded with zeros.
-        mean = nn.functional.avg_pool2d(a * a, self.size, stride=1, padding=self.size // 2)
-        return a * (self.k + self.alpha * self.size**2 * mean).pow(-self.beta)
+        mean = nn.functional.avg_pool2d(_wide(a).square(), self.size, stride=1, padding=self.size // 2)
+        return (a * (self.k + self.alpha * self.size**2 * mean).pow(-self.beta)).to(a.dtype)
 
 
 def formula(a: Tensor, k: float, n: int, alpha: float, beta: float, *, channels_last: bool = False) -> Tensor:
@@ -55,9 +58,8 @@ def formula(a: Tensor, k: float, n: int, alpha: float, beta: float, *, channels_
 
     One 1×1 convolution with a band matrix as its weights sums over the window, multiplies by alpha and adds k. With
     ``channels_last`` it is a matrix product over that layout instead, which is the layout of quantized convolutions.
-    float16 is computed in float32, because the squares would overflow.
     """
-    wide = a.float() if a.dtype == torch.float16 else a
+    wide = _wide(a)
     window = alpha * band(a.shape[1], n, wide.dtype, wide.device)
     if channels_last:
         wide = wide.permute(0, 2, 3, 1)  # (B, H, W, C)
@@ -76,6 +78,11 @@ def band(maps: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The band matrix (maps, maps): 1 where two maps share a window, else 0. A product with it sums over windows."""
     rows = [[float(abs(i - j) <= n // 2) for j in range(maps)] for i in range(maps)]
     return torch.tensor(rows, dtype=dtype, device=device)
+
+
+def _wide(a: Tensor) -> Tensor:
+    """``a`` in float32, if it is in half precision."""
+    return a.float() if a.dtype in (torch.float16, torch.bfloat16) else a
 
 
 _cached_band = lru_cache(maxsize=16)(band)
@@ -97,9 +104,10 @@ class _ResponseNorm(torch.autograd.Function):
         maps = maps.contiguous(memory_format=torch.channels_last)
         with torch.autocast(maps.device.type, enabled=False):
             normalized = torch.empty_like(maps)
-            window = alpha * _cached_band(maps.shape[1], n, maps.dtype, maps.device)
+            window = alpha * _cached_band(maps.shape[1], n, _wide(maps[:0]).dtype, maps.device)
             scales = []
             for a, b in zip(_pieces(maps), _pieces(normalized), strict=True):
+                a = _wide(a)
                 s = torch.mm(a * a, window).add_(k)  # (positions, C)
                 torch.mul(a, _power(s, beta), out=b)
                 if ctx.needs_input_grad[0]:
@@ -115,9 +123,10 @@ class _ResponseNorm(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         with torch.autocast(maps.device.type, enabled=False):
             result = torch.empty_like(maps)
-            window = 2 * alpha * beta * _cached_band(maps.shape[1], n, maps.dtype, maps.device)
+            window = 2 * alpha * beta * _cached_band(maps.shape[1], n, _wide(maps[:0]).dtype, maps.device)
             pieces = zip(_pieces(maps), scales, _pieces(gradient), _pieces(result), strict=True)
             for a, s, g, r in pieces:
+                a = _wide(a)
                 direct = g * _power(s, beta)  # the gradient through the numerator
                 through_scales = torch.mm((direct * a).div_(s), window)  # and through the scales of all neighbours
                 torch.sub(direct, through_scales.mul_(a), out=r)

@@ -1,9 +1,12 @@
-"""The learning rate as a pure function of how far training has come, so that resuming needs no state of it."""
+"""Learning rates as a pure function of how far training has come, so that resuming needs no state of them; and the
+weight decay of each parameter."""
 
 import math
+from collections.abc import Iterable
 
+from alexnet_cli.nets.alexnet import is_bias, layer_of
 from alexnet_cli.nets.layers import Layer
-from alexnet_cli.recipe import Training
+from alexnet_cli.recipe import Recipe, Training
 
 
 def learning_rate(training: Training, epochs_done: float, validation_errors: list[float]) -> float:
@@ -24,13 +27,39 @@ def learning_rate(training: Training, epochs_done: float, validation_errors: lis
     return rate * (training.epochs - epochs_done) / (training.epochs - training.warmup_epochs)
 
 
-def rate_factor(training: Training, layer: Layer, epochs_done: float) -> float:
-    """A layer's learning rate divided by that of the others: by its own milestones, and 0 once it is frozen."""
+def layer_rates(training: Training, layer: Layer, rate: float, epochs_done: float) -> tuple[float, float] | None:
+    """The learning rates of a layer's weights and of its biases, where ``rate`` is the common one.
+
+    A layer may have a factor and milestones of its own. None if it is frozen.
+    """
     if layer.frozen_from and _passed([layer.frozen_from], epochs_done):
-        return 0.0
+        return None
+    weights = rate * layer.learning_rate_factor
     if training.schedule == "milestones" and layer.milestones:
-        return float(0.1 ** (_passed(layer.milestones, epochs_done) - _passed(training.milestones, epochs_done)))
-    return 1.0
+        weights *= 0.1 ** (_passed(layer.milestones, epochs_done) - _passed(training.milestones, epochs_done))
+    biases = weights if training.bias_rate_falls else training.learning_rate * layer.learning_rate_factor
+    return float(weights), float(training.bias_rate * biases)
+
+
+def learning_rates(recipe: Recipe, names: Iterable[str], rate: float, epochs_done: float) -> dict[str, float]:
+    """The learning rate of each of the parameters ``names`` that is not frozen, where ``rate`` is the common one."""
+    rates, layers = dict[str, float](), recipe.network.layers
+    for name in names:
+        of_layer = layer_rates(recipe.training, layers[layer_of(name)], rate, epochs_done)
+        if of_layer is not None:
+            rates[name] = of_layer[is_bias(name)]
+    return rates
+
+
+def weight_decays(recipe: Recipe, names: Iterable[str]) -> dict[str, float]:
+    """The weight decay of each of the parameters ``names``: its layer's own, or the common one."""
+    decays, training = dict[str, float](), recipe.training
+    for name in names:
+        own = recipe.network.layers[layer_of(name)].weight_decay
+        decays[name] = training.weight_decay if isinstance(own, str) else own
+        if is_bias(name) and not training.bias_decay:
+            decays[name] = 0.0
+    return decays
 
 
 def _passed(milestones: list[int], epochs_done: float) -> int:
@@ -43,6 +72,15 @@ def finished(training: Training, validation_errors: list[float]) -> bool:
     if training.schedule == "plateau" and stalls(training, validation_errors) > training.drops:
         return True
     return len(validation_errors) >= training.epochs
+
+
+def capped(training: Training, validation_errors: list[float]) -> bool:
+    """Whether the cap on epochs ended a plateau schedule before the stall after its last drop (§5)."""
+    return (
+        training.schedule == "plateau"
+        and len(validation_errors) >= training.epochs
+        and stalls(training, validation_errors) <= training.drops
+    )
 
 
 def stalls(training: Training, validation_errors: list[float]) -> int:

@@ -1,6 +1,6 @@
 """The paper's update rule (§5)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -19,34 +19,22 @@ class SGD:
     The learning rate epsilon scales the gradient before it enters v. torch.optim.SGD multiplies v by it afterwards,
     so there a change of epsilon also rescales all past gradients; here it does not.
 
-    ``undecayed``: the parameters that have no weight decay; in the paper there are none.
+    ``weight_decays``: one for every parameter.
     """
 
-    def __init__(
-        self,
-        parameters: Mapping[str, Tensor],
-        *,
-        momentum: float,
-        weight_decay: float,
-        undecayed: Collection[str] = (),
-    ) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], momentum: float, weight_decays: Mapping[str, float]) -> None:
         self.parameters = parameters
         self.velocities = {name: torch.zeros_like(w) for name, w in parameters.items()}
-        self.momentum = momentum
-        self.weight_decays = {name: 0.0 if name in undecayed else weight_decay for name in parameters}
+        self.momentum, self.weight_decays = momentum, weight_decays
 
     @torch.no_grad()
-    def step(self, learning_rate: float, rate_factors: Mapping[str, float] | None = None) -> None:
-        """Update every parameter with its `.grad`, and forget the gradients.
-
-        ``rate_factors``: for some parameters, what the learning rate is multiplied by; 0 leaves a parameter as it is.
-        """
+    def step(self, learning_rates: Mapping[str, float]) -> None:
+        """Update the parameters that have a rate with their `.grad`, and forget the gradients of all."""
         for name, w in self.parameters.items():
-            factor = (rate_factors or {}).get(name, 1.0)
-            if w.grad is None or factor == 0:
+            rate = learning_rates.get(name)
+            if w.grad is None or rate is None:
                 w.grad = None
                 continue
-            rate = factor * learning_rate
             for weight, v, g in zip(_pieces(w), _pieces(self.velocities[name]), _pieces(w.grad), strict=True):
                 v.mul_(self.momentum)
                 v.sub_(weight, alpha=self.weight_decays[name] * rate)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
+from alexnet_cli.artefacts import CHECKPOINT_FILE, KERNELS, MODEL_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe, Resumable
@@ -19,6 +19,7 @@ from alexnet_cli.model import Model
 from alexnet_cli.nets.layers import BatchNorm
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
+from alexnet_cli.training.schedule import capped
 from alexnet_cli.training.trainer import Options, Trainer
 
 
@@ -62,6 +63,11 @@ def train(
             while not (trainer.finished or (until and until(trainer.training_errors))):
                 trainer.epoch(stop)
         trainer.draw()
+        if capped(recipe.training, trainer.validation_errors):
+            progress.note(
+                f"ended by training.epochs = {recipe.training.epochs}, after {trainer.drops} of "
+                f"{recipe.training.drops} drops of the learning rate: the validation error had not stalled once more"
+            )
         model = trainer.model()
         if options.world.is_main:
             model.save(folder)
@@ -77,6 +83,7 @@ def _only_writer(folder: Path, world: World) -> Iterator[None]:
         return
     with one_writer(folder, "model"):
         sweep((folder / CHECKPOINT_FILE).parent)
+        sweep(folder / KERNELS)
         yield
 
 
@@ -89,7 +96,7 @@ def _check_free(folder: Path) -> None:
 
 
 def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Progress) -> None:
-    """Refuse what cannot work; warn of what will not work soon."""
+    """Refuse what cannot work; say what is done otherwise than the recipe says."""
     if len(dataset.classes) < 2:
         raise BadArtefact(
             f"dataset {dataset.name} has one class, so there is nothing to tell apart: prep a folder of class folders"
@@ -116,14 +123,6 @@ def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Prog
     training = recipe.training
     if training.schedule == "plateau" and "val" not in dataset.counts:
         progress.note("no validation split: the learning rate follows the training error instead")
-    updates = math.ceil(dataset.counts["train"] / training.batch)
-    slow = all(layer.weights != "he" for layer in recipe.network.layers.values())
-    if slow and updates < 1000:
-        progress.note(
-            f"recipe {recipe.name} starts from N(0, 0.01²): the loss stays at ln({len(dataset.classes)}) = "
-            f"{math.log(len(dataset.classes)):.2f} for about 300 updates, {300 / updates:.1f} epochs of this dataset; "
-            "--recipe small-data starts at once"
-        )
 
 
 def check_batches(dataset: Dataset, recipe: Recipe, world: World) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import alexnet_cli
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE, model_name
+from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE, KERNELS, RECIPE_FILE, model_name
 from alexnet_cli.data.augment import DROPOUT, INITIAL, EpochPlan, augment, seed_of, stream
 from alexnet_cli.data.loader import Batch, batches
 from alexnet_cli.data.preprocess import Preprocessor
@@ -27,12 +27,12 @@ from alexnet_cli.files import atomic_write
 from alexnet_cli.inference.evaluation import count_errors
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, initialize, is_bias, layer_of
+from alexnet_cli.nets.alexnet import AlexNet, initialize, layer_of
 from alexnet_cli.progress import Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.checkpoint import TrainingState
-from alexnet_cli.training.schedule import finished, learning_rate, rate_factor
+from alexnet_cli.training.schedule import finished, learning_rate, learning_rates, stalls, weight_decays
 from alexnet_cli.training.sgd import SGD
 
 DRAW_EVERY = 10.0  # seconds, at least: to draw the curves takes longer than an epoch of a small dataset
@@ -68,20 +68,15 @@ class Trainer:
         self.options, self.progress = options, progress
         self.device, self.world = torch.device(options.devices[0]), options.world
         self.split = dataset.split("train")
-        self.statistics = dataset.statistics()
         self.net = initialize(recipe.build(len(dataset.classes)), seed_of(stream(seed, INITIAL)))
         self.net = self.net.to(memory_format=torch.channels_last).place([torch.device(d) for d in options.devices])
         parameters = dict(self.net.named_parameters())
-        self.sgd = SGD(
-            parameters,
-            momentum=recipe.training.momentum,
-            weight_decay=recipe.training.weight_decay,
-            undecayed=() if recipe.training.bias_decay else list(filter(is_bias, parameters)),
-        )
+        self.sgd = SGD(parameters, recipe.training.momentum, weight_decays(recipe, parameters))
         self.state = TrainingState(settings=self._settings(start))
         exists = (folder / CHECKPOINT_FILE).exists()
         self.world.barrier()  # every rank has looked before rank 0 writes
         self.mean_image = self._resume() if exists else self._start(start)
+        self.statistics = replace(dataset.statistics(), mean_image=self.mean_image)
         self.preprocessor = Preprocessor(recipe.image, self.mean_image, self.device)
         self.wrapped = self.world.wrap(self.net)
         # Running loss and error counts of this epoch, on the device: this rank's, plus (rank 0) those restored from the
@@ -99,6 +94,11 @@ class Trainer:
     def steps(self) -> int:
         """Updates in an epoch."""
         return math.ceil(len(self.split) / self.recipe.training.batch)
+
+    @property
+    def drops(self) -> int:
+        """How often a plateau schedule has divided the learning rate by 10."""
+        return min(stalls(self.recipe.training, self.validation_errors), self.recipe.training.drops)
 
     @property
     def validation_errors(self) -> list[float]:
@@ -156,17 +156,9 @@ class Trainer:
         loss = F.cross_entropy(logits.float(), batch.labels, reduction="sum")
         # DistributedDataParallel averages the gradients of all processes: together, the mean over the whole batch.
         (loss * (self.world.size / images_of_all)).backward()
-        self.sgd.step(rate, self._rate_factors(state.epoch + 1))
+        self.sgd.step(learning_rates(self.recipe, self.sgd.parameters, rate, state.epoch + 1))
         wrong = (logits.argmax(1) != batch.labels).sum()
         self._sums += torch.stack([loss.detach().double(), wrong.double()])
-
-    def _rate_factors(self, epoch: int) -> dict[str, float]:
-        """What the learning rate is multiplied by, for every parameter."""
-        training, layers = self.recipe.training, self.recipe.network.layers
-        return {
-            name: rate_factor(training, layers[layer_of(name)], epoch) * (training.bias_rate if is_bias(name) else 1.0)
-            for name in self.sgd.parameters
-        }
 
     def _is_time_to_look(self, stop: threading.Event) -> bool:
         """Whether to wait for the sums: always on a CPU by itself, where they are there; else every LOOK_EVERY updates.
@@ -214,6 +206,7 @@ class Trainer:
         row |= {"learning_rate": rate, "seconds": state.seconds, "images_per_second": images / state.seconds}
         self.state = TrainingState(settings=state.settings, epoch=state.epoch + 1, history=[*state.history, row])
         self._sums.zero_()
+        self._keep_kernels(row["epoch"])
         self._save()
         self._write_history()
         if time.monotonic() - self._drawn >= DRAW_EVERY:
@@ -257,7 +250,8 @@ class Trainer:
             for note in _notes(start, self.net):
                 self.progress.note(note)
             _copy_weights(start.net, self.net)
-        self.mean_image = self.statistics.mean_image if start is None else start.mean_image
+        self.mean_image = self.dataset.statistics().mean_image if start is None else start.mean_image
+        self._keep_kernels(0)
         self._save()
         self._write_recipe()
         return self.mean_image
@@ -316,6 +310,13 @@ class Trainer:
             return
         with atomic_write(self.folder / HISTORY_FILE) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.state.history), encoding="utf-8")
+
+    def _keep_kernels(self, epoch: int) -> None:
+        """Keep the kernels of the first layer after ``epoch`` epochs, to show how they grew: (K, C, h, w) float16."""
+        kernels = [module.get_parameter("weight") for module in self.net.weighted(next(iter(self.net.hidden)))]
+        if self.world.is_main and kernels[0].dim() == 4:
+            with atomic_write(self.folder / KERNELS / f"{epoch:04d}.npy") as temporary:
+                np.save(temporary, torch.cat([each.detach().cpu() for each in kernels]).half().numpy())
 
     def draw(self) -> None:
         """Draw the curves of the epochs so far."""
