@@ -44,7 +44,10 @@ class Augmentation(Settings, ABC):
 
     @abstractmethod
     def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
-        """``pixels`` (B, h, w, 3): centred RGB in 0-255 units, to the same of any height and width."""
+        """``pixels`` (B, h, w, 3): centred RGB in 0-255 units, to the same of any height and width.
+
+        With image.mean_crop = "central" the crop must come first: it puts right what was subtracted.
+        """
 
     def fold(self, crops: Crops, drawn: Parameters, image: Image, statistics: Statistics) -> Crops | None:
         """The same as `apply`, as a change of which pixels are read and what is added; None if it is more than that."""
@@ -71,15 +74,14 @@ class RandomCrop(Augmentation):
         return {name: each.repeat(self.shared_by)[:images] for name, each in (("top", top), ("left", left))}
 
     def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
-        # With mean_crop = "central", what was subtracted is put right here; that is for lists that begin with the crop.
-        crop, mean = image.crop, torch.from_numpy(statistics.mean_image).to(pixels.device)
-        central = mean[centre(image.size, crop), centre(image.size, crop)]
-        crops = []
-        for one, top, left in zip(pixels, drawn["top"].tolist(), drawn["left"].tolist(), strict=True):
-            place = (slice(top, top + crop), slice(left, left + crop))
-            same = image.mean_crop == "same"
-            crops.append(one[place] if same else one[place] + mean[place] - central)
-        return torch.stack(crops)
+        crop = image.crop
+        pairs = zip(drawn["top"].tolist(), drawn["left"].tolist(), strict=True)
+        places = [(slice(top, top + crop), slice(left, left + crop)) for top, left in pairs]
+        crops = torch.stack([one[place] for one, place in zip(pixels, places, strict=True)])
+        if image.mean_crop == "central":  # here the crops were centred with the mean at their own place
+            mean, middle = torch.from_numpy(statistics.mean_image).to(pixels.device), centre(image.size, crop)
+            crops += torch.stack([mean[place] for place in places]) - mean[middle, middle]
+        return crops
 
     def fold(self, crops: Crops, drawn: Parameters, image: Image, statistics: Statistics) -> Crops | None:
         along = np.arange(image.crop)

@@ -69,11 +69,9 @@ class Preprocessor(nn.Module):
 
         ``rows`` (h,), ``columns`` (w,) int64. This is what an exported graph does.
         """
-        if self.image.mean_crop == "same":
-            centred = self.finish((images.float() - self.mean_image) / self.image.divide_by)  # (B, S, S, C)
-            return centred.index_select(1, rows).index_select(2, columns).permute(0, 3, 1, 2)
-        views = images.float().index_select(1, rows).index_select(2, columns)
-        rows, columns = (along - along.amin() + self.image.border for along in (rows, columns))
+        views = images.float().index_select(1, rows).index_select(2, columns)  # (B, h, w, 3)
+        if self.image.mean_crop == "central":
+            rows, columns = (along - along.amin() + self.image.border for along in (rows, columns))
         mean = self.mean_image.index_select(0, rows).index_select(1, columns)
         return self.finish((views - mean) / self.image.divide_by).permute(0, 3, 1, 2)
 
@@ -99,12 +97,11 @@ class Preprocessor(nn.Module):
     def _cut_at_once(self, images: Tensor, crops: Crops, divide_by: float) -> Tensor:
         """All images in a few operations: fast on a GPU."""
         b = torch.arange(len(images), device=self.device)[:, None, None]
-        y, x = self._index(crops.rows, crops.columns)
-        if self.image.mean_crop == "same":
-            pixels = (images.float() - self.mean_image)[b, y, x]
-        else:
-            rows, columns = (a - a.min(axis=1, keepdims=True) + self.image.border for a in (crops.rows, crops.columns))
-            pixels = images[b, y, x].float() - self.mean_image[self._index(rows, columns)]
+        rows, columns = crops.rows, crops.columns
+        pixels = images[b, *self._index(rows, columns)].float()
+        if self.image.mean_crop == "central":
+            rows, columns = (along - along.min(axis=1, keepdims=True) + self.image.border for along in (rows, columns))
+        pixels -= self.mean_image[self._index(rows, columns)]
         if crops.shift is not None:
             pixels += torch.from_numpy(crops.shift).to(self.device)[:, None, None, :]
         return pixels.div_(divide_by)
