@@ -45,15 +45,16 @@ def temporary_path(path: Path) -> Path:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on success sync it and rename it to ``path``.
 
-    If the block raises, the temporary file is removed and ``path`` is left as it was.
+    The file is there, empty, and locked until it has its name, which keeps it from `sweep`. If the block raises, it is
+    removed and ``path`` is left as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     try:
-        yield temporary
-        with open(temporary, "r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _hold(temporary):
+            yield temporary
+            with open(temporary, "r+b") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:  # a failed write does not know the name of its file
         if error.filename in (None, str(temporary)):
@@ -62,6 +63,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a file system that has become read-only; the next run sweeps it
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``, which is removed afterwards. A lock in it keeps it from `sweep`."""
+    folder = temporary_path(path)
+    try:
+        with _hold(folder / LOCK_FILE):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -82,47 +94,54 @@ def is_temporary(path: Path) -> bool:
 def sweep(folder: Path, of: Path | None = None) -> None:
     """Remove the temporary files that killed runs left in ``folder``, or only those ``of`` one file.
 
-    What a process has `held` stays. What nobody holds may still be written by the artefact's one writer, who alone may
-    sweep its whole folder.
+    Locked ones stay: they are being written. Some of an artefact's files are not locked by themselves, so only its one
+    writer may sweep its whole folder. What cannot be removed stays.
     """
     for path in filter(is_temporary, folder.iterdir() if folder.is_dir() else ()):
         if of is None or (path.name.startswith(f".{of.stem}.") and path.name.endswith(f".part{of.suffix}")):
-            with suppress(FileNotFoundError, PermissionError, BlockingIOError):  # another removed, owns or holds it
+            with suppress(OSError):  # another has removed it, owns it, or holds its lock
                 _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """Raises BlockingIOError if a process holds it."""
+    """Raises BlockingIOError if a process holds its lock."""
     import fcntl
 
     if path.is_symlink():
         path.unlink()
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # to open a FIFO would wait for a writer
+    # To lock a file on some network file systems, it must be open for writing. To open a FIFO would wait for a reader.
+    if path.is_dir():
+        lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK)
+    else:
+        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     finally:
-        os.close(descriptor)
+        os.close(lock)
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold the lock of the temporary file or folder ``path``, which keeps it from `sweep`; a missing file is made.
-
-    For files beside an artefact that are written without being its one writer. The lock ends with its process.
-    """
+def _hold(path: Path) -> Iterator[None]:
+    """Make the file ``path``, with its folder, and hold its lock, which ends with its process."""
     import fcntl
 
-    while True:
-        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDONLY | os.O_CREAT, 0o666)
+    for attempt in range(ATTEMPTS):
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_at(path, descriptor):  # else another has swept it before it was locked
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # another has just swept the folder
+            if attempt == ATTEMPTS - 1:
+                raise
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_at(path, lock):  # else another has swept it before it was locked
                 yield
                 return
         finally:
-            os.close(descriptor)
+            os.close(lock)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

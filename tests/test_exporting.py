@@ -284,8 +284,8 @@ def test_a_name_that_no_command_would_open_is_refused(name, exported_folder, tmp
 EXPORTER = """
 import sys
 from pathlib import Path
-from alexnet_cli.files import atomic_write, held
-with atomic_write(Path(sys.argv[1])) as temporary, held(temporary):
+from alexnet_cli.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as temporary:
     temporary.write_bytes(b"half")
     print(temporary, flush=True)
     sys.stdin.read()

@@ -1,6 +1,7 @@
 """Files that are whole or not there: temporary names, the lock, checksums, tensors."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,11 +16,11 @@ from alexnet_cli.files import (
     atomic_write,
     checksum,
     file_checksum,
-    held,
     one_writer,
     read_json,
     read_tensors,
     sweep,
+    temporary_folder,
     write_tensors,
 )
 
@@ -39,8 +40,8 @@ with one_writer(pathlib.Path(sys.argv[1]), "dataset"):
 """
 HOLD_FILE = """
 import sys, pathlib
-from alexnet_cli.files import atomic_write, held
-with atomic_write(pathlib.Path(sys.argv[1])) as temporary, held(temporary):
+from alexnet_cli.files import atomic_write
+with atomic_write(pathlib.Path(sys.argv[1])) as temporary:
     print(temporary.name, flush=True)
     sys.stdin.read()
 print("done")
@@ -114,26 +115,42 @@ def test_what_another_process_holds_is_not_swept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_what_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("writes", [atomic_write, temporary_folder])
+def test_what_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch, writes):
     import fcntl
 
-    file, lock, locked = tmp_path / ".model.12-ab.part.onnx", fcntl.flock, []
+    lock, locked = fcntl.flock, []
 
     def swept_first(descriptor, operation):
         if not locked:
-            file.unlink()
+            (left,) = tmp_path.iterdir()
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         lock(descriptor, operation)
         locked.append(descriptor)
 
     monkeypatch.setattr(fcntl, "flock", swept_first)
 
-    def write():
-        with held(file):
-            assert (len(locked), file.exists()) == (2, True)
-            raise FileNotFoundError("inside")
+    with writes(tmp_path / "model.onnx") as temporary:
+        assert (len(locked), list(tmp_path.iterdir())) == (2, [temporary])
+    assert [path.name for path in tmp_path.iterdir()] == (["model.onnx"] if writes is atomic_write else [])
 
-    with pytest.raises(FileNotFoundError, match="inside"):
-        write()
+
+def test_nothing_is_swept_before_it_has_its_name(tmp_path, monkeypatch):
+    """Not while it is synced either, which takes a while for a large file."""
+    sync = os.fsync
+
+    def sweep_first(descriptor):
+        sweep(tmp_path)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sweep_first)
+    with atomic_write(tmp_path / "model.onnx") as temporary:
+        temporary.write_bytes(b"model")
+    with temporary_folder(tmp_path / "model.onnx") as folder:
+        (folder / "large").write_bytes(b"x")
+        sweep(tmp_path)
+        assert (folder / "large").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_a_lock_that_is_a_link_or_a_fifo_harms_nothing(tmp_path):

@@ -1,7 +1,6 @@
 """Exports a model as one ONNX file, which takes its name only once its outputs agree with the network's."""
 
 import math
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, TOLERANCE, Agre
 from alexnet_cli.exporting.graph import Precision, build_graph
 from alexnet_cli.exporting.pictures import synthetic_pictures
 from alexnet_cli.exporting.quantization import quantize
-from alexnet_cli.files import atomic_write, held, sweep, temporary_path
+from alexnet_cli.files import atomic_write, sweep, temporary_folder
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.onnx_file import seal
 from alexnet_cli.inference.onnx_model import OnnxModel
@@ -84,11 +83,11 @@ def export_model(
     network = NetworkModel.of(model, "cpu")
     network.run(pictures[:1])  # a network whose outputs are not finite is told now, not after the work
     sweep(out.parent, of=out)
-    # Two searches may export the same model at once, and a training may start in its folder: all hold what they write.
-    with atomic_write(out) as temporary, held(temporary), _interrupts_kept():
+    # Two searches may export the same model at once, and a training may start in its folder: each locks what it writes.
+    with atomic_write(out) as temporary, _interrupts_kept():
         proto = build_graph(model, precision)
         if calibration is not None and precision == "int8":
-            with _scratch(out) as scratch:
+            with temporary_folder(out) as scratch:
                 quantize(proto, model.net.last, calibration, temporary, scratch)
         else:
             temporary.write_bytes(proto.SerializeToString())
@@ -114,18 +113,6 @@ def export_model(
 def default_file(precision: Precision) -> str:
     """model.onnx for fp32; other precisions have files of their own, for an index belongs to one precision."""
     return ONNX_FILE if precision == "fp32" else f"model.{precision}.onnx"
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out``."""
-    folder = temporary_path(out)
-    folder.mkdir()
-    try:
-        with held(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 @contextmanager
