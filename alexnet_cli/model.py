@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ class Model:
         """The model in ``folder``. Raises BadArtefact if it is missing, damaged or of a newer format."""
         path = folder / MODEL_FILE
         is_resumable = (folder / CHECKPOINT_FILE).exists()
-        remedy = f"restore it from its checkpoint by `alexnet train --resume --out {folder}`" if is_resumable else ""
+        command = shlex.join(["alexnet", "train", "--resume", "--out", str(folder)])
+        remedy = f"restore it from its checkpoint by `{command}`" if is_resumable else ""
         metadata, tensors = read_tensors(path, what="model", remedy=remedy)
         check_format(metadata.get("alexnet_format"), FORMAT, path)
         try:

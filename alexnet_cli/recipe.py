@@ -260,6 +260,8 @@ def _parse(name: str, tables: Tables) -> Recipe:
     crops = [step for step, augmentation in augmentations.items() if isinstance(augmentation, RandomCrop)]
     if len(crops) > 1:
         raise BadRecipe(f"training.augmentation: {' and '.join(crops)} are random crops, and one is possible: drop one")
+    if image.mean_crop == "central" and augmentations and [next(iter(augmentations))] != crops:
+        raise BadRecipe('training.augmentation: with image.mean_crop = "central" a random crop must come first')
     return Recipe(
         name=name,
         description=description,

@@ -1,11 +1,12 @@
 """Compares all of an artefact with its checksums, which find damage by disks and programs, not by people."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE, KERNELS, MODEL_FILE, RECIPE_FILE, model_fingerprint
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.files import read_tensors
 from alexnet_cli.progress import SILENT, Progress
 
@@ -29,9 +30,7 @@ def _model(folder: Path, progress: Progress) -> list[str]:
         raise BadArtefact(f"{path} is damaged ({error!r}): train or fetch it again") from None
     if digest != metadata.get("fingerprint"):
         raise BadArtefact(f"{path} is damaged (its fingerprint is not that of its weights): train or fetch it again")
-    if not _is_text(folder / RECIPE_FILE, metadata["recipe"]):
-        raise BadArtefact(f"{folder / RECIPE_FILE} is not the recipe that is in {MODEL_FILE}")
-    verified = [f"{MODEL_FILE}: checksum and fingerprint", f"{RECIPE_FILE}: the same recipe"]
+    verified = [f"{MODEL_FILE}: checksum and fingerprint", _recipe(folder, metadata["recipe"])]
     exports = sorted(folder.glob("model*.onnx"))
     for file in exports:
         verified += _onnx(file, progress)
@@ -58,14 +57,26 @@ def _not_compared(folder: Path, compared: set[str]) -> list[str]:
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     names = (str(path.relative_to(folder)) for path in files)
     others = sorted({f"{KERNELS}/" if name.startswith(f"{KERNELS}/") else name for name in names} - compared)
-    return [f"not compared, for want of a checksum: {', '.join(others)}"] if others else []
+    return [f"not compared, having no checksum: {', '.join(others)}"] if others else []
 
 
-def _is_text(file: Path, text: str) -> bool:
-    try:
-        return file.read_text(encoding="utf-8") == text
-    except (FileNotFoundError, UnicodeDecodeError):
-        return False
+def _recipe(folder: Path, text: str) -> str:
+    """Compares recipe.toml, which is for people, with the model's own recipe, ``text``."""
+    from alexnet_cli import recipe as recipes
+
+    file = folder / RECIPE_FILE
+    if not file.exists():
+        return f"{RECIPE_FILE}: there is none"
+    found = file.read_bytes()
+    if found == text.encode():
+        return f"{RECIPE_FILE}: the same recipe"
+    model = recipes.loads(text)
+    with suppress(BadRecipe, UnicodeDecodeError):
+        epochs = recipes.loads(found.decode()).training.epochs
+        longer = recipes.dumps(model.with_training(epochs=epochs)).encode()
+        if found == longer and epochs > model.training.epochs and (folder / CHECKPOINT_FILE).exists():
+            return f"{RECIPE_FILE}: the same recipe, for the {epochs} epochs that the run is resumed for"
+    raise BadArtefact(f"{file} is not the recipe that is in {MODEL_FILE}, which counts: remove {RECIPE_FILE}")
 
 
 def _onnx(path: Path, progress: Progress) -> list[str]:

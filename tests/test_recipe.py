@@ -79,6 +79,10 @@ def test_settings_stand_above_the_recipe():
         (["conv1.input=none"], 'conv1.input = "none" does not fit: it takes "own" or "all"'),
         (['fc6.then=["pooling"]'], "network.layers: fc6 is a dense layer and has no maps for pooling"),
         (['fc6.then=["rely"]'], "fc6.then: unknown name 'rely': did you mean 'relu'?"),
+        (
+            ["image.mean_crop=central", 'training.augmentation=["reflection", "random_crop"]'],
+            'training.augmentation: with image.mean_crop = "central" a random crop must come first',
+        ),
         (["training.milestones=25"], "training.milestones = 25 does not fit: it takes a list"),
         (
             ['training.augmentation=["randm_crop"]'],

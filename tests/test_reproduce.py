@@ -11,7 +11,7 @@ from PIL import Image
 from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.experiments import ablations as ablations_module
 from alexnet_cli.experiments import figure1 as figure1_module
 from alexnet_cli.experiments.ablations import ABLATIONS, ablations, variant
@@ -84,6 +84,26 @@ def test_an_ablation_keeps_its_own_lines_and_takes_the_other_lines_from_the_base
     if name == "no-colour-noise":
         expected = replace(expected, augmentation=["random_crop", "reflection"])
     assert made.training == expected
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("base", ["paper", "original-2012", "caffenet", "tiny", "torchvision"])
+def test_every_ablation_of_every_base_is_a_network(name, base):
+    made = variant(name, base, 1.0)
+    assert recipes.differences(recipes.load(name), recipes.load("paper")).items() <= (
+        recipes.differences(made, recipes.load("paper")).items()
+    )
+    if name == "no-response-norm":
+        assert "map_norm" not in made.network.operations
+    if name == "tanh" and base == "original-2012":
+        assert "relu" not in made.network.layers["conv2"].then
+    made.build(10)
+
+
+@pytest.mark.parametrize("base", ["cnn-star", "cifar-11", "figure-1-relu"])
+def test_a_base_with_other_layers_is_refused(base):
+    with pytest.raises(BadRecipe, match=rf"^--base {base}: its layers are conv1, .*, and ablations are of paper's$"):
+        variant("tanh", base, 1.0)
 
 
 def test_one_gpu_at_half_width():

@@ -75,6 +75,18 @@ def test_the_schedule_of_the_log_layer_by_layer(epoch: int, conv1: float, others
     assert finished(recipe.training, [0.5] * 91)
 
 
+def test_in_the_warm_up_every_layer_has_the_common_rate():
+    recipe = recipes.load("original-2012", ["training.warmup_epochs=30", "conv1.milestones=[20, 40]"])
+    names = ["columns.0.conv1.weighted.weight", "columns.0.conv1.weighted.bias", "fc8.weight", "fc8.bias"]
+    for done, expected in (
+        (0.3, [0.0001, 0.0002, 0.0001, 0.0002]),
+        (29.7, [0.0099, 0.0198, 0.0099, 0.0198]),
+        (30.5, [0.001, 0.02, 0.001, 0.02]),  # one milestone of each has passed
+    ):
+        rates = learning_rates(recipe, names, learning_rate(recipe.training, done, []), done)
+        assert [rates[name] for name in names] == pytest.approx(expected)
+
+
 def test_a_layers_own_rate_and_decay():
     """The fine-tuning of CNN*: a tenth of the rate for conv1. A net for CIFAR-10: its last layer decays more."""
     names = ["columns.0.conv1.weighted.weight", "columns.0.conv1.weighted.bias", "fc8.weight"]

@@ -436,3 +436,13 @@ def test_a_model_holds_no_path_of_this_machine(packed, narrow, tmp_path):
     content = (tmp_path / "model" / "model.safetensors").read_bytes()
     assert str(packed.path.resolve().parent.parent).encode() not in content
     assert model.provenance["dataset_name"] == packed.name
+
+
+def test_nothing_is_left_of_a_run_whose_first_checkpoint_cannot_be_written(packed, narrow, tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        train(packed, narrow, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []

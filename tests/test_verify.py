@@ -1,14 +1,17 @@
 """`alexnet info --verify`: everything of an artefact is read, and one flipped bit anywhere is found."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
 from alexnet_cli.commands import main
+from alexnet_cli.errors import BadArtefact
 from alexnet_cli.exporting.export import export_model
 from alexnet_cli.files import read_tensors, write_tensors
+from alexnet_cli.model import Model
 from alexnet_cli.training.train import train
 
 
@@ -40,7 +43,7 @@ def test_a_whole_model_and_its_file(folder, capsys):
         "recipe.toml: the same recipe",
         "model.onnx: checksum, and that it is of the model in its folder",
         "checkpoint/state.safetensors: checksum",
-        "not compared, for want of a checksum: curves.png, history.jsonl, kernels/",
+        "not compared, having no checksum: curves.png, history.jsonl, kernels/",
     ]
     assert main(["info", "--verify", str(folder / "model.onnx")]) == 0
     assert "model.onnx: checksum, and that it is of the model in its folder" in capsys.readouterr().out
@@ -58,7 +61,7 @@ def test_it_is_said_if_there_is_no_checkpoint_and_what_has_no_checksum(folder, c
     assert main(["info", "--verify", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verified"][-2:] == [
         "checkpoint/state.safetensors: there is none",
-        "not compared, for want of a checksum: curves.png, history.jsonl, kernels/",
+        "not compared, having no checksum: curves.png, history.jsonl, kernels/",
     ]
 
 
@@ -80,7 +83,7 @@ def test_a_run_without_a_model_is_described_with_the_command_that_resumes_it(fol
     others = "curves.png, history.jsonl, kernels/, model.onnx, recipe.toml"
     assert said["verified"] == [
         "checkpoint/state.safetensors: checksum",
-        f"not compared, for want of a checksum: {others}",
+        f"not compared, having no checksum: {others}",
     ]
     assert main(["info", str(folder)]) == 0
     assert "epochs_done" in capsys.readouterr().out
@@ -99,7 +102,13 @@ def test_a_recipe_beside_a_model_that_is_not_its_own_is_found(folder, capsys):
     text = (folder / "recipe.toml").read_text()
     (folder / "recipe.toml").write_text(text + "#")
     assert main(["info", "--verify", str(folder)]) == 1
-    assert capsys.readouterr().err == f"error: {folder}/recipe.toml is not the recipe that is in model.safetensors\n"
+    assert capsys.readouterr().err == (
+        f"error: {folder}/recipe.toml is not the recipe that is in model.safetensors, which counts: "
+        "remove recipe.toml\n"
+    )
+    (folder / "recipe.toml").unlink()
+    assert main(["info", "--verify", str(folder)]) == 0
+    assert "recipe.toml: there is none" in capsys.readouterr().out
     (folder / "recipe.toml").write_text(text)
 
 
@@ -130,3 +139,24 @@ def test_an_onnx_file_of_other_weights_and_a_fingerprint_that_is_not_the_models(
     assert main(["info", "--verify", str(folder / "model.onnx")]) == 1
     said = capsys.readouterr().err
     assert said == f"error: {folder / 'model.onnx'} is not of the model in its folder: export it again\n"
+
+
+def test_a_model_whose_run_is_resumed_for_more_epochs_is_whole(folder, capsys):
+    text = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(text.replace("epochs = 1\n", "epochs = 3\n"))
+    assert main(["info", "--verify", str(folder), "--json"]) == 0
+    line = "recipe.toml: the same recipe, for the 3 epochs that the run is resumed for"
+    assert line in json.loads(capsys.readouterr().out)["verified"]
+    (folder / "recipe.toml").write_text(text.replace("epochs = 1\n", "epochs = 0\n"))
+    assert main(["info", "--verify", str(folder)]) == 1
+
+
+def test_advice_at_damage_can_be_pasted_and_promises_nothing_of_other_damage(folder, tmp_path, capsys):
+    copy = shutil.copytree(folder, tmp_path / "my m")
+    for file in (MODEL_FILE, CHECKPOINT_FILE):
+        (copy / file).write_bytes((copy / file).read_bytes()[:-1])
+    with pytest.raises(BadArtefact) as caught:
+        Model.load(copy)
+    assert str(caught.value).endswith(f"restore it from its checkpoint by `alexnet train --resume --out '{copy}'`")
+    assert main(["train", "--resume", "--out", str(copy)]) == 1
+    assert "the model beside it does not need it, and `alexnet info` says if it opens" in capsys.readouterr().err

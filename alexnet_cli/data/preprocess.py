@@ -78,8 +78,8 @@ class Preprocessor(nn.Module):
     def crop(self, images: Tensor, crops: Crops) -> Tensor:
         """A view of its own of each image: (B, S, S, 3) uint8 on the device to (B, C, h, w) float32, channels last.
 
-        The mean image is cropped at the same place, which is the paper's order, subtract, then crop; or, by the recipe,
-        always at the centre. It is reflected with the view.
+        With mean_crop = "same" the mean image is cropped at the same place (§2: subtract, then crop), with "central" at
+        the centre. It is reflected with the view.
         """
         return self.finish(self.cut(images, crops, self.image.divide_by)).permute(0, 3, 1, 2)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.errors import BadRecipe
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.files import read_json, write_json
 from alexnet_cli.inference.evaluation import evaluate
@@ -66,16 +67,24 @@ def ablations(
 
 
 def variant(name: str, base: str, width: float) -> Recipe:
-    """Ablation ``name`` with ``base``'s changes to `paper` where it has none itself, and ``width`` times as wide."""
-    paper, ablation = recipes.load("paper"), recipes.load(name)
+    """Ablation ``name`` with ``base``'s changes to `paper` where it has none itself, and ``width`` times as wide.
+
+    Raises BadRecipe if ``base`` has other layers than `paper`: an ablation says what it changes of those.
+    """
+    paper, ablation, changed = recipes.load("paper"), recipes.load(name), recipes.load(base)
+    if list(changed.network.layers) != list(paper.network.layers):
+        raise BadRecipe(
+            f"--base {base}: its layers are {', '.join(changed.network.layers)}, and ablations are of paper's"
+        )
     own = recipes.differences(ablation, paper)
+    lines = {key: value for key, value in recipes.differences(changed, paper).items() if key not in own}
     sections = recipes.sections(ablation)
-    lines = [
-        f"{key}={json.dumps(value)}"
-        for key, value in recipes.differences(recipes.load(base), paper).items()
-        if key not in own and key.split(".")[0] in sections
-    ]
-    return recipes.adjust(ablation, lines).scaled(width)
+    kept = {key: value for key, value in lines.items() if key.split(".")[0] in sections}
+    named = {step for key, value in kept.items() if key.endswith(".then") for step in value}  # operations of its own
+    kept |= {key: value for key, value in lines.items() if key.split(".")[0] in named}
+    # An operation's section is not used before a layer names it.
+    in_order = sorted(kept.items(), key=lambda line: not line[0].endswith(".then"))
+    return recipes.adjust(ablation, [f"{key}={json.dumps(value)}" for key, value in in_order]).scaled(width)
 
 
 def _adjusted(recipe: Recipe, settings: Sequence[str], epochs: int | None) -> Recipe:

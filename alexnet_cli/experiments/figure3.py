@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from alexnet_cli.errors import AlexNetError
 from alexnet_cli.experiments.report import Report, model_sentence
 from alexnet_cli.figures.lettering import font
 from alexnet_cli.files import atomic_write
@@ -17,12 +18,14 @@ ZOOM, GAP, HEAD = 5, 4, 28  # pixels: per weight, between kernels, above a block
 def figure3(model: Path, folder: Path, command: str) -> Report:
     """Draw `figure-3.png` and measure the colour saturation of each column's kernels.
 
-    Raises BadArtefact if ``model`` is not the folder of a model.
+    Raises BadArtefact if ``model`` is not the folder of a model, AlexNetError if it does not begin with a convolution.
     """
     loaded = Model.load(model)
     first = next(iter(loaded.recipe.network.layers))
     weights = [next(module.parameters()) for module in loaded.net.weighted(first)]
     columns = [weight.detach().float().numpy() for weight in weights]  # (K, 3 or 1, h, w) each
+    if columns[0].ndim != 4:
+        raise AlexNetError(f"figure 3 shows kernels, and {first} of {loaded.recipe.name} is no convolution")
     saturations = [saturation(kernels) for kernels in columns]
     structures = [structure(kernels) for kernels in columns]
     by_chance = float(structure(np.random.default_rng(0).standard_normal((1000, *columns[0].shape[1:]))).mean())

@@ -92,5 +92,5 @@ def read_state(folder: Path) -> TrainingState:
 def remedy(folder: Path) -> str:
     """What to do about a damaged checkpoint."""
     if (folder / MODEL_FILE).exists():
-        return f"the model in {folder} is whole without it; start another run to train further"
+        return "the model beside it does not need it, and `alexnet info` says if it opens; to train further, start anew"
     return f"remove {folder} and start the training again"

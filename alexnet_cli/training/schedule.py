@@ -34,11 +34,12 @@ def layer_rates(training: Training, layer: Layer, rate: float, epochs_done: floa
     """
     if layer.frozen_from and _passed([layer.frozen_from], epochs_done):
         return None
-    weights = rate * layer.learning_rate_factor
-    if training.schedule == "milestones" and layer.milestones:
+    weights, warming_up = rate, epochs_done < training.warmup_epochs  # before milestones count
+    if training.schedule == "milestones" and layer.milestones and not warming_up:
         weights *= 0.1 ** (_passed(layer.milestones, epochs_done) - _passed(training.milestones, epochs_done))
-    biases = weights if training.bias_rate_falls else training.learning_rate * layer.learning_rate_factor
-    return float(weights), float(training.bias_rate * biases)
+    biases = weights if training.bias_rate_falls or warming_up else training.learning_rate
+    factor = layer.learning_rate_factor
+    return float(factor * weights), float(factor * training.bias_rate * biases)
 
 
 def learning_rates(recipe: Recipe, names: Iterable[str], rate: float, epochs_done: float) -> dict[str, float]:

@@ -111,7 +111,7 @@ def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Prog
             f"--from: the model takes pictures of {start.recipe.image.size} pixels, recipe {recipe.name} of "
             f"{recipe.image.size}: choose another recipe, or leave --recipe out to take the model's"
         )
-    for key in ("divide_by", "colour"):
+    for key in ("divide_by", "colour", "mean_crop"):
         if start is None:
             break
         theirs, ours = getattr(start.recipe.image, key), getattr(recipe.image, key)

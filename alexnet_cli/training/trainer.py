@@ -121,8 +121,9 @@ class Trainer:
         self.net.train()
         began, saved = time.monotonic() - state.seconds, time.monotonic()
         for batch in batches(self.split, plan.order, training.batch, self.device, state.step, self.world):
-            rate = learning_rate(training, state.epoch + (state.step + 1) / steps, self.validation_errors)
-            self._update(batch, plan, rate)
+            epochs_done = state.epoch + (state.step + 1) / self.steps
+            rate = learning_rate(training, epochs_done, self.validation_errors)
+            self._update(batch, plan, learning_rates(self.recipe, self.sgd.parameters, rate, epochs_done))
             state.step, state.seconds = state.step + 1, time.monotonic() - began
             if not (state.step == steps or self._is_time_to_look(stop)):
                 continue
@@ -145,8 +146,9 @@ class Trainer:
             self.draw()
             raise self._interrupted()
 
-    def _update(self, batch: Batch, plan: EpochPlan, rate: float) -> None:
-        """One step of stochastic gradient descent. Nothing here waits for the device."""
+    def _update(self, batch: Batch, plan: EpochPlan, rates: dict[str, float]) -> None:
+        """One step of stochastic gradient descent, with a learning rate for each parameter. Nothing waits for the
+        device."""
         state, rows, whole = self.state, batch.rows, batch.whole
         images_of_all = whole.stop - whole.start
         inputs = augment(self.preprocessor, batch.images, plan.rows(rows), self.statistics)  # (B, C, crop, crop)
@@ -156,7 +158,7 @@ class Trainer:
         loss = F.cross_entropy(logits.float(), batch.labels, reduction="sum")
         # DistributedDataParallel averages the gradients of all processes: together, the mean over the whole batch.
         (loss * (self.world.size / images_of_all)).backward()
-        self.sgd.step(learning_rates(self.recipe, self.sgd.parameters, rate, state.epoch + 1))
+        self.sgd.step(rates)
         wrong = (logits.argmax(1) != batch.labels).sum()
         self._sums += torch.stack([loss.detach().double(), wrong.double()])
 
@@ -251,8 +253,8 @@ class Trainer:
                 self.progress.note(note)
             _copy_weights(start.net, self.net)
         self.mean_image = self.dataset.statistics().mean_image if start is None else start.mean_image
-        self._keep_kernels(0)
         self._save()
+        self._keep_kernels(0)
         self._write_recipe()
         return self.mean_image
 
@@ -272,6 +274,8 @@ class Trainer:
             )
         mean_image = checkpoint.load(self.folder, self.net, self.sgd)
         self.state = replace(state, settings=own)
+        if state.epoch == state.step == 0:
+            self._keep_kernels(0)  # if it was killed before it did
         self._write_recipe()
         self._write_history()
         if self.finished:

@@ -1,8 +1,8 @@
 """Reads the pickles of CIFAR-10's archive: one dictionary of texts, numbers, lists and arrays of bytes.
 
 A pickle is a program for a machine with a stack. Python's own machine runs any function that a pickle names, and hashes
-any key that it makes, which for nested tuples never ends. This one knows what CIFAR's pickles hold and refuses the
-rest. The work and the memory of a program grow with its size, and Ctrl-C ends it.
+any key that it makes, which for tuples that share their parts takes exponential time. This one knows what CIFAR's
+pickles hold and refuses the rest. The work and the memory of a program grow with its size, and Ctrl-C ends it.
 """
 
 import pickletools
@@ -148,7 +148,9 @@ def _find(module: object, name: object) -> _Global:
     if not isinstance(module, str) or not isinstance(name, str):  # before they are hashed
         raise ValueError("a function without a name")
     if (MODULES.get(module, module), name) not in GLOBALS:
-        raise BadSource(f"it asks for {module}.{name}, which CIFAR's archive never does: refused, it may be malicious")
+        raise BadSource(
+            f"it asks for {module[:100]}.{name[:100]}, which CIFAR's archive never does: refused, it may be malicious"
+        )
     return _Global(name)
 
 
