@@ -1,5 +1,6 @@
 """Training runs: what they write, and that a run which was stopped is the run that was not."""
 
+import errno
 import math
 import resource
 import shutil
