@@ -39,6 +39,17 @@ def test_epochs_to_the_target_are_interpolated_linearly():
     assert epochs() is None
 
 
+def test_a_trial_is_given_up_when_its_pace_is_too_slow() -> None:
+    is_decided = figure1_module._is_decided
+    assert not is_decided([], 100)
+    assert is_decided([0.6, 0.25], 100)  # it is there
+    assert not is_decided([0.9, 0.9, 0.9, 0.9], 100)  # too early to say
+    assert is_decided([0.9, 0.9, 0.9, 0.9, 0.9], 100)  # it does not learn
+    falling = [0.75, 0.65, 0.55, 0.50, 0.45]  # at 1/15 an epoch it needs 3 more
+    assert not is_decided(falling, 8)
+    assert is_decided(falling, 7)
+
+
 def test_figure_1_tries_every_rate_and_chooses_the_fastest(small_pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(figure1_module, "TARGET", 0.67)  # of three classes: some run reaches it
     report = figure1(small_pictures, tmp_path / "f", "the command", settings=SMALL, seeds=2, epochs=3)
