@@ -108,15 +108,17 @@ def _run_trial(
 
 
 def _is_decided(errors: list[float], limit: int) -> bool:
-    """Whether TARGET is reached, or will not be within ``limit`` epochs even at the pace of the last three.
+    """Whether TARGET is reached, or will not be within ``limit`` epochs even at the pace of the later half of them.
 
-    That is safe to say early: a training error falls more slowly from epoch to epoch.
+    That is safe to say early: a training error falls more slowly from epoch to epoch. Over fewer epochs than half of
+    all, though, the pace would be that of chance.
     """
     if not errors or errors[-1] <= TARGET:
         return bool(errors)
     if len(errors) < 5:
         return False
-    pace = (errors[-4] - errors[-1]) / 3
+    half = len(errors) // 2
+    pace = (errors[-1 - half] - errors[-1]) / half
     return errors[-1] - pace * (limit - len(errors)) > TARGET
 
 
@@ -156,7 +158,7 @@ def _report(trials: Sequence[Trial], dataset: Dataset, command: str) -> Report:
         f"Epochs until the training error, measured while training, is {TARGET:.0%}; {pictures:,} training pictures of "
         f"dataset {dataset.name} (CIFAR-10 has 50,000). The nets are the layers of cuda-convnet's net of 19 % (recipes "
         "figure-1-relu, figure-1-tanh), without weight decay or crops; the paper does not say which four-layer net it "
-        "used. A rate is given up once the pace of its last three epochs is too slow to come before the best so far."
+        "used. A rate is given up once the pace of its later half of epochs is too slow to come before the best so far."
     )
     columns = ["net", "learning rate", "runs", "epochs to 25 % training error"]
     title = "Figure 1: ReLU against tanh on CIFAR-10"
