@@ -1,5 +1,6 @@
 """A workspace with a small packed dataset, and a recipe narrow enough to train on it in seconds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +59,9 @@ def packed(source, tmp_path_factory) -> Dataset:
     return prepare(source, tmp_path_factory.mktemp("workspace") / "data" / "colours", size=SIZE, workers=1).dataset
 
 
-def save_untrained(packed: Dataset, folder: Path, seed: int = 0) -> Path:
+def save_untrained(packed: Dataset, folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> Path:
     """Save a narrow network that was not trained."""
-    recipe = recipes.load("small-data", [*NARROW, "training.warmup_epochs=0.5"])
+    recipe = recipes.load("small-data", [*NARROW, "training.warmup_epochs=0.5", *settings])
     net, mean_image = initialize(recipe.build(3), seed), packed.statistics().mean_image
     Model(net=net, recipe=recipe, classes=packed.classes, mean_image=mean_image, provenance={}).save(folder)
     return folder

@@ -21,7 +21,8 @@ from alexnet_cli.training.trainer import Options
 
 TARGET = 0.25  # training error
 NETS = ("figure-1-relu", "figure-1-tanh")
-RATES = (0.01, 0.003, 0.001, 0.0003)  # the fast ones first: each runs for at most as long as the best so far took
+RATES = (0.01, 0.003, 0.001, 0.0003)
+EARLY = 5  # epochs, after which the better rates go first: each runs for at most as long as the best so far took
 PUBLISHED_RATIO = 6.0
 
 
@@ -69,7 +70,8 @@ def figure1(
     for net, recipe in recipe_of.items():
         limit = epochs or recipe.training.epochs
         shortest = limit
-        for rate in RATES:
+        early = [_run_trial(recipe, rate, 0, min(EARLY, limit), dataset, folder, options, progress) for rate in RATES]
+        for rate in [trial.rate for trial in sorted(early, key=lambda trial: min(trial.errors, default=1.0))]:
             trial = _run_trial(recipe, rate, 0, shortest, dataset, folder, options, progress)
             trials.append(trial)
             if trial.epochs is not None:
@@ -104,7 +106,8 @@ def _run_trial(
     except Diverged as error:
         progress.note(str(error).split(":")[0])
         diverged = True
-    return Trial(net=net, rate=rate, seed=seed, errors=_errors(run), diverged=diverged)
+    # The folder may hold more epochs, of a command with a larger --epochs.
+    return Trial(net=net, rate=rate, seed=seed, errors=_errors(run)[:epochs], diverged=diverged)
 
 
 def _is_decided(errors: list[float], limit: int) -> bool:
@@ -115,7 +118,7 @@ def _is_decided(errors: list[float], limit: int) -> bool:
     """
     if not errors or errors[-1] <= TARGET:
         return bool(errors)
-    if len(errors) < 5:
+    if len(errors) < EARLY:
         return False
     half = len(errors) // 2
     pace = (errors[-1 - half] - errors[-1]) / half
@@ -151,14 +154,17 @@ def _report(trials: Sequence[Trial], dataset: Dataset, command: str) -> Report:
         {"net": t.net, "rate": t.rate, "seed": t.seed, "epochs": t.epochs, "errors": t.errors} for t in trials
     ]
     if all(reached.values()):
-        facts["ratio"] = statistics.mean(reached["figure-1-tanh"]) / statistics.mean(reached["figure-1-relu"])
-        rows.append(["tanh / ReLU", "", "", f"{facts['ratio']:.1f} times as many epochs (published: 6)"])
+        facts["ratio"], facts["standard_error"] = _ratio(reached["figure-1-tanh"], reached["figure-1-relu"])
+        error = "" if facts["standard_error"] is None else f" ± {facts['standard_error']:.1f}"
+        rows.append(["tanh / ReLU", "", "", f"{facts['ratio']:.1f}{error} times as many epochs (published: 6)"])
     pictures = dataset.counts["train"]
     note = (
         f"Epochs until the training error, measured while training, is {TARGET:.0%}; {pictures:,} training pictures of "
         f"dataset {dataset.name} (CIFAR-10 has 50,000). The nets are the layers of cuda-convnet's net of 19 % (recipes "
         "figure-1-relu, figure-1-tanh), without weight decay or crops; the paper does not say which four-layer net it "
-        "used. A rate is given up once the pace of its later half of epochs is too slow to come before the best so far."
+        "used. A rate is given up once the pace of its later half of epochs is too slow to beat the best so far. "
+        "Epochs are mean ± standard deviation over seeds, of which the first also chose the rate; the ratio has its "
+        "standard error."
     )
     columns = ["net", "learning rate", "runs", "epochs to 25 % training error"]
     title = "Figure 1: ReLU against tanh on CIFAR-10"
@@ -172,6 +178,15 @@ def _report(trials: Sequence[Trial], dataset: Dataset, command: str) -> Report:
         facts=facts,
         figures=["figure-1.png"],
     )
+
+
+def _ratio(some: Sequence[float], others: Sequence[float]) -> tuple[float, float | None]:
+    """Of two means over seeds, and its standard error; None if one of them has a single seed."""
+    ratio = statistics.mean(some) / statistics.mean(others)
+    if min(len(some), len(others)) < 2:
+        return ratio, None
+    squares = (statistics.variance(each) / len(each) / statistics.mean(each) ** 2 for each in (some, others))
+    return ratio, ratio * float(sum(squares) ** 0.5)
 
 
 def _summary(trials: Sequence[Trial]) -> str:
