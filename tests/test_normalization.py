@@ -113,7 +113,7 @@ def test_the_gradient_in_bf16_is_that_of_fp32():
 def test_the_factor_varies_in_every_layer_from_the_first_update_on(recipe, spread, precision):
     """On inputs of unit size the paper's alpha would give one factor to all activations, within half a percent.
 
-    Where conv1 starts at the paper's 0.01, the factors spread as little as the paper's own until its kernels have grown.
+    Where conv1 starts at the paper's 0.01, they spread as little as the paper's own until its kernels have grown.
     """
     made = recipes.load(recipe, ["fc6.units=16", "fc7.units=16"])
     net = initialize(made.build(10), seed=0).eval()
