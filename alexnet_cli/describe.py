@@ -1,11 +1,13 @@
 """Describes a dataset, model, index, ONNX file or unfinished run from what is stored in it."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.wordnet import class_names
 from alexnet_cli.workspace import HOMES, Workspace
 
 
@@ -36,12 +38,18 @@ def _dataset(path: Path) -> dict[str, Any]:
 
     dataset = Dataset.open(path)
     return {
-        "classes": dataset.classes,
+        **_classes(dataset.classes, dataset.words),
         "images": dataset.counts,
         "image_size": dataset.image_size,
         "source": dataset.source,
         "fingerprint": dataset.fingerprint,
     }
+
+
+def _classes(labels: list[str], words: Mapping[str, str]) -> dict[str, list[str]]:
+    """The classes by their labels, and what people read for them if that differs."""
+    names = class_names(labels, words)
+    return {"classes": labels} | ({} if names == labels else {"names": names})
 
 
 def _model(path: Path) -> dict[str, Any]:
@@ -52,7 +60,7 @@ def _model(path: Path) -> dict[str, Any]:
     return {
         "recipe": model.recipe.name,
         "description": model.recipe.description,
-        "classes": model.classes,
+        **_classes(model.classes, model.words),
         "parameters": parameter_count(model.net),
         "fingerprint": model.fingerprint,
         **model.provenance,
@@ -72,7 +80,7 @@ def _onnx(path: Path) -> dict[str, Any]:
 
     model = OnnxModel.open(path, device="cpu")
     return {
-        "classes": model.classes,
+        **_classes(model.classes, model.words),
         "image_size": model.image_size,
         "precision": model.precision,
         "fingerprint": model.fingerprint,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Model:
     classes: list[str]
     mean_image: np.ndarray  # (S, S, 3) float32, 0-255
     provenance: dict[str, Any]  # dataset, seed, epochs, date, version ...
+    words: dict[str, str] = field(default_factory=dict)  # class -> its meaning, if the source of its dataset has that
     path: Path | None = None  # the folder it was read from
     saved_fingerprint: str | None = None  # stays, whatever recipe keys a later version of this program adds
 
@@ -52,6 +53,7 @@ class Model:
             "alexnet_format": str(FORMAT),
             "fingerprint": digest_of(self.classes, text, tensors),  # the weights may have changed since it was read
             "classes": json.dumps(self.classes, ensure_ascii=False),
+            "words": json.dumps(self.words, ensure_ascii=False),
             "recipe": text,
             "provenance": json.dumps(self.provenance, ensure_ascii=False),
         }
@@ -70,6 +72,7 @@ class Model:
         check_format(metadata.get("alexnet_format"), FORMAT, path)
         try:
             recipe, classes = recipes.loads(metadata["recipe"]), json.loads(metadata["classes"])
+            words = json.loads(metadata.get("words", "{}"))
             mean_image = tensors.pop(MEAN_IMAGE)
             if mean_image.shape != (recipe.image.size, recipe.image.size, 3) or mean_image.dtype != np.float32:
                 raise ValueError(f"its mean image is {mean_image.dtype} of {mean_image.shape}")
@@ -83,6 +86,7 @@ class Model:
             net=net,
             recipe=recipe,
             classes=classes,
+            words=words,
             mean_image=mean_image,
             provenance=provenance,
             path=folder,

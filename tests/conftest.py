@@ -63,7 +63,9 @@ def save_untrained(packed: Dataset, folder: Path, seed: int = 0, settings: Seque
     """Save a narrow network that was not trained."""
     recipe = recipes.load("small-data", [*NARROW, "training.warmup_epochs=0.5", *settings])
     net, mean_image = initialize(recipe.build(3), seed), packed.statistics().mean_image
-    Model(net=net, recipe=recipe, classes=packed.classes, mean_image=mean_image, provenance={}).save(folder)
+    words = {"blue": "colour of the sky"}
+    model = Model(net=net, recipe=recipe, classes=packed.classes, words=words, mean_image=mean_image, provenance={})
+    model.save(folder)
     return folder
 
 

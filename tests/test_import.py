@@ -82,7 +82,7 @@ def test_torchvisions_own_size_has_its_parameters_and_imagenets_classes(tmp_path
     model = import_model(str(tmp_path / "a.pth"))
     assert sum(parameter.numel() for parameter in model.net.parameters()) == 61_100_840
     assert model.recipe.network == recipes.load("torchvision").network
-    assert (model.classes[0], model.classes[999], len(set(model.classes))) == ("tench", "toilet tissue", 1000)
+    assert (model.classes[0], model.classes[999], len(set(model.classes))) == ("n01440764", "n15075141", 1000)
 
 
 def test_nothing_of_a_state_dict_is_dropped(tmp_path):

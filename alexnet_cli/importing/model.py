@@ -15,6 +15,7 @@ from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.importing import caffe, onnx_zoo, torchvision
 from alexnet_cli.importing.weights import Imported, build_network, per_colour_scale
 from alexnet_cli.model import Model
+from alexnet_cli.wordnet import ilsvrc2012
 
 # To add a format, write a module with such a function and name it here: path, recipe's name or None -> what it holds.
 READERS: dict[str, Callable[[Path, str | None], Imported]] = {
@@ -84,16 +85,12 @@ def _read(source: str, recipe: str | None) -> Imported:
 
 def _classes(given: list[str], count: int, source: str) -> list[str]:
     if not given and count == 1000:
-        from torchvision.models import AlexNet_Weights
-
-        # Every 1000-class file has ILSVRC's order, that of the sorted WordNet ids.
-        given = list(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
+        given = ilsvrc2012()  # every file of 1000 classes has them in this order
     if not given:
         raise BadArtefact(f"{source} has {count} classes and does not name them: name a file or dataset with --classes")
     if len(given) != count:
         raise BadArtefact(f"{source} has {count} classes, but {len(given)} are named by --classes")
-    # Two of ImageNet's classes are called crane, and two maillot.
-    times = Counter(given)
+    times = Counter(given)  # as words, two of ImageNet's classes are called crane, and two maillot
     return [name if times[name] == 1 else f"{name} ({i})" for i, name in enumerate(given)]
 
 

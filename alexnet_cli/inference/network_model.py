@@ -23,12 +23,13 @@ class NetworkModel(Predictor):
         preprocessor: Preprocessor,
         classes: list[str],
         *,
+        words: dict[str, str] | None = None,
         name: str = "",
         fingerprint: str = "",
         precision: str = "fp32",
     ) -> None:
         """``name`` and ``fingerprint`` stay empty for a network that is still in training."""
-        self.net, self.preprocessor, self.classes = net, preprocessor, classes
+        self.net, self.preprocessor, self.classes, self.words = net, preprocessor, classes, words or {}
         self.name, self.fingerprint, self.precision = name, fingerprint, precision
         self.image_size, self.crop = preprocessor.image.size, preprocessor.image.crop
         self.feature_name = net.features_name
@@ -46,6 +47,7 @@ class NetworkModel(Predictor):
             model.net.to(device).eval(),
             Preprocessor(model.recipe.image, model.mean_image, device),
             model.classes,
+            words=model.words,
             name=model.recipe.name if model.path is None else model_name(model.path),
             fingerprint=model.fingerprint,
         )

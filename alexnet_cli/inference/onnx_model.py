@@ -84,6 +84,9 @@ class OnnxModel(Predictor):
         self.classes = json.loads(metadata["classes"])
         if not (isinstance(self.classes, list) and all(isinstance(name, str) for name in self.classes)):
             raise ValueError("its classes are no list of texts")
+        self.words = json.loads(metadata.get("words", "{}"))
+        if not (isinstance(self.words, dict) and all(isinstance(word, str) for word in self.words.values())):
+            raise ValueError("its words are no table of texts")
         self.fingerprint, self.precision = metadata["fingerprint"], metadata["precision"]
         self.crop = int(metadata["crop"])
         (image,) = self.session.get_inputs()

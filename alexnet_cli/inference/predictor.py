@@ -1,8 +1,9 @@
 """The interface that everything above inference uses: pictures in, class probabilities and features out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import BadPicture, NotFinite
 from alexnet_cli.inference.views import View
 from alexnet_cli.prefetch import batched, prefetch
+from alexnet_cli.wordnet import class_names
 
 BATCH = 64  # images per forward pass: bounds memory
 
@@ -24,7 +26,7 @@ class Prediction:
     """A class and its probability."""
 
     label: str
-    name: str  # in words; the label where they are not known
+    name: str  # what people read: words where the label is a WordNet id, else the label
     probability: float  # 0 to 1
 
 
@@ -49,6 +51,7 @@ class Predictor(ABC):
 
     name: str  # of the model
     classes: list[str]  # labels, in the order of the probabilities
+    words: Mapping[str, str] = {}  # class -> its meaning, if the source of the model's dataset has that
     image_size: int  # S, in pixels
     crop: int  # side of a view, in pixels
     feature_size: int  # D; 4096 for the paper's fc7
@@ -97,8 +100,12 @@ class Predictor(ABC):
         return [self._prediction(int(i), probabilities) for i in np.argsort(-probabilities, kind="stable")[:top]]
 
     def _prediction(self, i: int, probabilities: np.ndarray) -> Prediction:
-        label = self.classes[i]
-        return Prediction(label=label, name=label, probability=float(probabilities[i]))
+        return Prediction(label=self.classes[i], name=self.class_names[i], probability=float(probabilities[i]))
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """What people read for each of ``classes``."""
+        return class_names(self.classes, self.words)
 
     def _load(self, pictures: list[Picture]) -> tuple[list[Picture], np.ndarray, dict[int, BadPicture]]:
         """``pictures``, the pixels (n, S, S, 3) uint8 of those that can be read, and why the others cannot."""

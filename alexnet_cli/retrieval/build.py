@@ -26,6 +26,7 @@ from alexnet_cli.retrieval.kinds import KINDS, Flat, build_kind, check_kind, cho
 from alexnet_cli.retrieval.layout import CODES, FORMAT, TABLE, VECTORS, of_generation, tidy, write_facts
 from alexnet_cli.retrieval.table import TableWriter
 from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
+from alexnet_cli.wordnet import class_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +216,7 @@ class _Writer:
         with contextlib.closing(vectors):
             facts = self._facts() | build_kind(self.kind, vectors, self.files.get(CODES, Path()), self.progress)
         facts |= {"unfinished": unfinished, "count": rows.count, "dimension": self.model.feature_size}
+        facts["names"] = self._names(rows.labels)
         facts["files"] = self._file_facts(rows.vectors.checksum)
         write_facts(self.folder, facts)
         remove_parts(self.folder)
@@ -282,6 +284,12 @@ class _Writer:
             "generation": self.generation,
         }
 
+    def _names(self, labels: set[str]) -> dict[str, str]:
+        """What people read for each of ``labels`` that they do not read as it is."""
+        ordered = sorted(labels)
+        names = zip(ordered, class_names(ordered, self.collection.words), strict=True)
+        return {label: name for label, name in names if name != label}
+
     def _file_facts(self, vectors_checksum: str) -> dict[str, dict[str, Any]]:
         """Size and checksum of each file; of the vectors, the checksum is without the header."""
         return {
@@ -299,6 +307,7 @@ class _Rows:
     def __init__(self, vectors: Path, table: Path, dimension: int) -> None:
         self.vectors, self.table = VectorWriter(vectors, dimension), TableWriter(table)
         self.refused: list[tuple[str, str]] = []  # name, reason
+        self.labels: set[str] = set()
 
     @property
     def count(self) -> int:
@@ -309,6 +318,7 @@ class _Rows:
         lines = [(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)]
         self.table.add(lines, vectors)
         self.vectors.add(vectors)
+        self.labels |= {one.label for one in pictures if one.label is not None}
 
     def refuse(self, picture: IndexedPicture, reason: str) -> None:
         """Note that ``picture`` cannot be embedded; it is tried again once it has changed."""

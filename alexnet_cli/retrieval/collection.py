@@ -1,7 +1,7 @@
 """Collections of pictures to index: a folder, an archive or a packed dataset, listed and loaded in the same way."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ class Collection(Protocol):
 
     source: Path
     are_files: bool  # so that source / name is a file a user can open
+    words: Mapping[str, str]  # label -> its meaning, if the source of a dataset has that
 
     def all(self) -> list[IndexedPicture]:
         """Every picture: those of a folder or an archive sorted by name, those of a dataset in its own order.
@@ -69,6 +70,7 @@ class FileCollection:
 
     def __init__(self, path: Path, scratch: Path | None = None) -> None:
         self.source, self.are_files, self.scratch = path, path.is_dir(), scratch
+        self.words: Mapping[str, str] = {}
         self._not_utf8: set[str] = set()  # names as `all` gives them
         self._pool = ThreadPoolExecutor(available_cores())  # decoding takes no lock of Python's
         self._opening = threading.Lock()
@@ -123,6 +125,7 @@ class PackedCollection:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.source, self.are_files = dataset, dataset.path, False
+        self.words: Mapping[str, str] = dataset.words
         self.split = dataset.split("train")
         # Sorted hashes of the names: a dictionary of 15 million names would take gigabytes.
         hashes = np.fromiter(map(_hash, self.split.names), np.uint64, len(self.split))

@@ -28,7 +28,7 @@ class Neighbour:
     row: int  # in the index
     path: str  # a file as the user reaches it, or the name within the archive or the dataset's source
     label: str | None
-    name: str | None  # of the class, in words; the label where they are not known
+    name: str | None  # what people read: words where the label is a WordNet id, else the label
     distance: float  # Euclidean, between features
     source_path: str  # within the indexed folder, archive or dataset
 
@@ -169,9 +169,10 @@ class Index:
         source_path, label = self.table.picture(row)
         if self.facts["are_files"] and leads_outside(source_path):
             raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
+        name = label if label is None else self.facts["names"].get(label, label)
         path = str(self._reachable_source / source_path) if self.facts["are_files"] else source_path
         return Neighbour(
-            rank=rank, row=row, path=path, label=label, name=label, distance=distance, source_path=source_path
+            rank=rank, row=row, path=path, label=label, name=name, distance=distance, source_path=source_path
         )
 
     @cached_property

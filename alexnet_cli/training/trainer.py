@@ -338,6 +338,7 @@ class Trainer:
             net=self.net.eval(),
             recipe=self.recipe,
             classes=self.dataset.classes,
+            words=self.dataset.words,
             mean_image=self.mean_image,
             path=self.folder,
             provenance={
