@@ -201,7 +201,7 @@ def test_the_table(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None
     out, err = capsys.readouterr()
     assert err == "searching indexes/photos (12 pictures) with model models/pets\n"
     assert "nearest to photos/dog/2.png" in out
-    assert "│ 1 │ dog   │     0.00 │ photos/dog/2.png │" in out
+    assert "│ 1 │ dog   │    0.000 │ photos/dog/2.png │" in out
 
 
 def test_paths_lead_to_the_files_from_wherever(

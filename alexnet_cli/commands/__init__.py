@@ -1,6 +1,7 @@
 """The command line: one module per command, and what holds for all of them, such as exit codes."""
 
 import errno
+import os
 import signal
 import sys
 import threading
@@ -90,6 +91,7 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
             code = int(app([word for word in given if word != "--debug"], standalone_mode=False) or 0)
         finally:
             close_consoles()
+        sys.stdout.flush()
         if code == 130:  # typer returns this after Ctrl-C and prints nothing
             raise KeyboardInterrupt
         return code
@@ -100,6 +102,9 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         fail("; ".join([str(error) or "interrupted", *_notes(error)]))
         return 130
+    except BrokenPipeError:  # the next program of the pipe, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if debug:
             raise

@@ -2,7 +2,8 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,7 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
+    from alexnet_cli.data.inputs import Inputs
     from alexnet_cli.distributed import World
 
 HERE = Path(".")
@@ -44,8 +46,21 @@ ModelOption = Annotated[
     str | None, typer.Option(metavar="MODEL", help="Name or path of a model, or an .onnx file. Default: the newest.")
 ]
 PicturesArgument = Annotated[
-    list[Path], typer.Argument(metavar="PICTURE", help="Pictures in any format that Pillow reads.")
+    list[str],
+    typer.Argument(
+        metavar="PICTURE",
+        help="Pictures, folders of them, patterns in quotes such as 'photos/*.jpg', or - for a list of paths on "
+        "standard input, one a line.",
+    ),
 ]
+CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the answers to a CSV file.")]
+
+
+class Views(StrEnum):
+    """How many views of a picture are averaged."""
+
+    one = "1"
+    ten = "10"
 
 
 class Precision(StrEnum):
@@ -68,22 +83,37 @@ def command_line(*words: object, workspace: Path = HERE) -> str:
     return shlex.join(map(str, ["alexnet", *words, *option]))
 
 
-class Failures:
-    """Pictures that cannot be read, among ``count``: each is told when it is met, and the command fails at its end."""
+def inputs_of(words: Sequence[str]) -> "Inputs":
+    """The pictures that the arguments of a command lead to; "-" stands for the paths on standard input."""
+    from alexnet_cli.data.inputs import find_inputs
 
-    def __init__(self, count: int, console: Console) -> None:
-        self.count, self.console = count, console
+    return find_inputs(words, sys.stdin.buffer)
+
+
+class Failures:
+    """Which of the pictures of a command have no answer: each is told when it is met, and the command fails at its end.
+
+    What leads to no picture at all is among them.
+    """
+
+    def __init__(self, inputs: "Inputs", console: Console) -> None:
+        self.count, self.console = len(inputs), console
         self.failed: list[dict[str, str]] = []  # path, reason: as in JSON
+        for name, reason in inputs.empty:
+            self._add(name, reason)
 
     def without(self, pairs: Iterable[tuple[object, Result | BadPicture]]) -> Iterator[tuple[str, Result]]:
         """The path and the result of each of ``pairs`` that has one."""
         for picture, result in pairs:
-            if not isinstance(result, BadPicture):
+            if isinstance(result, BadPicture):
+                self._add(str(picture), str(result))
+            else:
                 yield str(picture), result
-                continue
-            self.failed.append({"path": str(picture), "reason": str(result)})
-            if self.count > 1:
-                self.console.note(f"failed {picture}: {result}")
+
+    def _add(self, path: str, reason: str) -> None:
+        self.failed.append({"path": path, "reason": reason})
+        if self.count > 1:
+            self.console.note(f"failed {path}: {reason}")
 
     def check(self) -> None:
         """Raises BadPicture if there was any."""
@@ -91,6 +121,16 @@ class Failures:
             raise BadPicture("{path}: {reason}".format(**self.failed[0]))
         if self.failed:
             raise BadPicture(f"{len(self.failed):,} of {self.count:,} pictures could not be read")
+
+
+def counted(items: Iterable[Result], task: str, total: int, progress: Progress) -> Iterator[Result]:
+    """``items``, with a progress bar for ``task`` if there is more than a batch of them."""
+    from alexnet_cli.inference.predictor import BATCH
+
+    for done, item in enumerate(items, 1):
+        yield item
+        if total > BATCH:
+            progress.advance(task, done, total)
 
 
 def name_of(folder: Path, kind: str, space: Workspace) -> str:

@@ -1,7 +1,6 @@
 """`alexnet eval`."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from alexnet_cli.commands.common import (
     DataOption,
     DeviceOption,
     JsonOption,
+    Views,
     WorkspaceOption,
     command_line,
     name_of,
@@ -24,11 +24,6 @@ from alexnet_cli.workspace import Workspace
 if TYPE_CHECKING:
     from alexnet_cli.data.store import Dataset
     from alexnet_cli.inference.evaluation import Evaluation
-
-
-class Views(StrEnum):
-    one = "1"
-    ten = "10"
 
 
 def evaluate(

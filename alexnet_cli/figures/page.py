@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alexnet_cli.console import decimals
 from alexnet_cli.errors import visible
 from alexnet_cli.figures.sheet import Row
 from alexnet_cli.files import atomic_write
@@ -36,8 +37,10 @@ def write_page(answers: Sequence[Answer], rows: list[Row], path: Path, *, index:
         "<section>"
         + _figure(query, Path(answer.path).name, "query", f"query: {answer.path}", "query")
         + "".join(
-            _figure(thumbnail, one.name or Path(one.path).name, f"{one.rank}. at {one.distance:.2f}", one.path)
-            for thumbnail, one in zip(near, answer.neighbours, strict=True)
+            _figure(thumbnail, one.name or Path(one.path).name, f"{one.rank}. at {distance}", one.path)
+            for thumbnail, one, distance in zip(
+                near, answer.neighbours, decimals([one.distance for one in answer.neighbours]), strict=True
+            )
         )
         + "</section>"
         for answer, (query, near) in zip(answers, rows, strict=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from alexnet_cli.console import decimals
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import AlexNetError, BadPicture
 from alexnet_cli.figures.lettering import fit, font
@@ -26,7 +27,7 @@ def thumbnails(answers: Sequence[Answer], collection: Collection | None, size: i
     """
     return [
         (
-            _small(_query(answer.path, size)),
+            _small(_query(answer.pictures[0] if answer.pictures else answer.path, size)),
             [_small(pixels) for pixels in _load(collection, [near.source_path for near in answer.neighbours], size)],
         )
         for answer in answers
@@ -65,10 +66,11 @@ def draw_sheet(answers: Sequence[Answer], rows: list[Row], path: Path) -> None:
         draw.rectangle((GAP - 3, top - 3, GAP + SIDE + 2, top + SIDE + 2), outline="black", width=2)
         draw.text((GAP, top + SIDE + 4), fit(Path(answer.path).name, draw, small, SIDE), "black", small)
         draw.text((GAP, top + SIDE + 18), "query", "dimgray", small)
-        for i, (thumbnail, neighbour) in enumerate(zip(near, answer.neighbours, strict=True), 1):
+        distances = decimals([neighbour.distance for neighbour in answer.neighbours], digits=3)
+        for i, (thumbnail, neighbour, distance) in enumerate(zip(near, answer.neighbours, distances, strict=True), 1):
             left = 3 * GAP + i * (SIDE + GAP)
             sheet.paste(Image.fromarray(thumbnail), (left, top))
             draw.text((left, top + SIDE + 4), fit(neighbour.name or neighbour.path, draw, small, SIDE), "black", small)
-            draw.text((left, top + SIDE + 18), f"{neighbour.distance:.1f}", "dimgray", small)
+            draw.text((left, top + SIDE + 18), distance, "dimgray", small)
     with atomic_write(path) as temporary:
         sheet.save(temporary, "PNG")
