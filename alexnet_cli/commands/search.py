@@ -9,6 +9,7 @@ import typer
 from alexnet_cli.commands.common import HERE, Failures, JsonOption, PicturesArgument, WorkspaceOption
 from alexnet_cli.console import Console, show_json, show_table
 from alexnet_cli.errors import AlexNetError, visible
+from alexnet_cli.wording import distances
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def search(
 
 
 def _show(answer: "Answer") -> None:
-    rows = [[str(n.rank), n.name or "", f"{n.distance:.2f}", visible(n.path)] for n in answer.neighbours]
+    shown = distances([near.distance for near in answer.neighbours])
+    rows = [[str(n.rank), n.name or "", shown[i], visible(n.path)] for i, n in enumerate(answer.neighbours)]
     show_table(f"nearest to {visible(answer.path)}", ["", "class", "distance", "picture"], rows)
 
 
@@ -85,9 +87,9 @@ def _draw(
         with contextlib.suppress(AlexNetError):
             collection = stack.enter_context(contextlib.closing(open_collection(index.source)))
         rows = thumbnails(answers, collection, index.facts["image_size"])
-    if sheet:
-        draw_sheet(answers, rows, sheet)
-        console.note(f"wrote {sheet}")
-    if page:
-        write_page(answers, rows, page, index=index.path.name, model=searcher.model.name)
-        console.note(f"wrote {page}")
+        if sheet:
+            draw_sheet(answers, rows, sheet)
+            console.note(f"wrote {sheet}")
+        if page:
+            write_page(answers, rows, collection, page, index=index.path.name, model=searcher.model.name)
+            console.note(f"wrote {page}")

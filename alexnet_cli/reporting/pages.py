@@ -8,12 +8,13 @@ from alexnet_cli.data.originals import original
 from alexnet_cli.figures.html import link, page, text
 from alexnet_cli.reporting.results import ClassErrors, Confusion, Results
 from alexnet_cli.reporting.tables import CLASSES_FILE, CONFUSION_FILE, PREDICTIONS_FILE
-from alexnet_cli.wording import counted
+from alexnet_cli.wording import counted, shortened
 
 MATRIX = 40  # classes in the confusion matrix
 PAIRS = 20  # the most frequent confusions
 WORST = 60  # the worst mistakes
 LISTED = 200  # pictures of one cell
+NAME = 48  # letters of a file's name
 NO_BREAK = "\u00a0"  # a space at which no line breaks
 
 STYLE = """
@@ -196,7 +197,7 @@ class Pages:
         if position in self.drawn:
             picture = f'<img src="{up}{picture_file(position)}" loading="lazy" alt="{text(name)}" title="{text(name)}">'
         file = original(results.dataset, name)
-        below = link(file, text(name.rpartition("/")[2]))
+        below = link(file, text(shortened(name.rpartition("/")[2], NAME)))
         return (
             f"<figure>{link(file, picture)}<figcaption>{'<br>'.join(lines)}<br>"
             f'<span class="below">{below}</span></figcaption></figure>\n'
