@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexnet_cli.artefacts import model_name
+from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import (
     HERE,
     DataOption,
@@ -33,7 +34,12 @@ class Views(StrEnum):
 
 def evaluate(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL", help="Models or .onnx files. Default: the newest model.")
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Models or .onnx files. Default: the newest model.",
+            autocompletion=completion.models,
+        ),
     ] = None,
     data: DataOption = None,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="The split to evaluate on.")] = "val",

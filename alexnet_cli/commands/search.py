@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import HERE, Failures, JsonOption, PicturesArgument, WorkspaceOption
 from alexnet_cli.console import Console, show_json, show_table
 from alexnet_cli.errors import AlexNetError, visible
@@ -19,12 +20,20 @@ if TYPE_CHECKING:
 def search(
     pictures: PicturesArgument,
     index: Annotated[
-        str | None, typer.Option("--index", metavar="INDEX", help="Name or path of an index. Default: the newest.")
+        str | None,
+        typer.Option(
+            "--index",
+            metavar="INDEX",
+            help="Name or path of an index. Default: the newest.",
+            autocompletion=completion.indexes,
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="Name or path of a model, or an .onnx file. Default: the index's own model."
+            metavar="MODEL",
+            help="Name or path of a model, or an .onnx file. Default: the index's own model.",
+            autocompletion=completion.models,
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="Number of neighbours per picture.")] = 10,
