@@ -1,12 +1,11 @@
 """What the user sees: results on standard output; notes, progress and errors on standard error."""
 
 import json
-import math
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from alexnet_cli.errors import visible
@@ -128,13 +127,6 @@ def show_path(path: str) -> None:
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(path) + b"\n")
-
-
-def decimals(values: Sequence[float], digits: int = 4) -> list[str]:
-    """``values`` as a column: so many decimals that the largest has ``digits`` significant digits or more."""
-    largest = max((abs(value) for value in values), default=0.0)
-    places = digits - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
-    return [f"{value:.{min(max(places, digits - 2), 12)}f}" for value in values]
 
 
 def percent(probability: float) -> str:

@@ -174,27 +174,36 @@ def evaluate(
     *,
     views: int = 10,
     device: str | None = None,
+    report: Path | str | None = None,
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
 ) -> "Evaluation":
     """Top-1 and top-5 error on a split of ``dataset`` over ``views`` (1 or 10) views of each image (§4.1).
 
     The predictions of several ``models`` are averaged. A folder's network runs in torch on ``device``, an .onnx file in
-    ONNX Runtime. Raises BadArtefact if classes or image sizes differ, or if the split is missing; AlexNetError if there
-    are no models.
+    ONNX Runtime. ``report``: a folder to write pages and tables of every image to. Raises BadArtefact if classes or
+    image sizes differ, or if the split is missing; AlexNetError if there are no models, or if ``report`` is a folder
+    with anything else in it.
     """
-    from alexnet_cli.inference.evaluation import evaluate as evaluate_models
+    from alexnet_cli.inference.evaluation import score
     from alexnet_cli.inference.predictor import Predictor
+    from alexnet_cli.reporting.folder import check_free, write_report
 
     several = [models] if isinstance(models, str | Path | Predictor) else list(models)
     if not several:
         raise AlexNetError("no model to evaluate: name one or more")
+    if report is not None:
+        check_free(Path(report))
     predictors = [
         open_model(model, device=device, backend="torch") if isinstance(model, str | Path) else model
         for model in several
     ]
     data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
-    return evaluate_models(predictors, data, split, views=views, progress=progress, world=world)
+    scores = score(predictors, data, split, views=views, progress=progress, world=world)
+    if report is not None and world.is_main:
+        names = [model.name for model in predictors]
+        write_report(scores, data, split, Path(report), models=names, views=views, progress=progress)
+    return scores.evaluation()
 
 
 def export(

@@ -13,8 +13,8 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from alexnet_cli.data.augment import AUGMENTATIONS, Augmentation, RandomCrop
@@ -22,9 +22,10 @@ from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe, first_line
 from alexnet_cli.nets.alexnet import AlexNet, parameter_count, parameters_by_layer
 from alexnet_cli.nets.layers import LAYERS, OPERATIONS, Network
+from alexnet_cli.recipes import FOLDER, names
 from alexnet_cli.settings import Epochs, Registry, Settings, Width, Within, parse, unknown
+from alexnet_cli.wording import counted
 
-RECIPES = resources.files("alexnet_cli") / "recipes"
 MAX_PARAMETERS = 500_000_000  # weights and biases: 2 GB, which is as much as an ONNX file can hold
 
 Tables = dict[str, Any]  # of a TOML file: section -> key -> value, and a few keys outside sections
@@ -84,12 +85,6 @@ class Recipe:
 # Finding and reading recipes
 
 
-def names() -> list[str]:
-    """The recipes that come with the package, `paper` first."""
-    found = [file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml")]
-    return sorted(found, key=lambda name: (name != "paper", name))
-
-
 def load(named: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """The recipe called ``named``, or in the file ``named``, with `section.key=value` ``settings`` on top.
 
@@ -113,12 +108,17 @@ def loads(text: str) -> Recipe:
     return _parse(str(tables.pop("name", "unnamed")), tables)
 
 
-def dumps(recipe: Recipe) -> str:
-    """The whole recipe as TOML, every value given."""
+def dumps(recipe: Recipe, comments: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The whole recipe as TOML, every value given. ``comments``: `section.key` -> what to write behind its value."""
+
+    def line(section: str, key: str, value: object) -> str:
+        comment = comments.get(f"{section}.{key}")
+        return f"{key} = {_toml(value)}" + (f"  # {comment}" if comment else "")
+
     lines = [f"name = {_toml(recipe.name)}", f"description = {_toml(recipe.description)}"]
     for section, table in _tables(recipe).items():
         if isinstance(table, dict):
-            lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+            lines += ["", f"[{section}]", *(line(section, key, value) for key, value in table.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -138,27 +138,34 @@ def differences(recipe: Recipe, base: Recipe) -> dict[str, Any]:
     return {key: value for key, value in mine.items() if key not in theirs or theirs[key] != value}
 
 
-def summaries() -> list[dict[str, Any]]:
-    """Of each packaged recipe: name, description, parameters for 1000 classes, published errors, and the lines in
-    which it differs from `paper`."""
-    paper, found = load("paper"), []
-    for name in names():
-        recipe = load(name)
-        found.append(
-            {
-                "name": name,
-                "description": recipe.description,
-                "parameters": parameter_count(recipe.build(1000)),
-                "published": published(name),
-                "differs": differences(recipe, paper),
-            }
-        )
-    return found
+def summary(named: str) -> dict[str, Any]:
+    """Of the recipe called ``named``, or in the file ``named``: name, description, parameters for 1000 classes,
+    published errors, and the lines in which it differs from `paper`. Raises BadRecipe."""
+    recipe = load(named)
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "parameters": parameter_count(recipe.build(1000)),
+        "published": published(named),
+        "differs": differences(recipe, load("paper")),
+    }
+
+
+def annotated(named: str) -> str:
+    """The whole recipe as `dumps` writes it, with comments: its `summary`, and what `paper` has where they differ."""
+    recipe, facts = load(named), summary(named)
+    theirs, mine = _flat(load("paper")), _flat(recipe)
+    comments = {key: f"paper: {_toml(theirs[key])}" if key in theirs else "not in paper" for key in facts["differs"]}
+    size = f"# {facts['parameters']:,} parameters for 1,000 classes"
+    if facts["published"]:
+        size += f"\n# published: {published_line(facts['published'])}"
+    few = f"{counted(len(comments), 'line')} of {len(mine)} {'differs' if len(comments) == 1 else 'differ'} from paper"
+    return f"{size}\n# {few}\n{dumps(recipe, comments)}"
 
 
 def published(name: str) -> dict[str, Any]:
     """The errors that were published for a packaged recipe: fractions, and `where`; empty if there are none."""
-    file = RECIPES / f"{name}.toml"
+    file = FOLDER / f"{name}.toml"
     return dict(tomllib.loads(file.read_text(encoding="utf-8")).get("published", {})) if file.is_file() else {}
 
 
@@ -177,7 +184,7 @@ def _read(named: str, readers: tuple[str, ...] = ()) -> tuple[str, Tables]:
     """Name and tables of a recipe, merged with those of its bases; ``readers`` are the recipes whose base it is."""
     if named in readers:
         raise BadRecipe(f"the recipe {named} is its own base: {' -> '.join([*readers, named])}")
-    packaged = RECIPES / f"{named}.toml"
+    packaged = FOLDER / f"{named}.toml"
     try:
         if packaged.is_file():
             name, text = named, packaged.read_text(encoding="utf-8")

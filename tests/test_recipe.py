@@ -1,5 +1,6 @@
 """Recipes: bases and differences, settings, and what is said of a word that is not known."""
 
+import json
 import math
 from dataclasses import replace
 from typing import get_args, get_origin, get_type_hints
@@ -7,15 +8,17 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 
 from alexnet_cli import recipe as recipes
+from alexnet_cli.commands import main
 from alexnet_cli.data.augment import AUGMENTATIONS
 from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe
 from alexnet_cli.nets.layers import LAYERS, OPERATIONS
 from alexnet_cli.recipe import Training, _NetworkSection
+from alexnet_cli.recipes import names
 from alexnet_cli.settings import Within, parse
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", names())
 def test_every_recipe_says_what_it_is_and_survives_writing(name):
     recipe = recipes.load(name)
     assert recipe.description
@@ -23,7 +26,7 @@ def test_every_recipe_says_what_it_is_and_survives_writing(name):
 
 
 def test_paper_comes_first():
-    assert recipes.names()[0] == "paper"
+    assert names()[0] == "paper"
 
 
 def test_a_recipe_is_its_base_and_the_lines_that_differ(tmp_path):
@@ -49,7 +52,7 @@ COUNTS = {  # worked out by hand: maps in x size² x kernels + kernels, over all
 
 
 def test_parameter_counts_and_published_errors():
-    described = {one["name"]: one for one in recipes.summaries()}
+    described = {name: recipes.summary(name) for name in names()}
     assert {name: described[name]["parameters"] for name in COUNTS} == COUNTS
     assert abs(described["one-gpu"]["parameters"] / COUNTS["paper"] - 1) < 0.02  # about as many, says §3.2
     assert described["original-2012"]["published"]["top1_error"] == 0.4066
@@ -255,6 +258,28 @@ def test_any_file_name_survives_writing(tmp_path):
     (tmp_path / "😀.toml").write_text('base = "paper"\ndescription = "ünïcode"\n')
     recipe = recipes.load(tmp_path / "😀.toml")
     assert recipes.loads(recipes.dumps(recipe)) == recipe
+
+
+@pytest.mark.parametrize("name", ["paper", "tiny", "caffe-alexnet"])
+def test_the_command_shows_a_recipe_that_can_be_trained(name, tmp_path, capsys):
+    assert main(["recipes", name]) == 0
+    shown = capsys.readouterr().out
+    (tmp_path / f"{name}.toml").write_text(shown)
+    assert recipes.load(tmp_path / f"{name}.toml") == recipes.load(name)
+    differing = [line for line in shown.splitlines() if "  # paper: " in line or "  # not in paper" in line]
+    assert len(differing) == len(recipes.summary(name)["differs"])
+    if name == "tiny":
+        assert 'schedule = "linear"  # paper: "plateau"' in differing
+        assert shown.startswith("# 1,409,480 parameters for 1,000 classes\n# 27 lines of 138 differ from paper\n")
+    if name == "caffe-alexnet":
+        assert "# published: top-1 error 42.9 %, top-5 error 19.8 % (ILSVRC-2012" in shown
+    assert main(["recipes", str(tmp_path / f"{name}.toml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["published"] == {}  # of a file of one's own nothing was published
+
+
+def test_the_command_refuses_an_unknown_recipe(capsys):
+    assert main(["recipes", "papr"]) == 1
+    assert capsys.readouterr().err.startswith("error: unknown recipe 'papr': did you mean 'paper'?")
 
 
 def test_a_recipe_of_ones_own_has_no_published_error():

@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pytest
@@ -201,7 +202,7 @@ def test_the_table(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None
     out, err = capsys.readouterr()
     assert err == "searching indexes/photos (12 pictures) with model models/pets\n"
     assert "nearest to photos/dog/2.png" in out
-    assert "│ 1 │ dog   │    0.000 │ photos/dog/2.png │" in out
+    assert "│ 1 │ dog   │     0.00 │ photos/dog/2.png │" in out
 
 
 def test_paths_lead_to_the_files_from_wherever(
@@ -276,6 +277,7 @@ class Tags(html.parser.HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.images: list[dict[str, str | None]] = []
+        self.links: list[str] = []
         self.text = ""
         self.feed(page)
 
@@ -283,6 +285,8 @@ class Tags(html.parser.HTMLParser):
         assert tag not in ("script", "link", "iframe", "b")
         if tag == "img":
             self.images.append(dict(attrs))
+        if tag == "a":
+            self.links.append(str(dict(attrs)["href"]))
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -314,14 +318,41 @@ def test_a_name_with_a_line_break_is_drawn_with_an_escape(searchable: Path) -> N
     assert Path("plain.png").read_bytes() == Path("broken.png").read_bytes()
 
 
-def test_pictures_that_are_gone_are_grey(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_opens_the_original_whatever_its_name(searchable: Path) -> None:
+    names = ['it\'s "50%" #1?.png', "zoë ☃.png", "a" * 60 + "-the-end.png"]
+    for i, name in enumerate(names):
+        picture(searchable / "my pictures" / "dog" / name, i)
+    update("my pictures", model="models/pets/model.onnx", name="odd")
+    query = f"my pictures/dog/{names[0]}"
+    assert main(["search", query, "--index", "odd", "--html", "page.html"]) == 0
+    tags = Tags(Path("page.html").read_text())
+    opened = [Path(unquote(urlparse(address).path)) for address in tags.links]
+    assert {urlparse(address).scheme for address in tags.links} == {"file"}
+    assert {path.relative_to(searchable / "my pictures/dog").as_posix() for path in opened} == set(names)
+    assert all(path.is_file() for path in opened)
+    assert names[0] in tags.text
+    assert f"{'a' * 24}…{'a' * 11}-the-end.png" in tags.text
+    assert f"my pictures/dog/{names[2]}" in [image["alt"] for image in tags.images]
+
+
+def test_pictures_that_are_gone_are_said_to_be(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query = picture(searchable / "query.png", 102)
-    shutil.rmtree("photos")
-    printed = answer("search", str(query), "-k", "2", "--sheet", "sheet.png", "--html", "page.html", capsys=capsys)
-    assert len(printed["queries"][0]["neighbours"]) == 2
+    (searchable / "photos/dog/2.png").unlink()
+    drawn = ["--sheet", "sheet.png", "--html", "page.html"]
+    printed = answer("search", str(query), "-k", "2", *drawn, capsys=capsys)
+    assert printed["queries"][0]["neighbours"][0]["path"] == "photos/dog/2.png"
     sheet = Image.open("sheet.png")
     assert (thumbnail_at(sheet, 0, 0) == shrunk("query.png")).all()
-    assert len(np.unique(thumbnail_at(sheet, 0, 1))) == 1
+    assert (thumbnail_at(sheet, 0, 1) > 250).mean() > 0.7  # some words on white
+    tags = Tags(Path("page.html").read_text())
+    assert "missing: not there any more" in tags.text
+    assert len(tags.images) == 2
+    assert not any("dog/2.png" in address for address in tags.links)
+    shutil.rmtree("photos")
+    answer("search", str(query), "-k", "2", *drawn, capsys=capsys)
+    tags = Tags(Path("page.html").read_text())
+    assert tags.text.count("missing: no folder or archive at") == 2
+    assert len(tags.images) == 1
 
 
 @pytest.mark.parametrize("kind", ["zip", "dataset"])

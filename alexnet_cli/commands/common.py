@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE
+from alexnet_cli.commands import completion
 from alexnet_cli.console import Console
 from alexnet_cli.distributed import is_distributed, process_group
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable
@@ -37,13 +38,24 @@ WorkspaceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 DataOption = Annotated[
-    str | None, typer.Option("--data", metavar="DATASET", help="Name or path of a dataset. Default: the newest.")
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATASET",
+        help="Name or path of a dataset. Default: the newest.",
+        autocompletion=completion.datasets,
+    ),
 ]
 DeviceOption = Annotated[
     str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 ... Default: a GPU if there is one.")
 ]
 ModelOption = Annotated[
-    str | None, typer.Option(metavar="MODEL", help="Name or path of a model, or an .onnx file. Default: the newest.")
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Name or path of a model, or an .onnx file. Default: the newest.",
+        autocompletion=completion.models,
+    ),
 ]
 PicturesArgument = Annotated[
     list[str],

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alexnet_cli.artefacts import model_name
+from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import (
     HERE,
     DataOption,
@@ -28,23 +29,37 @@ if TYPE_CHECKING:
 
 def evaluate(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL", help="Models or .onnx files. Default: the newest model.")
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Models or .onnx files. Default: the newest model.",
+            autocompletion=completion.models,
+        ),
     ] = None,
     data: DataOption = None,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="The split to evaluate on.")] = "val",
     views: Annotated[Views, typer.Option(help="How many views of each image to average.")] = Views.ten,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write a report: errors by class, confusions, the worst mistakes, every prediction.",
+        ),
+    ] = None,
     device: DeviceOption = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Measure top-1 and top-5 error.
 
-    Averages the predictions for ten views of each image, and those of several models.
+    Averages the predictions for ten views of each image, and those of several models. --report writes report.html,
+    which any browser opens, and its tables as CSV files.
 
     Example: alexnet eval photos-small-data --views 10
     """
     import alexnet_cli as alexnet
     from alexnet_cli.inference.devices import pick_device
+    from alexnet_cli.reporting.folder import REPORT_FILE
 
     space, chosen = Workspace(workspace), pick_device(device)
     paths = [space.find_classifier(named) for named in (models or (None,))]
@@ -52,34 +67,20 @@ def evaluate(
     with processes(chosen) as (world, console):
         console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
         evaluation = alexnet.evaluate(
-            paths, dataset, split, views=int(views), device=device, progress=console, world=world
+            paths, dataset, split, views=int(views), device=device, report=report, progress=console, world=world
         )
     if not world.is_main:
         return
     if as_json:
-        show_json(as_json_object(evaluation, paths, dataset, split, int(views)))
+        facts = {"models": list(map(model_name, paths)), "dataset": dataset.name, "split": split, "views": int(views)}
+        show_json(facts | evaluation.as_json() | ({} if report is None else {"report": str(report)}))
     else:
         show_table(*as_table(evaluation, paths, dataset, split, int(views)))
+        if report is not None:
+            show(f"wrote {report / REPORT_FILE}")
         folders = [name_of(path, "model", space) for path in paths if path.suffix != ".onnx"]
         if folders:
             show(f"Next: {command_line('export', folders[0], workspace=workspace)}")
-
-
-def as_json_object(
-    evaluation: "Evaluation", paths: Sequence[Path], dataset: "Dataset", split: str, views: int
-) -> dict[str, Any]:
-    """What --json prints; errors are fractions."""
-    return {
-        "models": [model_name(path) for path in paths],
-        "dataset": dataset.name,
-        "split": split,
-        "views": views,
-        "images": evaluation.images,
-        "top1_error": evaluation.top1,
-        "top5_error": evaluation.top5,
-        "top1_error_ci95": list(evaluation.top1_ci95),
-        "top5_error_ci95": list(evaluation.top5_ci95),
-    }
 
 
 def as_table(

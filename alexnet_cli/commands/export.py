@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from alexnet_cli.artefacts import ONNX_FILE
+from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, name_of, path_of
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.workspace import Workspace
@@ -20,7 +21,10 @@ class ExportPrecision(StrEnum):
 
 def export(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Name or path of a model. Default: the newest.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="Name or path of a model. Default: the newest.", autocompletion=completion.models
+        ),
     ] = None,
     out: Annotated[
         Path | None,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption, command_line, processes
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import visible
@@ -14,7 +15,9 @@ def index(
     images: Annotated[
         str | None,
         typer.Argument(
-            metavar="IMAGES", help="A folder, an archive or a dataset. Default: the newest dataset's training pictures."
+            metavar="IMAGES",
+            help="A folder, an archive or a dataset. Default: the newest dataset's training pictures.",
+            autocompletion=completion.datasets,
         ),
     ] = None,
     model: ModelOption = None,

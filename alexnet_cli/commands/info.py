@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, to_resume
 from alexnet_cli.console import Console, show_json, show_table
 from alexnet_cli.workspace import Workspace
@@ -11,7 +12,12 @@ from alexnet_cli.workspace import Workspace
 
 def info(
     path: Annotated[
-        str, typer.Argument(metavar="PATH", help="Name or path of a dataset, model, run, index or .onnx file.")
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="Name or path of a dataset, model, run, index or .onnx file.",
+            autocompletion=completion.artefacts,
+        ),
     ],
     verify: Annotated[bool, typer.Option("--verify", help="Read all of it and compare it with its checksums.")] = False,
     workspace: WorkspaceOption = HERE,

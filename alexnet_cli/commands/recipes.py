@@ -1,26 +1,39 @@
 """`alexnet recipes`."""
 
+from typing import Annotated
+
+import typer
+
+from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import JsonOption
-from alexnet_cli.console import show, show_json
+from alexnet_cli.console import show, show_json, show_table
+from alexnet_cli.recipes import names
 
 
-def recipes(as_json: JsonOption = False) -> None:
-    """List the recipes and how they differ.
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="A recipe to show, or a .toml file. Default: all.", autocompletion=completion.recipes
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the recipes, or show one.
 
-    Shows the lines in which each recipe differs from `paper`, its number of parameters and its published error.
+    NAME shows every value of a recipe, its number of parameters, its published error, and what `paper` has where the
+    two differ. What it prints is a recipe, which `alexnet train --recipe FILE.toml` takes.
 
-    Example: alexnet recipes
+    Example: alexnet recipes small-data
     """
     from alexnet_cli import recipe
 
-    summaries = recipe.summaries()
+    if name is not None:
+        show_json(recipe.summary(name)) if as_json else show(recipe.annotated(name).rstrip())
+        return
+    summaries = [recipe.summary(each) for each in names()]
     if as_json:
         show_json(summaries)
         return
-    for summary in summaries:
-        parameters = f"{summary['parameters']:,} parameters for 1000 classes"
-        show(f"{summary['name']}: {summary['description']}  ({parameters})")
-        if summary["published"]:
-            show(f"    published: {recipe.published_line(summary['published'])}")
-        for key, value in summary["differs"].items():
-            show(f"    {key} = {value}")
+    rows = [[each["name"], f"{each['parameters']:,}", each["description"]] for each in summaries]
+    show_table("", ["recipe", "parameters", "what it is"], rows, note="parameters for 1,000 classes")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import (
     HERE,
     DataOption,
@@ -45,18 +46,33 @@ def reproduce(
             "--model",
             metavar="MODEL",
             help="Figures 3 and 4, tables: a trained model. Repeatable for tables. Default: the newest.",
+            autocompletion=completion.models,
         ),
     ] = None,
     pretrained: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="table-2: a model that was pre-trained on more classes. Repeatable."),
+        typer.Option(
+            metavar="MODEL",
+            help="table-2: a model that was pre-trained on more classes. Repeatable.",
+            autocompletion=completion.models,
+        ),
     ] = None,
     recipes: Annotated[
         list[str] | None,
-        typer.Option("--recipe", metavar="RECIPE", help="ablations: an ablation to run. Repeatable. Default: all."),
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="ablations: an ablation to run. Repeatable. Default: all.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     base: Annotated[
-        str, typer.Option(metavar="RECIPE", help="ablations: the recipe that each ablation is applied to.")
+        str,
+        typer.Option(
+            metavar="RECIPE",
+            help="ablations: the recipe that each ablation is applied to.",
+            autocompletion=completion.recipes,
+        ),
     ] = "paper",
     width: Annotated[
         float,

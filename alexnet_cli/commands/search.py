@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import (
     HERE,
     CsvOption,
@@ -17,10 +18,11 @@ from alexnet_cli.commands.common import (
     counted,
     inputs_of,
 )
-from alexnet_cli.console import Console, JsonArray, decimals, show_json, show_path, show_table
+from alexnet_cli.console import Console, JsonArray, show_json, show_path, show_table
 from alexnet_cli.errors import AlexNetError, visible
 from alexnet_cli.files import write_csv
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.wording import distances
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -33,12 +35,20 @@ COLUMNS = ("query", "rank", "path", "label", "name", "distance")  # of the CSV f
 def search(
     pictures: PicturesArgument,
     index: Annotated[
-        str | None, typer.Option("--index", metavar="INDEX", help="Name or path of an index. Default: the newest.")
+        str | None,
+        typer.Option(
+            "--index",
+            metavar="INDEX",
+            help="Name or path of an index. Default: the newest.",
+            autocompletion=completion.indexes,
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="Name or path of a model, or an .onnx file. Default: the index's own model."
+            metavar="MODEL",
+            help="Name or path of a model, or an .onnx file. Default: the index's own model.",
+            autocompletion=completion.models,
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="Number of neighbours per picture.")] = 10,
@@ -133,11 +143,8 @@ def _answers(
 
 
 def _show(answer: "Answer") -> None:
-    distances = decimals([one.distance for one in answer.neighbours])
-    rows = [
-        [str(one.rank), one.name or "", distance, visible(one.path)]
-        for one, distance in zip(answer.neighbours, distances, strict=True)
-    ]
+    shown = distances([near.distance for near in answer.neighbours])
+    rows = [[str(n.rank), n.name or "", shown[i], visible(n.path)] for i, n in enumerate(answer.neighbours)]
     show_table(f"nearest to {visible(answer.path)}", ["", "class", "distance", "picture"], rows)
 
 
@@ -154,9 +161,9 @@ def _draw(
         with contextlib.suppress(AlexNetError):
             collection = stack.enter_context(contextlib.closing(open_collection(index.source)))
         rows = thumbnails(answers, collection, index.facts["image_size"])
-    if sheet:
-        draw_sheet(answers, rows, sheet)
-        console.note(f"wrote {sheet}")
-    if page:
-        write_page(answers, rows, page, index=index.path.name, model=searcher.model.name)
-        console.note(f"wrote {page}")
+        if sheet:
+            draw_sheet(answers, rows, sheet)
+            console.note(f"wrote {sheet}")
+        if page:
+            write_page(answers, rows, collection, page, index=index.path.name, model=searcher.model.name)
+            console.note(f"wrote {page}")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import (
     HERE,
     DeviceOption,
@@ -25,10 +26,20 @@ from alexnet_cli.workspace import Workspace
 
 def train(
     dataset: Annotated[
-        str | None, typer.Argument(metavar="DATASET", help="Name or path of a dataset. Default: the newest.")
+        str | None,
+        typer.Argument(
+            metavar="DATASET",
+            help="Name or path of a dataset. Default: the newest.",
+            autocompletion=completion.datasets,
+        ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(metavar="RECIPE", help="Name of a recipe, or a .toml file. Default: paper.")
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="Name of a recipe, or a .toml file. Default: paper.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -59,7 +70,10 @@ def train(
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="MODEL", help="Fine-tune this model: start from all of its layers but the last."
+            "--from",
+            metavar="MODEL",
+            help="Fine-tune this model: start from all of its layers but the last.",
+            autocompletion=completion.models,
         ),
     ] = None,
     checkpoint_minutes: Annotated[

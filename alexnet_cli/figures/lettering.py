@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import ImageDraw, ImageFont
 
 from alexnet_cli.errors import visible
+from alexnet_cli.wording import shortened
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -22,9 +23,13 @@ def font(size: int) -> Font:
 
 
 def fit(text: str, draw: ImageDraw.ImageDraw, font: Font, width: int) -> str:
-    """``text``, what does not print in it escaped, truncated with an ellipsis to at most ``width`` pixels."""
-    shown = text = visible(text)
-    while draw.textlength(shown, font) > width and len(text) > 1:
-        text = text[:-1]
-        shown = text + "…"
+    """``text``, what does not print in it escaped, with an ellipsis in its middle if it is wider than ``width`` pixels.
+
+    The end of a file's name tells as much as its beginning.
+    """
+    text = shown = visible(text)
+    for length in range(len(text) - 1, 2, -1):
+        if draw.textlength(shown, font) <= width:
+            break
+        shown = shortened(text, length)
     return shown

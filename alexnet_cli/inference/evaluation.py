@@ -1,8 +1,9 @@
 """Top-1 and top-5 error over one or ten views (§4.1), of one model or of several whose predictions are averaged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.inference.predictor import BATCH, Predictor
 from alexnet_cli.progress import SILENT, Progress
+
+TOP = 5  # the classes that are kept of each image, and the five of the top-5 error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,40 @@ class Evaluation:
     top1_ci95: tuple[float, float]
     top5_ci95: tuple[float, float]
 
+    def as_json(self) -> dict[str, Any]:
+        """As `alexnet eval --json` prints it."""
+        return {
+            "images": self.images,
+            "top1_error": self.top1,
+            "top5_error": self.top5,
+            "top1_error_ci95": list(self.top1_ci95),
+            "top5_error_ci95": list(self.top5_ci95),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What the models say of each of the N images of a split: T most probable classes, and where its label stands.
+
+    T is TOP, or the number of classes if that is less. Where classes are equally probable, the label stands last.
+    """
+
+    best: np.ndarray  # (N, T) int64, classes, most probable first
+    probabilities: np.ndarray  # (N, T) float64, theirs
+    ranks: np.ndarray  # (N,) int64, how many other classes are at least as probable as the label: 0 is right
+    of_label: np.ndarray  # (N,) float64, the label's probability
+
+    def evaluation(self) -> Evaluation:
+        """The errors."""
+        total, top1, top5 = len(self.ranks), int((self.ranks >= 1).sum()), int((self.ranks >= TOP).sum())
+        return Evaluation(
+            images=total,
+            top1=top1 / total,
+            top5=top5 / total,
+            top1_ci95=interval(top1, total),
+            top5_ci95=interval(top5, total),
+        )
+
 
 def evaluate(
     models: Sequence[Predictor],
@@ -33,23 +70,43 @@ def evaluate(
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
 ) -> Evaluation:
-    """Errors of the averaged probabilities of ``models`` over ``views`` (1 or 10) views of every image of the split.
+    """The errors of `score`."""
+    return score(models, dataset, split, views=views, progress=progress, world=world).evaluation()
 
-    Each process of the ``world`` evaluates a part of the images, and all return the errors over all images.
+
+def score(
+    models: Sequence[Predictor],
+    dataset: Dataset,
+    split: str = "val",
+    *,
+    views: int = 10,
+    progress: Progress = SILENT,
+    world: World = SINGLE_PROCESS,
+) -> Scores:
+    """The averaged predictions of ``models`` over ``views`` (1 or 10) views of every image of the split.
+
+    Each process of the ``world`` evaluates a part of the images, and all return the scores of all images.
 
     Raises BadArtefact if a model's classes or image size are not the dataset's, or if the split is missing.
     """
     for model in models:
         check_fit(model, dataset)
-    images = dataset.split(split)
-    top1, top5 = count_errors(models, images, views=views, progress=progress, world=world)
-    total = len(images)
-    return Evaluation(
-        images=total,
-        top1=top1 / total,
-        top5=top5 / total,
-        top1_ci95=interval(top1, total),
-        top5_ci95=interval(top5, total),
+    images, top = dataset.split(split), min(TOP, len(dataset.classes))
+    rows = np.zeros((len(images), 2 * top + 2))  # float64 holds classes and ranks exactly, and ranks add them up
+    for positions, probabilities in _probabilities(models, images, views, progress, world):
+        labels = images.labels[positions]
+        is_label = np.arange(len(dataset.classes)) == labels[:, None]
+        best = np.lexsort((is_label, -probabilities))[:, :top]
+        ranks = label_ranks(probabilities, labels)
+        of_best, of_label = (np.take_along_axis(probabilities, i, axis=1) for i in (best, labels[:, None]))
+        rows[positions] = np.column_stack([best, of_best, ranks, of_label])
+    if world.size > 1:
+        rows = np.array(world.all_reduce(*rows.ravel().tolist())).reshape(rows.shape)
+    return Scores(
+        best=rows[:, :top].astype(np.int64),
+        probabilities=rows[:, top:-2],
+        ranks=rows[:, -2].astype(np.int64),
+        of_label=rows[:, -1],
     )
 
 
@@ -79,17 +136,27 @@ def count_errors(
     """In how many images the label is not the most probable class, and in how many it is not among the five most
     probable. Every image counts once, whatever the number of processes."""
     top1 = top5 = counted = 0
-    mine = np.arange(len(split))[world.shard(len(split))]
-    for start in range(0, len(mine), BATCH):
-        positions = mine[start : start + BATCH]
-        probabilities = average_probabilities(models, split.read(positions), views=views)
+    for positions, probabilities in _probabilities(models, split, views, progress, world):
         ranks = label_ranks(probabilities, split.labels[positions])
-        top1, top5 = top1 + int((ranks >= 1).sum()), top5 + int((ranks >= 5).sum())
+        top1, top5 = top1 + int((ranks >= 1).sum()), top5 + int((ranks >= TOP).sum())
         counted += len(positions)
-        progress.advance("evaluating", counted, len(mine), f"top-1 error {top1 / counted:.1%}")
     all_top1, all_top5, all_counted = world.all_reduce(top1, top5, counted)
     assert all_counted == len(split)
     return int(all_top1), int(all_top5)
+
+
+def _probabilities(
+    models: Sequence[Predictor], split: Split, views: int, progress: Progress, world: World
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions (B,) in the split and `average_probabilities` (B, classes) of this process's share, in batches."""
+    wrong, mine = 0, np.arange(len(split))[world.shard(len(split))]
+    for start in range(0, len(mine), BATCH):
+        positions = mine[start : start + BATCH]
+        probabilities = average_probabilities(models, split.read(positions), views=views)
+        wrong += int((label_ranks(probabilities, split.labels[positions]) >= 1).sum())
+        counted = start + len(positions)
+        progress.advance("evaluating", counted, len(mine), f"top-1 error {wrong / counted:.1%}")
+        yield positions, probabilities
 
 
 def average_probabilities(models: Sequence[Predictor], images: np.ndarray, *, views: int) -> np.ndarray:

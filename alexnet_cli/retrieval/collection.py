@@ -12,8 +12,9 @@ import xxhash
 
 from alexnet_cli.artefacts import DATASET_FILE
 from alexnet_cli.data.layouts.splits import split_of
+from alexnet_cli.data.originals import original
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import Source, is_picture, open_source, split_path
+from alexnet_cli.data.sources import Source, is_picture, leads_outside, open_source, split_path
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import available_cores
 from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
@@ -48,6 +49,10 @@ class Collection(Protocol):
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         """The pixels of each, or the reason why there are none."""
+        ...
+
+    def file(self, name: str) -> Path | None:
+        """The file of a picture; None if it is not there, or lies in an archive."""
         ...
 
     def close(self) -> None:
@@ -110,9 +115,13 @@ class FileCollection:
         try:
             return load_picture(self.files.read(name), size)
         except KeyError:
-            return "not in the archive any more"
+            return "not there any more"
         except BadPicture as error:
             return str(error)
+
+    def file(self, name: str) -> Path | None:
+        path = self.source / name
+        return path if self.are_files and not leads_outside(name) and path.is_file() else None
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -149,6 +158,9 @@ class PackedCollection:
         positions = [self._position(name) for name in names]
         images = iter(self.split.read(np.array([p for p in positions if p is not None], np.int64)))
         return ["not in the dataset any more" if position is None else next(images) for position in positions]
+
+    def file(self, name: str) -> Path | None:
+        return original(self.dataset, name)
 
     def close(self) -> None:
         pass

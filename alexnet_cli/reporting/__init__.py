@@ -1,0 +1,1 @@
+"""Reports of an evaluation: errors by class, confusions, mistakes, every prediction; as tables and as pages."""

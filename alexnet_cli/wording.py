@@ -1,0 +1,26 @@
+"""Words and numbers as people read them."""
+
+import math
+from collections.abc import Sequence
+
+ELLIPSIS = "…"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 picture", "2,000 pictures"; ``noun`` is one whose plural ends in s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def distances(values: Sequence[float]) -> list[str]:
+    """Distances to compare with each other: two decimals, or, if all are less than 1, four digits of the largest."""
+    largest = max(values, default=0.0)
+    decimals = min(8, 3 - math.floor(math.log10(largest))) if 0 < largest < 1 else 2
+    return [f"{value:.{decimals}f}" for value in values]
+
+
+def shortened(text: str, length: int) -> str:
+    """``text`` with an ellipsis in the place of its middle if it has more than ``length`` letters."""
+    if len(text) <= length:
+        return text
+    kept = max(length - 1, 2)
+    return text[: kept - kept // 2] + ELLIPSIS + text[-(kept // 2) :]
