@@ -258,13 +258,14 @@ def test_search_prints_paths_for_a_pipe(searchable: Path, capsys: pytest.Capture
     assert done.stdout.splitlines() == [one["path"] for query in queries for one in query["neighbours"]]
 
 
-def test_a_reader_that_has_read_enough_is_no_error(searchable: Path) -> None:
+@pytest.mark.parametrize("pictures", [CATS[:1], CATS])
+def test_a_reader_that_has_read_enough_ends_the_command_quietly(searchable: Path, pictures: list[str]) -> None:
     receiver, sender = os.pipe()
     os.close(receiver)
-    command = [sys.executable, "-m", "alexnet_cli", "search", *CATS, "--paths"]
+    command = [sys.executable, "-m", "alexnet_cli", "search", *pictures, "--paths"]
     done = subprocess.run(command, stdout=sender, stderr=subprocess.PIPE, text=True)
     os.close(sender)
-    assert (done.returncode, done.stderr) == (0, "searching indexes/photos (12 pictures) with model models/pets\n")
+    assert (done.returncode, done.stderr) == (1, "searching indexes/photos (12 pictures) with model models/pets\n")
 
 
 def test_several_pictures_as_one_query(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:

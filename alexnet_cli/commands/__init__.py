@@ -102,9 +102,9 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         fail("; ".join([str(error) or "interrupted", *_notes(error)]))
         return 130
-    except BrokenPipeError:  # the next program of the pipe, such as head, has read enough
+    except BrokenPipeError:  # the next program of the pipe, such as head, has read enough: no words, as Typer does it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1
     except Exception as error:
         if debug:
             raise

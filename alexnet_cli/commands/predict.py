@@ -122,15 +122,16 @@ class _Copies:
         if self.as_json:
             self.array.append({"path": image, "copy": str(copy.path), "new": copy.is_new})
         elif self.sorter.dry_run:
-            show(f"{'would copy' if copy.is_new else 'has'} {image} -> {copy.path}  ({percent(best.probability)})")
+            told = "would copy {} to {} ({})" if copy.is_new else "there already: {} as {} ({})"
+            show(told.format(image, copy.path, percent(best.probability)))
 
     def show(self) -> None:
-        copied, present = (
-            sum(count for (_, is_new), count in self.counts.items() if is_new is new) for new in (True, False)
-        )
-        folders = sorted({folder for folder, _ in self.counts})
-        rows = [[folder, *(f"{self.counts[folder, is_new]:,}" for is_new in (True, False))] for folder in folders]
+        """Print how many pictures each folder got."""
         verb = "would be copied" if self.sorter.dry_run else "copied"
+        folders = sorted({folder for folder, _ in self.counts})
+        rows = [[folder, f"{self.counts[folder, True]:,}", f"{self.counts[folder, False]:,}"] for folder in folders]
         if rows:
             show_table("", ["folder", verb, "there already"], rows)
-        show(f"{self.sorter.folder}: {copied:,} pictures {verb}, {present:,} there already")
+        copied, present = (sum(self.counts[folder, is_new] for folder in folders) for is_new in (True, False))
+        verb_of_present = "is" if present == 1 else "are"
+        show(f"{self.sorter.folder}: {copied:,} pictures {verb}, {present:,} {verb_of_present} there already")
