@@ -22,6 +22,7 @@ from alexnet_cli.commands import (
     recipes,
     reproduce,
     search,
+    serve,
     train,
 )
 from alexnet_cli.commands.usage import Command
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": predict.predict,
     "index": index.index,
     "search": search.search,
+    "serve": serve.serve,
     "recipes": recipes.recipes,
     "info": info.info,
     "import": import_.import_weights,

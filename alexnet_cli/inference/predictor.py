@@ -77,7 +77,7 @@ class Predictor(ABC):
     ) -> Iterator[tuple[Picture, list[Prediction] | BadPicture]]:
         """Each picture with its `predict`, or with why it cannot be read; pictures are read as they are used."""
         for batch in self.batches(pictures):
-            yield from batch.pair([self._best(row, top) for row in batch.probabilities])
+            yield from batch.pair([self.best(row, top) for row in batch.probabilities])
 
     def features(self, pictures: Picture | Iterable[Picture]) -> np.ndarray:
         """Activations of layer ``feature_name`` for each picture's centre view, (N, D) float32.
@@ -93,7 +93,8 @@ class Predictor(ABC):
             probabilities, features = self.run(images)
             yield Batch(pictures=some, bad=bad, probabilities=probabilities, features=features)
 
-    def _best(self, probabilities: np.ndarray, top: int) -> list[Prediction]:
+    def best(self, probabilities: np.ndarray, top: int = 5) -> list[Prediction]:
+        """The ``top`` most probable classes of ``probabilities`` (classes,), most probable first."""
         return [self._prediction(int(i), probabilities) for i in np.argsort(-probabilities, kind="stable")[:top]]
 
     def _prediction(self, i: int, probabilities: np.ndarray) -> Prediction:
