@@ -23,6 +23,7 @@ from alexnet_cli.commands import (
     recipes,
     reproduce,
     search,
+    serve,
     train,
 )
 from alexnet_cli.commands.usage import Command
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": predict.predict,
     "index": index.index,
     "search": search.search,
+    "serve": serve.serve,
     "recipes": recipes.recipes,
     "info": info.info,
     "import": import_.import_weights,

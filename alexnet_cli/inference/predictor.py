@@ -78,7 +78,7 @@ class Predictor(ABC):
         if top < 1:
             raise AlexNetError(f"top is {top}: ask for 1 class or more")
         yield from self.answer_each(
-            pictures, lambda images: [self._best(row, top) for row in self.average(images, views)]
+            pictures, lambda images: [self.best(row, top) for row in self.average(images, views)]
         )
 
     def features(self, pictures: Picture | Iterable[Picture]) -> np.ndarray:
@@ -106,7 +106,8 @@ class Predictor(ABC):
             for position, picture in enumerate(some):
                 yield picture, bad[position] if position in bad else next(results)
 
-    def _best(self, probabilities: np.ndarray, top: int) -> list[Prediction]:
+    def best(self, probabilities: np.ndarray, top: int = 5) -> list[Prediction]:
+        """The ``top`` most probable classes of ``probabilities`` (classes,), most probable first."""
         return [self._prediction(int(i), probabilities) for i in np.argsort(-probabilities, kind="stable")[:top]]
 
     def _prediction(self, i: int, probabilities: np.ndarray) -> Prediction:

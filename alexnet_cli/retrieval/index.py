@@ -167,13 +167,22 @@ class Index:
 
     def _neighbour(self, rank: int, row: int, distance: float) -> Neighbour:
         source_path, label = self.table.picture(row)
-        if self.facts["are_files"] and leads_outside(source_path):
-            raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
         name = label if label is None else self.facts["names"].get(label, label)
-        path = str(self._reachable_source / source_path) if self.facts["are_files"] else source_path
+        path = str(self.file_of(source_path) or source_path)
         return Neighbour(
             rank=rank, row=row, path=path, label=label, name=name, distance=distance, source_path=source_path
         )
+
+    def file_of(self, source_path: str) -> Path | None:
+        """The file of a picture, as the user reaches it; None if it lies in an archive or a dataset.
+
+        Raises BadArtefact if the path leads out of the indexed folder.
+        """
+        if not self.facts["are_files"]:
+            return None
+        if leads_outside(source_path):
+            raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
+        return self._reachable_source / source_path
 
     @cached_property
     def _reachable_source(self) -> Path:
