@@ -8,6 +8,7 @@ from PIL import Image
 
 from alexnet_cli.data.limits import FORMATS
 from alexnet_cli.errors import BadPicture
+from alexnet_cli.inference.predictor import Picture, Predictor
 from alexnet_cli.retrieval.index import Neighbour
 from alexnet_cli.serving.library import NotThere, Opened
 from alexnet_cli.serving.thumbnails import SIDE, Cache, encode, key_of
@@ -38,17 +39,15 @@ def search(opened: Opened, query: bytes | int, k: int) -> dict[str, Any]:
     index, model = opened.index, opened.searcher.model
     label = None
     if isinstance(query, bytes):
-        (batch,) = model.batches(query)
-        for error in batch.bad.values():
-            raise error
-        predictions = model.best(batch.probabilities[0], TOP)
-        (neighbours,) = index.neighbours(batch.features, k)
+        probabilities, features = _run(model, query)
+        predictions = model.best(probabilities, TOP)
+        (neighbours,) = index.neighbours(features[None], k)
     else:
         _, label = opened.picture(query)
         neighbours = index.neighbours_of_row(query, k)
         try:
-            (batch,) = model.batches(opened.pixels(query, model.image_size))
-            predictions = model.best(batch.probabilities[0], TOP)
+            probabilities, _ = _run(model, opened.pixels(query, model.image_size))
+            predictions = model.best(probabilities, TOP)
         except BadPicture:
             predictions = []
     return {
@@ -59,6 +58,14 @@ def search(opened: Opened, query: bytes | int, k: int) -> dict[str, Any]:
     }
 
 
+def _run(model: Predictor, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (classes,) and features (D,) of one picture. Raises BadPicture."""
+    ((_, result),) = model.answer_each(picture, lambda images: zip(*model.run(images), strict=True))
+    if isinstance(result, BadPicture):
+        raise result
+    return result
+
+
 def _neighbour(one: Neighbour) -> dict[str, Any]:
     return {"row": one.row, **one.as_json()}
 
@@ -66,7 +73,8 @@ def _neighbour(one: Neighbour) -> dict[str, Any]:
 def classes(opened: Opened) -> dict[str, Any]:
     """The labels of the index's pictures, and how many each has; label null is those of none."""
     counts = opened.class_counts
-    rows = [{"label": label, "name": label, "pictures": count} for label, count in counts.items()]
+    names = opened.index.facts["names"]
+    rows = [{"label": label, "name": names.get(label, label), "pictures": count} for label, count in counts.items()]
     return {"classes": rows, "generation": opened.generation}
 
 
