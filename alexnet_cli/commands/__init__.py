@@ -13,8 +13,10 @@ import typer
 import alexnet_cli
 from alexnet_cli.commands import (
     demo,
+    duplicates,
     evaluate,
     export,
+    features,
     import_,
     index,
     info,
@@ -38,6 +40,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": predict.predict,
     "index": index.index,
     "search": search.search,
+    "duplicates": duplicates.duplicates,
+    "features": features.features,
     "recipes": recipes.recipes,
     "info": info.info,
     "import": import_.import_weights,

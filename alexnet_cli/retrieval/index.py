@@ -167,12 +167,22 @@ class Index:
 
     def _neighbour(self, rank: int, row: int, distance: float) -> Neighbour:
         source_path, label = self.table.picture(row)
-        if self.facts["are_files"] and leads_outside(source_path):
-            raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
-        path = str(self._reachable_source / source_path) if self.facts["are_files"] else source_path
+        path = self._reached(source_path)
         return Neighbour(
             rank=rank, row=row, path=path, label=label, name=label, distance=distance, source_path=source_path
         )
+
+    def path_of(self, row: int) -> str:
+        """A file as the user reaches it, or the name within the archive or the dataset's source."""
+        return self._reached(self.table.picture(row)[0])
+
+    def _reached(self, source_path: str) -> str:
+        """Raises BadArtefact if it leads out of the source."""
+        if not self.facts["are_files"]:
+            return source_path
+        if leads_outside(source_path):
+            raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
+        return str(self._reachable_source / source_path)
 
     @cached_property
     def _reachable_source(self) -> Path:
