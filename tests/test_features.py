@@ -69,7 +69,6 @@ def test_another_layer_of_the_network(
     features = alexnet.open_model(exported_folder, backend="torch", device="cpu").features(images)
     np.testing.assert_allclose(np.load(tmp_path / "fc7.npy"), features, rtol=1e-5, atol=1e-6)
     net = Model.load(exported_folder).net
-
     above = torch.from_numpy(np.load(tmp_path / "conv5.npy"))
     with torch.inference_mode():  # the layers above it, by hand
         for name in ("fc6", "fc7"):
