@@ -1,6 +1,5 @@
 """`alexnet duplicates`."""
 
-import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,20 +33,17 @@ def duplicates(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Find groups of pictures that are nearly the same.
+    """Find pictures that are nearly the same.
 
     They are resized, compressed again or cropped a little. Every pair of pictures is compared, in every kind of index.
     A group may be a chain, in which a picture is like the first only by way of others: a note below the table says so.
 
     Example: alexnet duplicates photos
     """
-    from alexnet_cli.retrieval.duplicates import find_duplicates
-    from alexnet_cli.retrieval.index import Index
+    import alexnet_cli as alexnet
 
-    console, folder = Console(), Workspace(workspace).find("index", index)
-    with contextlib.closing(Index.open(folder)) as opened:
-        console.note(f"comparing the {len(opened):,} pictures of {folder}")
-        found = find_duplicates(opened, max_distance, console)
+    folder = Workspace(workspace).find("index", index)
+    found = alexnet.find_duplicates(folder, max_distance, progress=Console())
     if table is not None:
         with write_csv(table, COLUMNS) as write:
             for number, group in enumerate(found.groups, 1):

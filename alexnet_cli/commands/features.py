@@ -44,7 +44,7 @@ def features(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the features of pictures to a file.
+    """Write the features of pictures.
 
     It gets a row of float32 for each picture that can be read: fc7, or what leaves another layer after its ReLU, norm
     and pooling, (C, H, W) in a .npy file. A picture that cannot be read does not stop the others.
