@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from alexnet_cli.model import Model
     from alexnet_cli.recipe import Recipe
     from alexnet_cli.retrieval.build import Built
+    from alexnet_cli.retrieval.duplicates import Duplicates
     from alexnet_cli.retrieval.searcher import Searcher
 
 __all__ = [
     "build_index",
     "evaluate",
     "export",
+    "find_duplicates",
     "open_dataset",
     "open_index",
     "open_model",
@@ -265,3 +267,19 @@ def build_index(
         return build.build_index(
             collection, predictor, Path(folder), model_path=Path(model), kind=kind, progress=progress, world=world
         )
+
+
+def find_duplicates(
+    index: Path | str, max_distance: float | None = None, *, progress: Progress = SILENT
+) -> "Duplicates":
+    """Groups of pictures of the index in folder ``index`` that are nearly the same, whatever its kind.
+
+    ``max_distance``: between the features of two such pictures; if None, a quarter of the median distance between two
+    pictures of the index. Raises BadArtefact if the index is missing or damaged.
+    """
+    from alexnet_cli.retrieval.duplicates import find_duplicates as find
+    from alexnet_cli.retrieval.index import Index
+
+    with contextlib.closing(Index.open(Path(index))) as opened:
+        progress.note(f"comparing the {len(opened):,} pictures of {opened.path}")
+        return find(opened, max_distance, progress)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -55,7 +56,7 @@ def test_a_folder(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == (
         "index indexes/photos: 12 pictures (12 added, 0 kept, 0 removed, 1 refused)\n"
-        "Next: alexnet search PICTURE --index photos\n"
+        "Next: alexnet search photos/cat/0.png --index photos\n"
     )
     assert err.count("refused cat/bad.jpg: not a picture") == 1
     assert "13 pictures, 13 to embed: 24 features of 4 bytes each make an index of 0 MB on disk" in err
@@ -70,6 +71,27 @@ def test_a_folder(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "recall_at_10": 1.0,
     }
     assert sorted(os.listdir("indexes/photos")) == ["images.sqlite", "index.faiss", "index.json"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "dataset", "zip", "dataset of a zip"])
+def test_the_next_search_is_of_a_picture_that_is_there(
+    space: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (space / "photos").rename(space / "my photos")
+    source, named = Path("my photos"), "'my photos/cat/0.png'"
+    if "zip" in kind:
+        with zipfile.ZipFile("packed.zip", "w") as zipped:
+            for path in source.rglob("*.png"):
+                zipped.write(path)
+        source, named = Path("packed.zip"), "PICTURE"
+    if "dataset" in kind:
+        source = prepare(source, Path("data/pets"), size=SIZE, workers=1, val_fraction=0).dataset.path
+    capsys.readouterr()
+    assert main(["index", str(source), "--model", "m.onnx", "--out", "mine"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"Next: alexnet search {named} --index mine"
+    if named != "PICTURE":
+        assert main(shlex.split(said)[2:]) == 0
 
 
 def test_json_is_the_only_output(space: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,10 @@ import typer
 import alexnet_cli
 from alexnet_cli.commands import (
     demo,
+    duplicates,
     evaluate,
     export,
+    features,
     import_,
     index,
     info,
@@ -39,6 +41,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": predict.predict,
     "index": index.index,
     "search": search.search,
+    "duplicates": duplicates.duplicates,
+    "features": features.features,
     "serve": serve.serve,
     "recipes": recipes.recipes,
     "info": info.info,

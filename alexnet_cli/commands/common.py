@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -57,14 +57,12 @@ ModelOption = Annotated[
         autocompletion=completion.models,
     ),
 ]
-PicturesArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="PICTURE",
-        help="Pictures, folders of them, patterns in quotes such as 'photos/*.jpg', or - for a list of paths on "
-        "standard input, one a line.",
-    ),
-]
+PICTURES: Any = typer.Argument(
+    metavar="PICTURE",
+    help="Pictures, folders of them, patterns in quotes such as 'photos/*.jpg', or - for a list of paths on standard "
+    "input, one a line.",
+)
+PicturesArgument = Annotated[list[str], PICTURES]
 CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the answers to a CSV file.")]
 
 

@@ -40,7 +40,7 @@ def import_weights(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Import weights that were trained elsewhere.
+    """Import weights trained elsewhere.
 
     Makes a model from the weights of torchvision's AlexNet, Caffe's AlexNet or CaffeNet, or the ONNX zoo's AlexNet.
 

@@ -1,14 +1,19 @@
 """`alexnet index`."""
 
+import contextlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from alexnet_cli.artefacts import DATASET_FILE
 from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption, command_line, processes
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import visible
 from alexnet_cli.workspace import Workspace
+
+PICTURE = Path("PICTURE")
 
 
 def index(
@@ -61,4 +66,18 @@ def index(
         f"index {folder}: {built.images:,} pictures "
         f"({built.added:,} added, {built.kept:,} kept, {built.removed:,} removed, {len(built.refused):,} refused)"
     )
-    show(f"Next: {command_line('search', 'PICTURE', '--index', folder.name, workspace=workspace)}")
+    show(f"Next: {command_line('search', _a_picture(folder), '--index', folder.name, workspace=workspace)}")
+
+
+def _a_picture(folder: Path) -> Path:
+    """A picture of the index in ``folder`` to search for; the word PICTURE if it is of an archive."""
+    from alexnet_cli.data.store import Dataset
+    from alexnet_cli.retrieval.index import Index
+
+    with contextlib.closing(Index.open(folder)) as index:
+        path = Path(index.path_of(0))
+        if (index.source / DATASET_FILE).is_file():
+            path = Path(Dataset.open(index.source).source["path"], path)
+        elif not index.facts["are_files"]:
+            return PICTURE
+    return path if path.is_file() else PICTURE

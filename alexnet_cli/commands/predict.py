@@ -59,7 +59,7 @@ def predict(
     their names; no file is written over, and none is copied twice. A picture that cannot be read does not stop the
     others.
 
-    Example: alexnet predict photos/ --sort-into sorted/ --at-least 0.5
+    Example: alexnet predict photos/ --sort-into sorted/
     """
     import alexnet_cli as alexnet
     from alexnet_cli.inference.predictor import BATCH

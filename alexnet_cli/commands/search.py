@@ -74,10 +74,10 @@ def search(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the most similar pictures of an index.
+    """Find the most similar pictures.
 
-    Similarity is the Euclidean distance between the features (fc7) of two pictures. A picture that cannot be read does
-    not stop the others.
+    They are those of an index whose features (fc7) have the smallest Euclidean distance to those of the picture. A
+    picture that cannot be read does not stop the others.
 
     Example: alexnet search image.jpg
     """

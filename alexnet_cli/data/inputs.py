@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LIST = "-"  # stands for the paths on standard input
 class Inputs:
     """What `find_inputs` found."""
 
-    pictures: list[str]  # paths of files, which may be no pictures or not there
+    pictures: Sequence[str]  # paths of files, which may be no pictures or not there
     empty: list[tuple[str, str]]  # what was named but leads to no file, with the reason
 
     def __len__(self) -> int:
@@ -29,37 +29,29 @@ def find_inputs(names: Iterable[str], lines: Iterable[bytes] = ()) -> Inputs:
     A file is itself; a folder all pictures in it and in its folders, sorted; a pattern such as `photos/**/*.jpg`, if no
     file has that name, the pictures that match, sorted; and "-" what ``lines`` lead to, which hold one path each.
     """
-    found = Inputs(pictures=[], empty=[])
+    pictures, empty = list[str](), list[tuple[str, str]]()
     for name in names:
-        if name == LIST:
-            _add_list(found, lines)
-        else:
-            _add(found, name)
-    return found
+        paths = [path for line in lines if (path := os.fsdecode(line.rstrip(b"\r\n")))] if name == LIST else [name]
+        if not paths:
+            empty.append((LIST, "no paths on standard input: write one a line"))
+        for path in paths:
+            found, reason = _found(path)
+            pictures.extend(found)
+            if not found:
+                empty.append((path, reason))
+    return Inputs(pictures=pictures, empty=empty)
 
 
-def _add_list(found: Inputs, lines: Iterable[bytes]) -> None:
-    before = len(found)
-    for line in lines:
-        if path := line.rstrip(b"\r\n"):
-            _add(found, os.fsdecode(path))
-    if len(found) == before:
-        found.empty.append((LIST, "no paths on standard input: write one a line"))
-
-
-def _add(found: Inputs, name: str) -> None:
+def _found(name: str) -> tuple[list[str], str]:
+    """The pictures that one name leads to, and why there are none."""
     try:
         if os.path.isdir(name):
-            pictures, reason = _in_folder(name), "no pictures in this folder"
-        elif glob.has_magic(name) and not os.path.lexists(name):
-            pictures, reason = _matches(name), "no picture matches this pattern"
-        else:
-            pictures, reason = [str(Path(name))], ""
+            return _in_folder(name), "no pictures in this folder"
+        if glob.has_magic(name) and not os.path.lexists(name):
+            return _matches(name), "no picture matches this pattern"
     except BadSource as error:  # a folder that may not be read
-        pictures, reason = [], str(error)
-    found.pictures.extend(pictures)
-    if not pictures:
-        found.empty.append((name, reason))
+        return [], str(error)
+    return [str(Path(name))], ""
 
 
 def _in_folder(folder: str) -> list[str]:

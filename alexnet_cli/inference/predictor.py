@@ -51,6 +51,16 @@ class Predictor(ABC):
         ``view``: the crop that the network is shown; the central one if None.
         """
 
+    def activations(self, images: np.ndarray, layer: str) -> np.ndarray:
+        """What leaves the hidden ``layer`` for the centre view of ``images`` (N, S, S, 3) uint8, at most a batch.
+
+        (N, C, H, W) or (N, units) float32. Raises AlexNetError if there is no such layer, or if this is an ONNX file,
+        which has ``feature_name`` alone.
+        """
+        if layer != self.feature_name:
+            raise AlexNetError(f"an ONNX file has only {self.feature_name}: for {layer}, name the model's folder")
+        return self.run(images)[1]
+
     def average(self, images: np.ndarray, views: int) -> np.ndarray:
         """Mean of the probabilities over ``views`` (1 or 10) views: ``images`` (N, S, S, 3) uint8 to (N, classes).
 

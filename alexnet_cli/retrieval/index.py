@@ -168,7 +168,7 @@ class Index:
     def _neighbour(self, rank: int, row: int, distance: float) -> Neighbour:
         source_path, label = self.table.picture(row)
         name = label if label is None else self.facts["names"].get(label, label)
-        path = str(self.file_of(source_path) or source_path)
+        path = self._reached(source_path)
         return Neighbour(
             rank=rank, row=row, path=path, label=label, name=name, distance=distance, source_path=source_path
         )
@@ -183,6 +183,13 @@ class Index:
         if leads_outside(source_path):
             raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
         return self._reachable_source / source_path
+
+    def path_of(self, row: int) -> str:
+        """A file as the user reaches it, or the name within the archive or the dataset's source."""
+        return self._reached(self.table.picture(row)[0])
+
+    def _reached(self, source_path: str) -> str:
+        return str(self.file_of(source_path) or source_path)
 
     @cached_property
     def _reachable_source(self) -> Path:
