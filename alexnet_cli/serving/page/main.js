@@ -43,6 +43,7 @@ async function showView(view, parameters, signal) {
   const { indexes, workspace } = await ask("/api/indexes", {}, { signal });
   const wanted = parameters.get("index") ?? indexes.find((one) => !one.error)?.index ?? indexes[0]?.index;
   chooseAmong(indexes, wanted);
+  chooser.closest("label").hidden = view === "training" || !indexes.length;
   for (const link of document.querySelectorAll("[data-view], .brand")) {
     link.href = address("/", { view: { pictures: "pictures", training: "training" }[link.dataset.view], index: wanted });
   }
@@ -81,7 +82,6 @@ function chooseAmong(indexes, wanted) {
       ),
     ),
   );
-  chooser.closest("label").hidden = !indexes.length;
 }
 
 function showNoIndex(workspace) {

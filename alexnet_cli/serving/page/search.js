@@ -196,7 +196,7 @@ function whichClass(near, state, draw) {
 }
 
 function slider(title, attributes, format, changed) {
-  const output = h("output", {}, format(attributes.value));
+  const output = h("b", {}, format(attributes.value)); // not an <output>, which the label would name
   const input = h("input", {
     type: "range",
     ...attributes,
