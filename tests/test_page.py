@@ -236,6 +236,12 @@ def test_everything_can_be_done_with_the_keyboard(page: Any) -> None:
     page.wait_for_function("() => document.activeElement.matches('.results .pick')")  # to go on with arrows
 
 
+def test_a_model_without_named_layers_says_so(page: Any) -> None:
+    page.goto("/?row=3")
+    page.get_by_text("What its layers see").click()
+    expect(page.locator(".layers p")).to_have_text("The file of this model does not name its layers.")
+
+
 def test_indexes_can_be_changed(page: Any) -> None:
     page.goto("/")
     page.get_by_role("combobox", name="Index").select_option("few")

@@ -308,3 +308,25 @@ def test_no_more_indexes_are_open_than_the_bound(searchable: Path, client: TestC
         assert client.get(f"/api/info?index=copy-{i}").status_code == 200
     assert len(client.app.app.state.library._open) == library.OPEN
     assert client.get("/api/search?row=0&index=copy-0").status_code == 200
+
+
+# What the network sees
+
+
+def test_maps_are_a_picture_for_each_layer_of_a_model_that_names_its_layers(
+    exported_folder: Path, source: Path, tmp_path: Path
+) -> None:
+    onnx = exported_folder / "model.onnx"
+    build_index(open_collection(source), OnnxModel.open(onnx), tmp_path / "indexes" / "colours", model_path=onnx)
+    with TestClient(create_app(Workspace(tmp_path)), base_url=LOCAL) as client:
+        assert client.get("/api/layers").json() == {"layers": [f"conv{i}" for i in range(1, 6)]}
+        first = client.get("/api/pictures/0?full").content
+        maps = client.post("/api/maps?layer=conv1", content=first)
+        assert maps.headers["content-type"] == "image/png"
+        assert Image.open(io.BytesIO(maps.content)).mode == "L"
+        assert client.get("/api/maps?layer=conv1&row=0").content == maps.content
+        assert client.get("/api/maps?layer=conv5&row=0").content != maps.content
+        assert "no convolutional layer 'fc6': conv1, conv2" in error(
+            client.post("/api/maps?layer=fc6", content=first), 404
+        )
+        assert error(client.post("/api/maps", content=b"x"), 400) == "not a picture that can be read"
