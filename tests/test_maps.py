@@ -48,6 +48,6 @@ def test_a_drawing_of_maps_has_one_scale_and_every_kernel():
     maps = np.zeros((5, 12, 12), np.float32)
     maps[4] = 3.0
     drawn = np.asarray(Image.open(io.BytesIO(draw_maps(maps))))
-    assert drawn.shape == (2 * 48 + GAP, 3 * 48 + 2 * GAP)
+    assert drawn.shape == (48, 5 * 48 + 4 * GAP)
     assert set(np.unique(drawn)) == {0, 128, 255}
     assert (drawn == 255).sum() == 48 * 48

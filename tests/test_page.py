@@ -302,10 +302,12 @@ def test_curves_grow_while_a_run_trains(page: Any, space: Path) -> None:
 
 
 def test_an_empty_workspace_says_what_to_type(browser: Any, tmp_path: Path) -> None:
-    with served(tmp_path) as home, opened(browser, home) as page:
+    space = tmp_path / "my photos"
+    space.mkdir()
+    with served(space) as home, opened(browser, home) as page:
         page.goto("/")
         expect(page.get_by_role("heading", name="There is no index yet")).to_be_visible()
-        expect(page.locator(".command")).to_have_text("alexnet index PHOTOS")
+        expect(page.locator(".command")).to_have_text(f"alexnet index PHOTOS --workspace '{space}'")
         page.get_by_role("link", name="Training").click()
         expect(page.get_by_role("heading", name="No training runs yet")).to_be_visible()
 

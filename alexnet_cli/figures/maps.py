@@ -17,7 +17,8 @@ def draw_maps(maps: np.ndarray) -> bytes:
     grey = np.clip(255 * maps / bright, 0, 255).astype(np.uint8)
     times = max(1, round(LEAST / width))
     grey = grey.repeat(times, axis=1).repeat(times, axis=2)
-    across = math.ceil(math.sqrt(1.5 * kernels))
+    least = math.ceil(math.sqrt(1.5 * kernels))
+    across = min(range(least, 2 * least), key=lambda wide: -kernels % wide)  # that leaves the fewest places empty
     down = math.ceil(kernels / across)
     sheet = np.full((down * (height * times + GAP) - GAP, across * (width * times + GAP) - GAP), 128, np.uint8)
     for i, one in enumerate(grey):

@@ -1,6 +1,7 @@
 """The server's routes: the page, and the API that it asks. Every answer but a picture is JSON, errors are {"error"}."""
 
 import asyncio
+import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -107,7 +108,10 @@ async def info(request: Request) -> Response:
 
 
 async def indexes(request: Request) -> Response:
-    """Every index of the workspace, newest first, without opening them; with what is wrong with it if it is damaged."""
+    """Every index of the workspace, newest first, without opening them; with what is wrong with it if it is damaged.
+
+    The workspace is quoted, for commands that the page shows.
+    """
     library: Library = request.app.state.library
 
     def listed() -> dict[str, Any]:
@@ -118,7 +122,7 @@ async def indexes(request: Request) -> Response:
                 found.append({"index": path.name, "pictures": facts["count"], "model": facts["model"]})
             except AlexNetError as error:
                 found.append({"index": path.name, "error": str(error)})
-        return {"indexes": found, "workspace": str(library.space.root.resolve())}
+        return {"indexes": found, "workspace": shlex.quote(str(library.space.root.resolve()))}
 
     return JSONResponse(await anyio.to_thread.run_sync(listed, limiter=request.app.state.readings))
 

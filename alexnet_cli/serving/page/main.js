@@ -49,7 +49,7 @@ async function showView(view, parameters, signal) {
   }
   if (view === "training") {
     title("Training");
-    return showTraining(main, { signal });
+    return showTraining(main, { workspace, signal });
   }
   if (!indexes.length) return showNoIndex(workspace);
   const context = { has_files: false, ...(await ask("/api/info", { index: wanted }, { signal })) };
@@ -89,8 +89,8 @@ function showNoIndex(workspace) {
   main.replaceChildren(
     notice(
       "There is no index yet",
-      h("p", {}, "An index holds what the network sees in each of your pictures. Make one of a folder of them in ", h("b", {}, workspace), ":"),
-      command("alexnet index PHOTOS"),
+      h("p", {}, "An index holds what the network sees in each of your pictures. Make one of a folder of them:"),
+      command(`alexnet index PHOTOS --workspace ${workspace}`),
       h("p", {}, "Then reload this page."),
     ),
   );
