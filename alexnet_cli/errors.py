@@ -30,6 +30,10 @@ class WrongModel(AlexNetError):
     """The model is not the one that the index was built with."""
 
 
+class NoSuchLayer(AlexNetError):
+    """A layer that the network does not have."""
+
+
 class BadRecipe(AlexNetError):
     """An unknown recipe, an unknown key, or a value that does not fit its key."""
 

@@ -118,3 +118,16 @@ def searchable(tmp_path, monkeypatch) -> Path:
     photos = folder_of_classes(Path("photos"))
     build_index(open_collection(photos), OnnxModel.open(model), Path("indexes/photos"), model_path=model)
     return tmp_path
+
+
+@pytest.fixture
+def client(searchable):
+    """Asks the server of `searchable`, in-process."""
+    from starlette.testclient import TestClient
+
+    from alexnet_cli.serving.app import create_app
+    from alexnet_cli.workspace import Workspace
+
+    app = create_app(Workspace(Path(".")))
+    with TestClient(app, base_url="http://127.0.0.1:8224", raise_server_exceptions=False) as client:
+        yield client

@@ -220,6 +220,8 @@ def test_a_wheel_works_without_the_checkout(tmp_path):
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(place)]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
     assert (place / "alexnet_cli" / "py.typed").exists()
+    page = [file.name for file in (ROOT / "alexnet_cli" / "serving" / "page").iterdir()]
+    assert sorted(file.name for file in (place / "alexnet_cli" / "serving" / "page").iterdir()) == sorted(page)
     assert (place / "bin" / "alexnet").exists()
     program = (
         f"import sys; sys.path.insert(0, {str(place)!r}); import alexnet_cli; print(alexnet_cli.__file__); "

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexnet_cli.commands.common import HERE, CsvOption, JsonOption, WorkspaceOption
-from alexnet_cli.console import Console, decimals, show, show_json, show_table
+from alexnet_cli.console import Console, show, show_json, show_table
 from alexnet_cli.errors import visible
 from alexnet_cli.files import write_csv
+from alexnet_cli.wording import distances
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ def duplicates(
 
 
 def _show(found: "Duplicates") -> None:
-    distances = iter(decimals([distance for group in found.groups for distance in group.distances]))
+    shown = iter(distances([distance for group in found.groups for distance in group.distances]))
     rows = [
-        ["" if i else str(number), next(distances), visible(path)]
+        ["" if i else str(number), next(shown), visible(path)]
         for number, group in enumerate(found.groups, 1)
         for i, path in enumerate(group.paths)
     ]

@@ -21,7 +21,7 @@ def serve(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Search, browse and follow training on a page.
+    """Search and browse your pictures on a page.
 
     Serves the page, for the indexes and models of the workspace, until it is stopped with Ctrl-C. It asks no other
     server for anything.

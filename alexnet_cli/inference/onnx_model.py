@@ -120,7 +120,7 @@ class OnnxModel(Predictor):
         file.check()
         few = pictures is not None and pictures <= FEW and device in (None, "cpu")
         providers = [CPU] if few else _providers(device)
-        runtime = Runtime(_options(few), providers, must=device is not None, progress=progress)
+        runtime = Runtime(session_options(few), providers, must=device is not None, progress=progress)
         try:
             return cls(file, runtime)
         except (AlexNetError, OSError):
@@ -157,7 +157,7 @@ class OnnxModel(Predictor):
             return self._view_session
 
 
-def _options(few: bool) -> "onnxruntime.SessionOptions":
+def session_options(few: bool) -> "onnxruntime.SessionOptions":
     """For inference on ``few`` pictures or on many."""
     import onnxruntime
 

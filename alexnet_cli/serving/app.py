@@ -1,6 +1,7 @@
 """The server's routes: the page, and the API that it asks. Every answer but a picture is JSON, errors are {"error"}."""
 
 import asyncio
+import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,7 +17,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from alexnet_cli.errors import AlexNetError, BadPicture, first_line
+from alexnet_cli.errors import AlexNetError, BadPicture, NoSuchLayer, first_line
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.layout import read_facts
 from alexnet_cli.serving import answers, runs
@@ -34,7 +35,7 @@ UPLOADS, UPLOAD_SECONDS = 8, 60  # pictures that are received at a time, and how
 MOST = 1000  # neighbours, or pictures in one list
 # At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded.
 INFERENCES, READINGS = 2, 4
-STATUS: dict[type[Exception], int] = {BadPicture: 400, NotThere: 404, Outdated: 409}
+STATUS: dict[type[Exception], int] = {BadPicture: 400, NotThere: 404, NoSuchLayer: 404, Outdated: 409}
 KEPT_BY_BROWSER = "private, max-age=86400, immutable"  # a picture of one generation of an index
 
 Result = TypeVar("Result")
@@ -73,6 +74,8 @@ def create_app(
             Route("/api/info", info),
             Route("/api/indexes", indexes),
             Route("/api/search", search, methods=["GET", "POST"]),
+            Route("/api/layers", layers),
+            Route("/api/maps", maps, methods=["GET", "POST"]),
             Route("/api/classes", classes),
             Route("/api/pictures", pictures),
             Route("/api/pictures/{row:int}", picture),
@@ -105,7 +108,10 @@ async def info(request: Request) -> Response:
 
 
 async def indexes(request: Request) -> Response:
-    """Every index of the workspace, newest first, without opening them; with what is wrong with it if it is damaged."""
+    """Every index of the workspace, newest first, without opening them; with what is wrong with it if it is damaged.
+
+    The workspace is quoted, for commands that the page shows.
+    """
     library: Library = request.app.state.library
 
     def listed() -> dict[str, Any]:
@@ -116,7 +122,7 @@ async def indexes(request: Request) -> Response:
                 found.append({"index": path.name, "pictures": facts["count"], "model": facts["model"]})
             except AlexNetError as error:
                 found.append({"index": path.name, "error": str(error)})
-        return {"indexes": found, "workspace": str(library.space.root.resolve())}
+        return {"indexes": found, "workspace": shlex.quote(str(library.space.root.resolve()))}
 
     return JSONResponse(await anyio.to_thread.run_sync(listed, limiter=request.app.state.readings))
 
@@ -124,11 +130,19 @@ async def indexes(request: Request) -> Response:
 async def search(request: Request) -> Response:
     """Predictions and neighbours of the picture that is sent, or of the one in a row."""
     k = _number(request, "k", default=10, least=1, most=MOST)
-    if request.method == "POST":
-        query: bytes | int = await _body(request)
-    else:
-        query = _number(request, "row", least=0)
-    return await _answer(request, partial(answers.search, query=query, k=k), request.app.state.inferences)
+    work = partial(answers.search, query=await _query(request), k=k)
+    return await _answer(request, work, request.app.state.inferences)
+
+
+async def layers(request: Request) -> Response:
+    return await _answer(request, answers.layers)
+
+
+async def maps(request: Request) -> Response:
+    """What a layer shows for the picture that is sent, or for the one in a row."""
+    layer = request.query_params.get("layer", "conv1")
+    work = partial(answers.maps, query=await _query(request), layer=layer)
+    return Response(await _ask(request, work, request.app.state.inferences), media_type="image/png")
 
 
 async def classes(request: Request) -> Response:
@@ -185,6 +199,11 @@ async def _ask(request: Request, work: Callable[..., Result], limiter: anyio.Cap
                 raise NotThere(f"the picture cannot be shown: {error}") from None  # it is ours
 
     return await anyio.to_thread.run_sync(run, limiter=limiter or state.readings)
+
+
+async def _query(request: Request) -> bytes | int:
+    """The picture that is sent, or the row of one of the index's."""
+    return await _body(request) if request.method == "POST" else _number(request, "row", least=0)
 
 
 async def _body(request: Request) -> bytes:

@@ -13,6 +13,8 @@ import numpy as np
 from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import AlexNetError, BadPicture
+from alexnet_cli.inference.onnx_maps import OnnxMaps
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.opening import open_model
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, open_collection
@@ -44,6 +46,7 @@ class Opened:
     is_retired: bool = False  # closed when the last of them is done
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _collection: Collection | None = None
+    _maps: OnnxMaps | None = None
 
     @property
     def index(self) -> Index:
@@ -106,6 +109,15 @@ class Opened:
             if self._collection is None:
                 self._collection = open_collection(self.index.source)
             return self._collection
+
+    def maps(self) -> OnnxMaps:
+        """The model's convolutional layers, opened at their first use. Raises AlexNetError if it does not name them."""
+        with self._opening:
+            if self._maps is None:
+                model = self.searcher.model
+                assert isinstance(model, OnnxModel)
+                self._maps = OnnxMaps(model)
+            return self._maps
 
     def close(self) -> None:
         if self._collection is not None:

@@ -9,6 +9,15 @@ export class Failure extends Error {
 
 // The JSON of an answer. Throws Failure with the one line that the server gives.
 export async function ask(path, parameters = {}, options = {}) {
+  return (await answered(path, parameters, options)).json();
+}
+
+// An answer that is a picture.
+export async function askPicture(path, parameters = {}, options = {}) {
+  return (await answered(path, parameters, options)).blob();
+}
+
+async function answered(path, parameters, options) {
   let answer;
   try {
     answer = await fetch(address(path, parameters), options);
@@ -16,14 +25,9 @@ export async function ask(path, parameters = {}, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Failure("The server does not answer. Is “alexnet serve” still running?", 0);
   }
-  let content = {};
-  try {
-    content = await answer.json();
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-  }
-  if (!answer.ok) throw new Failure(sentence(content.error || `The server answered ${answer.status}`), answer.status);
-  return content;
+  if (answer.ok) return answer;
+  const content = await answer.json().catch(() => ({}));
+  throw new Failure(sentence(content.error ?? `The server answered ${answer.status}`), answer.status);
 }
 
 export function address(path, parameters = {}) {

@@ -2,7 +2,7 @@
 
 import { s } from "./dom.js";
 
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [420, 210, 44, 14, 14, 28];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [420, 190, 42, 10, 8, 24];
 
 // `series`: {name, kind, points: [[epoch, value], ...]}; `epochs`: the last one on the axis.
 export function chart(title, series, epochs, format) {

@@ -43,12 +43,13 @@ async function showView(view, parameters, signal) {
   const { indexes, workspace } = await ask("/api/indexes", {}, { signal });
   const wanted = parameters.get("index") ?? indexes.find((one) => !one.error)?.index ?? indexes[0]?.index;
   chooseAmong(indexes, wanted);
+  chooser.closest("label").hidden = view === "training" || !indexes.length;
   for (const link of document.querySelectorAll("[data-view], .brand")) {
     link.href = address("/", { view: { pictures: "pictures", training: "training" }[link.dataset.view], index: wanted });
   }
   if (view === "training") {
     title("Training");
-    return showTraining(main, { signal });
+    return showTraining(main, { workspace, signal });
   }
   if (!indexes.length) return showNoIndex(workspace);
   const context = { has_files: false, ...(await ask("/api/info", { index: wanted }, { signal })) };
@@ -81,7 +82,6 @@ function chooseAmong(indexes, wanted) {
       ),
     ),
   );
-  chooser.closest("label").hidden = !indexes.length;
 }
 
 function showNoIndex(workspace) {
@@ -89,8 +89,8 @@ function showNoIndex(workspace) {
   main.replaceChildren(
     notice(
       "There is no index yet",
-      h("p", {}, "An index holds what the network sees in each of your pictures. Make one of a folder of them in ", h("b", {}, workspace), ":"),
-      command("alexnet index PHOTOS"),
+      h("p", {}, "An index holds what the network sees in each of your pictures. Make one of a folder of them:"),
+      command(`alexnet index PHOTOS --workspace ${workspace}`),
       h("p", {}, "Then reload this page."),
     ),
   );

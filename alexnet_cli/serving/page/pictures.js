@@ -47,7 +47,11 @@ function name(one) {
 
 async function showClass(results, chosen, context, signal) {
   let after = -1;
-  const load = () => ask("/api/pictures", { index: context.index, label: chosen.label ?? "", after, count: PAGE, generation: context.generation }, { signal });
+  const load = async () => {
+    const parameters = { index: context.index, label: chosen.label ?? "", after, count: PAGE, generation: context.generation };
+    const page = await ask("/api/pictures", parameters, { signal });
+    return { ...page, pictures: page.pictures.map((one) => ({ ...one, name: null })) }; // the heading has it
+  };
   const first = await load();
   const list = wall(first.pictures, context, `Pictures of ${name(chosen)}`);
   const more = h("button", { type: "button", class: "more", hidden: !first.more, onclick: loadMore }, "Show more");

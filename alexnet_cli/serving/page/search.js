@@ -3,6 +3,7 @@
 import { ask, original, thumbnail } from "./api.js";
 import { bars, emptyBars } from "./bars.js";
 import { announce, count, distance, fileName, h, notice, whole } from "./dom.js";
+import { layers } from "./layers.js";
 import { append, emptyWall, wall } from "./wall.js";
 
 const MOST = 200; // neighbours that are asked for; the sliders choose among them
@@ -113,9 +114,9 @@ function fillSide(side, query, found, context) {
         h("a", { href: original(query.row, { ...context, generation: found.generation }), target: "_blank", rel: "noopener" }, "Open the original"),
     ),
     h("h2", {}, "The network says"),
-    found.predictions.length
-      ? bars(found.predictions, found.label ?? null)
-      : h("p", { class: "fine" }, "The picture is not where it was indexed, so there is nothing to look at. Its neighbours are known."),
+    ...(found.predictions.length
+      ? [bars(found.predictions, found.label ?? null), layers(query, { ...context, generation: found.generation })]
+      : [h("p", { class: "fine" }, "The picture is not where it was indexed. Its neighbours are known, its classes are not.")]),
   );
 }
 
@@ -196,7 +197,7 @@ function whichClass(near, state, draw) {
 }
 
 function slider(title, attributes, format, changed) {
-  const output = h("output", {}, format(attributes.value));
+  const output = h("b", {}, format(attributes.value)); // not an <output>, which the label would name
   const input = h("input", {
     type: "range",
     ...attributes,

@@ -8,14 +8,14 @@ const SECONDS = 3; // between two looks while a run trains
 const IDLE_SECONDS = 15;
 const STATES = { training: "training", finished: "finished", stopped: "stopped" };
 
-export async function showTraining(main, { signal }) {
+export async function showTraining(main, { workspace, signal }) {
   const list = h("div", { class: "runs" });
   main.replaceChildren(h("section", { class: "training" }, h("h1", {}, "Training runs"), list));
   let before = "";
   const look = async () => {
     const { runs } = await ask("/api/runs", {}, { signal });
     const now = JSON.stringify(runs);
-    if (now !== before) draw(list, runs);
+    if (now !== before) draw(list, runs, workspace);
     before = now;
     const wait = runs.some((run) => run.state === "training") ? SECONDS : IDLE_SECONDS;
     const timer = setTimeout(() => look().catch((error) => lost(list, error, look, signal)), 1000 * wait);
@@ -33,11 +33,15 @@ function lost(list, error, look, signal) {
   }, 1000 * IDLE_SECONDS);
 }
 
-function draw(list, runs) {
+function draw(list, runs, workspace) {
   const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.run));
   if (!runs.length) {
     list.replaceChildren(
-      notice("No training runs yet", h("p", {}, "Pack your pictures, then train on them:"), command("alexnet prep photos/\nalexnet train")),
+      notice(
+        "No training runs yet",
+        h("p", {}, "Pack your pictures, in a folder for each class, then train on them:"),
+        command(`alexnet prep PHOTOS --workspace ${workspace}\nalexnet train --workspace ${workspace}`),
+      ),
     );
     return;
   }
