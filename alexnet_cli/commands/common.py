@@ -139,6 +139,16 @@ def resumable(command: str, run: Path | None = None, world: "World | None" = Non
         raise
 
 
+def write_onnx(folder: Path, space: Workspace) -> None:
+    """Write `model.onnx` of the new model in ``folder``, so that what follows needs no torch."""
+    import alexnet_cli as alexnet
+
+    again = command_line("export", name_of(folder, "model", space), workspace=space.root)
+    with closing(Console()) as console, resumable(again):
+        console.note(f"exporting {folder}")
+        alexnet.export(folder, datasets=space.all("dataset"), progress=console)
+
+
 def refuse_torchrun(command: str) -> None:
     """Raises AlexNetError under torchrun, in rank 0; the other ranks end in silence."""
     if is_distributed():

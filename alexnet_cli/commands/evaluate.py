@@ -67,7 +67,7 @@ def evaluate(
         show_table(*as_table(evaluation, paths, dataset, split, int(views)))
         folders = [name_of(path, "model", space) for path in paths if path.suffix != ".onnx"]
         if folders:
-            show(f"Next: {command_line('export', folders[0], workspace=workspace)}")
+            show(f"Next: {command_line('index', '--model', folders[0], workspace=workspace)}")
 
 
 def as_json_object(

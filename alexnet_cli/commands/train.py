@@ -17,6 +17,7 @@ from alexnet_cli.commands.common import (
     processes,
     resumable,
     to_resume,
+    write_onnx,
 )
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadRecipe
@@ -116,10 +117,12 @@ def train(
         result = {"model": name_of(folder, "model", space), **runs.run_facts(folder, model)}
     if not world.is_main:
         return
+    if not as_json:
+        show(f"trained {folder}: {result['epochs']} epochs")
+    write_onnx(folder, space)
     if as_json:
         show_json(result)
     else:
-        show(f"trained {folder}: {result['epochs']} epochs")
         show(f"Next: {command_line('eval', result['model'], workspace=workspace)}")
 
 

@@ -334,6 +334,7 @@ class Trainer:
     def model(self) -> Model:
         """What has been learned so far."""
         history = self.state.history
+        last = history[-1] if history else {}
         return Model(
             net=self.net.eval(),
             recipe=self.recipe,
@@ -345,6 +346,8 @@ class Trainer:
                 # A model may be given away: no path of this machine goes with it.
                 **{key: value for key, value in self.state.settings.items() if key not in ("recipe", "dataset_path")},
                 "dataset_name": self.dataset.name,
+                "training_images": self.dataset.counts["train"],
+                **{key: error for key, error in last.items() if key.startswith("validation_")},
                 "epochs": len(history),
                 "seconds": round(sum(row["seconds"] for row in history), 1),
                 "date": datetime.date.today().isoformat(),
