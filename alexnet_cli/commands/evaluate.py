@@ -53,7 +53,7 @@ def evaluate(
 
     space, chosen = Workspace(workspace), pick_device(device)
     paths = [space.find_classifier(named) for named in (models or (None,))]
-    dataset = alexnet.open_dataset(space.find("dataset", data))
+    dataset = alexnet.open_dataset(space.dataset_of(paths[0], data))
     with processes(chosen) as (world, console):
         console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
         evaluation = alexnet.evaluate(

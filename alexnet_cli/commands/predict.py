@@ -25,6 +25,7 @@ def predict(
 
     console, space = Console(), Workspace(workspace)
     path = space.find_classifier(model)
+    console.note(f"predicting with model {path}")
     predictor = alexnet.open_model(path, pictures=len(pictures), datasets=space.all("dataset"), progress=console)
     failures, predictions = Failures(len(pictures), console), list[dict[str, Any]]()
     for some in batched(failures.without(predictor.predict_each(pictures)), BATCH):

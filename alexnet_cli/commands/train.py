@@ -12,6 +12,7 @@ from alexnet_cli.commands.common import (
     JsonOption,
     Precision,
     WorkspaceOption,
+    better_start,
     command_line,
     name_of,
     processes,
@@ -29,7 +30,8 @@ def train(
         str | None, typer.Argument(metavar="DATASET", help="Name or path of a dataset. Default: the newest.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(metavar="RECIPE", help="Name of a recipe, or a .toml file. Default: paper.")
+        str | None,
+        typer.Option(metavar="RECIPE", help="Name of a recipe, or a .toml file. Default: by the dataset's size."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -105,7 +107,10 @@ def train(
         else:
             data = space.find("dataset", dataset)
             tuned = None if start is None else Model.load(space.find("model", start))
-            chosen = runs.choose_recipe(recipe, settings or (), epochs=epochs, start=tuned)
+            packed = alexnet.open_dataset(data)
+            chosen = runs.choose_recipe(recipe, packed, settings or (), epochs=epochs, start=tuned, progress=console)
+            if recipe is None and tuned is None and (advice := better_start(packed, space)[0]):
+                console.note(advice)
             if folder is None:
                 folder, unfinished = runs.new_folder(home, f"{data.resolve().name}-{chosen.name}")
                 for run in unfinished:
