@@ -24,7 +24,8 @@ def find(space: Workspace, named: str) -> tuple[str, Path]:
     for path in (Path(named), space.home("model") / named):
         if (path / CHECKPOINT_FILE).is_file():
             return "run", path
-    raise BadArtefact(f"{named} is no dataset, model, index or .onnx file: `alexnet prep --help` tells how to begin")
+    advice = space.hint(HOMES, named) or "`alexnet prep --help` tells how to begin"
+    raise BadArtefact(f"{named} is no dataset, model, index or .onnx file: {advice}")
 
 
 def describe(kind: str, path: Path) -> dict[str, Any]:

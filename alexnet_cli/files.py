@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import itertools
 import json
 import os
 import re
@@ -272,6 +273,11 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadArtefact(f"{path} is damaged (not a JSON object): make the {what} again")
     return content
+
+
+def free_name(path: Path) -> str:
+    """The first of name-2, name-3 ... that is free beside ``path``."""
+    return next(name for i in itertools.count(2) if not (path.parent / (name := f"{path.name}-{i}")).exists())
 
 
 def with_article(noun: str) -> str:

@@ -104,7 +104,7 @@ def train(
 ) -> "Model":
     """Train a network on ``dataset`` into the new ``folder``, and return the model, which is also saved there.
 
-    ``recipe``: its name or file; `paper` if None, or the recipe of the model ``start`` that is fine-tuned.
+    ``recipe``: its name or file; if None, that of the model ``start`` that is fine-tuned, else by the dataset's size.
     ``settings``: "section.key=value" on top. ``devices``: one for the whole network, or one per column; if None, a GPU
     if there is one. ``precision``: fp32 or bf16. Raises Resumable if the folder holds a run, BadArtefact if it holds a
     model, AlexNetError if another process is training into it, BadRecipe, Diverged at a loss that is not finite,
@@ -117,19 +117,18 @@ def train(
     from alexnet_cli.training.trainer import Options
 
     tuned = start if start is None or isinstance(start, Model) else Model.load(Path(start))
+    data = open_dataset(dataset)
     if isinstance(recipe, Recipe):
         recipe = adjust(recipe, [*settings, *([] if epochs is None else [f"training.epochs={epochs}"])])
     else:
-        recipe = choose_recipe(recipe, settings, epochs=epochs, start=tuned)
+        recipe = choose_recipe(recipe, data, settings, epochs=epochs, start=tuned, progress=progress)
     options = Options(
         devices=tuple(devices or (pick_device(None),)),
         world=world,
         precision=precision,
         checkpoint_minutes=checkpoint_minutes,
     )
-    return start_run(
-        open_dataset(dataset), recipe, Path(folder), seed=seed, start=tuned, options=options, progress=progress
-    )
+    return start_run(data, recipe, Path(folder), seed=seed, start=tuned, options=options, progress=progress)
 
 
 def resume(

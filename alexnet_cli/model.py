@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, RECIPE_FILE, check_format
+from alexnet_cli.artefacts import CARD_FILE, CHECKPOINT_FILE, MODEL_FILE, RECIPE_FILE, check_format, model_name
 from alexnet_cli.errors import BadArtefact, BadRecipe, first_line
 from alexnet_cli.files import atomic_write, read_tensors, write_tensors
+from alexnet_cli.model_card import model_card
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.recipe import Recipe
 
@@ -47,7 +48,7 @@ class Model:
         return weights | {MEAN_IMAGE: self.mean_image}
 
     def save(self, folder: Path) -> None:
-        """Write `model.safetensors` and `recipe.toml` into ``folder``."""
+        """Write `model.safetensors`, `recipe.toml` and `MODEL_CARD.md` into ``folder``."""
         text, tensors = recipes.dumps(self.recipe), self.tensors()
         metadata = {
             "alexnet_format": str(FORMAT),
@@ -59,6 +60,8 @@ class Model:
         }
         with atomic_write(folder / RECIPE_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")
+        with atomic_write(folder / CARD_FILE) as temporary:
+            temporary.write_text(model_card(self, model_name(folder)), encoding="utf-8", errors="backslashreplace")
         write_tensors(folder / MODEL_FILE, tensors, metadata)
 
     @classmethod

@@ -35,6 +35,14 @@ NARROW = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def unexported(request, monkeypatch):
+    """`train` and `import` write no ONNX file, which takes seconds, except in tests that are marked `exports`."""
+    if request.node.get_closest_marker("exports") is None:
+        for command in ("train", "import_"):
+            monkeypatch.setattr(f"alexnet_cli.commands.{command}.write_onnx", lambda folder, space: None)
+
+
 @pytest.fixture
 def narrow() -> Recipe:
     return recipes.load("small-data", [*NARROW, "training.warmup_epochs=0.5"])

@@ -265,18 +265,18 @@ def test_another_model_or_source_is_refused(space: Path, capsys: pytest.CaptureF
     update()
     before = content()
     assert error_of("index", "photos", "--model", "other.onnx", capsys=capsys) == (
-        "indexes/photos was built with model m (seed-0), not with seed-1: take that one with --model, or build another "
-        "index with --out"
+        "indexes/photos was built with model m (seed-0), not with other (seed-1): take that one with --model, or build "
+        "another index with --out photos-2"
     )
     assert error_of("index", "photos", "--model", "half.onnx", capsys=capsys) == (
         "indexes/photos was built with an fp32 file of its model, not fp16: take such a file with --model, or build "
-        "another index with --out"
+        "another index with --out photos-2"
     )
     assert error_of("search", "photos/cat/0.png", "--model", "half.onnx", capsys=capsys).startswith(
         "indexes/photos was built with an fp32 file of its model, not fp16"
     )
     assert error_of("index", "more/photos", "--model", "m.onnx", capsys=capsys) == (
-        f"indexes/photos is an index of {space}/photos, not of more/photos: choose another name with --out"
+        f"indexes/photos is an index of {space}/photos, not of more/photos: name another with --out photos-2"
     )
     assert content() == before
 

@@ -218,8 +218,8 @@ def test_paths_lead_to_the_files_from_wherever(
 def test_another_model_is_refused(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_onnx(searchable / "other.onnx", seed=1)
     assert error_of("search", "photos/dog/2.png", "--model", "other.onnx", capsys=capsys) == (
-        "indexes/photos was built with model pets (seed-0), not with seed-1: take that one with --model, or build "
-        "another index with --out"
+        "indexes/photos was built with model pets (seed-0), not with other (seed-1): take that one with --model, or "
+        "build another index with --out photos-2"
     )
 
 
@@ -231,7 +231,7 @@ def test_the_index_finds_its_model(searchable: Path, capsys: pytest.CaptureFixtu
     assert answer("search", "photos/dog/2.png", capsys=capsys)["model"] == "old"
     shutil.rmtree("models/old")
     assert error_of("search", "photos/dog/2.png", capsys=capsys).startswith(
-        "indexes/photos was built with model pets (seed-0), not with seed-1: "
+        "indexes/photos was built with model pets (seed-0), not with pets (seed-1): "
     )
     shutil.rmtree("models/pets")
     assert error_of("search", "photos/dog/2.png", capsys=capsys).startswith(

@@ -93,8 +93,9 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
     try:
+        words = [word for word in given if word != "--debug"] or ["--help"]
         try:
-            code = int(app([word for word in given if word != "--debug"], standalone_mode=False) or 0)
+            code = int(app(words, standalone_mode=False) or 0)
         finally:
             close_consoles()
         sys.stdout.flush()
@@ -103,6 +104,7 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
         return code
     except typer.TyperException as error:
         message = " ".join(error.format_message().split())  # the choices of an argument come one a line
+        message = message.replace(": Value error, ", ": ").removeprefix("Invalid value: ")
         fail(f"{message} (see `alexnet --help`, or `--help` after a command)")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:

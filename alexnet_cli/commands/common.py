@@ -21,6 +21,7 @@ from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
     from alexnet_cli.data.inputs import Inputs
+    from alexnet_cli.data.store import Dataset
     from alexnet_cli.distributed import World
 
 HERE = Path(".")
@@ -187,6 +188,32 @@ def resumable(command: str, run: Path | None = None, world: "World | None" = Non
         if isinstance(error, Resumable) or not isinstance(error, AlexNetError):
             error.__notes__ = advices() or getattr(error, "__notes__", [])  # the outermost block knows what was typed
         raise
+
+
+def better_start(dataset: "Dataset", space: Workspace) -> tuple[str, list[str]]:
+    """What is better than to train the few pictures of ``dataset`` from the start: a sentence, and the words of the
+    command if there is a model to start from. Both are empty if they are not few."""
+    from alexnet_cli.defaults import are_few
+
+    if not are_few(dataset):
+        return "", []
+    model = space.imported()
+    words = ["train", name_of(dataset.path, "dataset", space)]
+    words += ["--from", "torchvision" if model is None else name_of(model, "model", space)]
+    first = f"`{command_line('import', 'torchvision', workspace=space.root)}`, then " if model is None else ""
+    command = command_line(*words, workspace=space.root)
+    few = f"{dataset.counts['train']:,} training pictures are few to learn from alone"
+    return f"{few}: {first}`{command}` starts from a model that has seen more", [] if model is None else words
+
+
+def write_onnx(folder: Path, space: Workspace) -> None:
+    """Write `model.onnx` of the new model in ``folder``, so that what follows needs no torch."""
+    import alexnet_cli as alexnet
+
+    again = command_line("export", name_of(folder, "model", space), workspace=space.root)
+    with closing(Console()) as console, resumable(again):
+        console.note(f"exporting {folder}")
+        alexnet.export(folder, datasets=space.all("dataset"), progress=console)
 
 
 def refuse_torchrun(command: str) -> None:

@@ -63,7 +63,7 @@ def evaluate(
 
     space, chosen = Workspace(workspace), pick_device(device)
     paths = [space.find_classifier(named) for named in (models or (None,))]
-    dataset = alexnet.open_dataset(space.find("dataset", data))
+    dataset = alexnet.open_dataset(space.dataset_of(paths[0], data))
     with processes(chosen) as (world, console):
         console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
         evaluation = alexnet.evaluate(
@@ -80,7 +80,7 @@ def evaluate(
             show(f"wrote {report / REPORT_FILE}")
         folders = [name_of(path, "model", space) for path in paths if path.suffix != ".onnx"]
         if folders:
-            show(f"Next: {command_line('export', folders[0], workspace=workspace)}")
+            show(f"Next: {command_line('index', '--model', folders[0], workspace=workspace)}")
 
 
 def as_table(

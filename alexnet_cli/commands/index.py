@@ -48,7 +48,8 @@ def index(
     from alexnet_cli.data.sources import default_name
 
     space = Workspace(workspace)
-    source, path = space.find_pictures(images), space.find_classifier(model)
+    source = space.find_pictures(images)
+    path = space.model_of(source, model)
     folder = space.new("index", out or default_name(source))
     with processes() as (world, console):
         console.note(f"indexing {source} into {folder} with model {path}")

@@ -70,6 +70,7 @@ def predict(
         raise typer.BadParameter("--at-least and --dry-run belong to --sort-into FOLDER")
     console, space, inputs = Console(), Workspace(workspace), inputs_of(pictures)
     path = space.find_classifier(model)
+    console.note(f"predicting with model {path}")
     predictor = alexnet.open_model(path, pictures=len(inputs), datasets=space.all("dataset"), progress=console)
     failures = Failures(inputs, console)
     copies = None if sort_into is None else _Copies(Sorter(sort_into, predictor, dry_run=dry_run), at_least, as_json)

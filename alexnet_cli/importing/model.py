@@ -3,7 +3,7 @@
 import datetime
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,13 +29,19 @@ LARGEST = 4 * 10**9  # bytes of a file: 500 million weights in float64
 
 
 def import_model(
-    source: str, *, recipe: str | None = None, classes: list[str] | None = None, mean: Path | None = None
+    source: str,
+    *,
+    recipe: str | None = None,
+    classes: list[str] | None = None,
+    words: Mapping[str, str] | None = None,
+    mean: Path | None = None,
 ) -> Model:
     """A model of ours from ``source``: the word `torchvision`, or a file of torchvision, Caffe or the ONNX zoo.
 
     ``recipe``: instead of the one that the file is taken to be of. ``classes``: in label order; by default those that
-    the file names, or ImageNet's if there are 1000. ``mean``: a `.binaryproto` mean image. Raises BadArtefact for a
-    file that is none of these, is damaged, or does not fit, naming the first layer that differs.
+    the file names, or ImageNet's if there are 1000. ``words``: what they mean, by class. ``mean``: a `.binaryproto`
+    mean image. Raises BadArtefact for a file that is none of these, is damaged, or does not fit, naming the first layer
+    that differs.
     """
     found = _read(source, recipe)
     divide_by, scale = per_colour_scale(found.deviation)
@@ -48,6 +54,7 @@ def import_model(
     return Model(
         net=net.to(memory_format=torch.channels_last).eval(),
         recipe=replace(fitted, image=replace(fitted.image, divide_by=divide_by)),
+        words=dict(words or {}),
         classes=_classes(classes or found.classes, len(found.weights[net.last][0]), source),
         mean_image=np.tile(colour, (size, size, 1)) if mean is None else caffe.mean_image(mean, size),
         provenance={

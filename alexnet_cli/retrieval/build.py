@@ -5,6 +5,7 @@ import contextlib
 import datetime
 import math
 import secrets
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from alexnet_cli.artefacts import INDEX_FILE, model_name
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
-from alexnet_cli.files import atomic_write, file_checksum, one_writer
+from alexnet_cli.files import atomic_write, file_checksum, free_name, one_writer
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture
@@ -161,7 +162,8 @@ def _open_old(folder: Path, collection: Collection, model: Predictor) -> Index |
         old.check_model(model)
         if old.source != collection.source.resolve():
             raise BadArtefact(
-                f"{folder} is an index of {old.source}, not of {collection.source}: choose another name with --out"
+                f"{folder} is an index of {old.source}, not of {collection.source}: "
+                f"name another with --out {shlex.quote(free_name(folder))}"
             )
     except Exception:
         old.close()

@@ -1,6 +1,7 @@
 """An index on disk: the features of every picture, and which picture each row is."""
 
 import contextlib
+import shlex
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from alexnet_cli.data.sources import leads_outside
 from alexnet_cli.errors import AlexNetError, BadArtefact, WrongModel, check_opens, first_line
+from alexnet_cli.files import free_name
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.kinds import KINDS, Kind
@@ -124,12 +126,13 @@ class Index:
         if model.fingerprint != self.facts["model_fingerprint"]:
             raise WrongModel(
                 f"{self.path} was built with model {self.facts['model']} ({self.facts['model_fingerprint']}), not with "
-                f"{model.fingerprint}: take that one with --model, or build another index with --out"
+                f"{model.name} ({model.fingerprint}): take that one with --model, or build another index with "
+                f"--out {shlex.quote(free_name(self.path))}"
             )
         if model.precision != self.facts["precision"]:
             raise WrongModel(
                 f"{self.path} was built with an {self.facts['precision']} file of its model, not {model.precision}: "
-                "take such a file with --model, or build another index with --out"
+                f"take such a file with --model, or build another index with --out {shlex.quote(free_name(self.path))}"
             )
 
     def neighbours(self, queries: np.ndarray, k: int) -> list[list[Neighbour]]:
