@@ -7,6 +7,7 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import RECIPE_FILE
 from alexnet_cli.errors import visible
 from alexnet_cli.nets.alexnet import parameter_count
+from alexnet_cli.recipes import names as packaged_recipes
 from alexnet_cli.wordnet import class_names
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _command(model: "Model", name: str) -> str:
     facts, recipe = model.provenance, model.recipe
     file, epochs = f"models/{name}/{RECIPE_FILE}", recipe.training.epochs
     words: list[Any] = ["alexnet", "train", facts["dataset_name"], "--recipe"]
-    packaged = recipes.load(recipe.name) if recipe.name in recipes.names() else None
+    packaged = recipes.load(recipe.name) if recipe.name in packaged_recipes() else None
     if packaged is not None and packaged.with_training(epochs=epochs) == recipe:
         words += [recipe.name] if packaged == recipe else [recipe.name, "--epochs", epochs]
     else:

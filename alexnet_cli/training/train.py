@@ -20,6 +20,7 @@ from alexnet_cli.model import Model
 from alexnet_cli.nets.layers import BatchNorm
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
+from alexnet_cli.recipes import names as packaged_recipes
 from alexnet_cli.training.schedule import capped
 from alexnet_cli.training.trainer import Options, Trainer
 
@@ -129,7 +130,7 @@ def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Prog
 
 def _others(size: int) -> str:
     """The recipes for pictures of ``size`` pixels, in words."""
-    fitting = [name for name in recipes.names() if recipes.load(name).image.size == size]
+    fitting = [name for name in packaged_recipes() if recipes.load(name).image.size == size]
     return f"another recipe: {', '.join(fitting)}" if fitting else "another recipe"
 
 
