@@ -114,6 +114,13 @@ def to_resume(folder: Path, space: Workspace) -> str:
     return command_line("train", "--resume", "--out", out, workspace=space.root)
 
 
+def to_mend(index: Path, source: Path, space: Workspace) -> str:
+    """The command that mends an index of which pictures are missing at its ``source``, for where the user is."""
+    moved = [] if source.exists() else ["FOLDER"]
+    root = space.root if index.parent == space.home("index") else index.resolve().parent.parent
+    return command_line("index", *moved, "--out", index.name, workspace=root)
+
+
 @contextmanager
 def resumable(command: str, run: Path | None = None, world: "World | None" = None) -> Iterator[None]:
     """Adds to what ends the block how to go on: by ``command``, once the folder ``run`` has a checkpoint.

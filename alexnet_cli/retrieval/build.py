@@ -91,8 +91,9 @@ def build_index(
             remove_parts(folder, keep=parts)  # those of pictures that have changed since
         if old is not None and changes.none and not old.facts["unfinished"] and old.facts["kind"] == kind:
             progress.note(f"all {len(old):,} pictures are in {folder} already")
-            if world.is_main and named_kind != old.facts["named_kind"]:
-                write_facts(folder, old.facts | {"named_kind": named_kind})
+            facts = old.facts | _source_facts(collection) | {"named_kind": named_kind}
+            if world.is_main and facts != old.facts:
+                write_facts(folder, facts)
             refused = [(picture.name, reason) for picture, reason in changes.refused]
             return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
         _check_disk_space(changes, parts, model.feature_size, folder, progress)
@@ -158,14 +159,40 @@ def _open_old(folder: Path, collection: Collection, model: Predictor) -> Index |
     old = Index.open(folder)
     try:
         old.check_model(model)
-        if old.source != collection.source.resolve():
-            raise BadArtefact(
-                f"{folder} is an index of {old.source}, not of {collection.source}: choose another name with --out"
-            )
+        _check_source(old, collection)
     except Exception:
         old.close()
         raise
     return old
+
+
+def _check_source(old: Index, collection: Collection) -> None:
+    """Raise BadArtefact unless ``old`` is an index of ``collection``, or of one that is gone and had mostly the same.
+
+    So a folder may move, and no index is replaced because another folder has its name.
+    """
+    name, split = collection.source, old.facts["split"]
+    is_same = old.source == name.resolve()
+    if is_same and split == collection.split:
+        return
+    why, advice = f"{old.path} is an index of {old.source}, not of {name}", "choose another name with --out"
+    if is_same:
+        raise BadArtefact(f"{old.path} is an index of the split {split} of {name}, not of {collection.split}: {advice}")
+    if old.source.exists():
+        raise BadArtefact(f"{why}: {advice}")
+    there = {picture.name for picture in collection.all()}
+    found = sum(path in there for _, path, _, _ in old.table.rows())
+    if 2 * found <= len(old):
+        raise BadArtefact(f"{why}, where only {found:,} of its {len(old):,} pictures are: {advice}")
+
+
+def _source_facts(collection: Collection) -> dict[str, Any]:
+    return {
+        "source": str(collection.source.resolve()),
+        "named": str(collection.source),
+        "split": collection.split,
+        "are_files": collection.are_files,
+    }
 
 
 def _check_disk_space(
@@ -273,9 +300,7 @@ class _Writer:
             "model_fingerprint": self.model.fingerprint,
             "precision": self.model.precision,
             "image_size": self.model.image_size,
-            "source": str(self.collection.source.resolve()),
-            "named": str(self.collection.source),
-            "are_files": self.collection.are_files,
+            **_source_facts(self.collection),
             "built": datetime.date.today().isoformat(),
             "kind": self.kind,
             "named_kind": self.named_kind,  # by the user; None: chosen by size

@@ -67,6 +67,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "precision": _is_text,
     "source": _is_text,
     "named": _is_text,
+    "split": lambda value: value is None or _is_text(value),
     "are_files": lambda value: isinstance(value, bool),
     "generation": _is_generation,
     "files": _is_files,
