@@ -75,7 +75,10 @@ def test_a_dataset_gives_the_split_that_is_asked_for(space: Path, capsys) -> Non
     assert run("index", capsys=capsys)[0].startswith("index indexes/pets-all: 12 pictures (0 added, 12 kept")
     for split, why in (
         ("test", "dataset pets has no split 'test': it has train and val"),
-        ("val", "indexes/pets-all is an index of the split all of data/pets, not of val: choose another name with --out"),
+        (
+            "val",
+            "indexes/pets-all is an index of the split all of data/pets, not of val: choose another name with --out",
+        ),
     ):
         assert error_of("index", "pets", "--split", split, "--out", "pets-all", capsys=capsys) == why
     assert error_of("index", "photos", "--split", "val", "--model", "m.onnx", capsys=capsys) == (

@@ -13,7 +13,7 @@ import typer
 from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.console import Console
 from alexnet_cli.distributed import is_distributed, process_group
-from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable, abbreviate, visible
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace
 
@@ -91,6 +91,17 @@ class Failures:
             raise BadPicture("{path}: {reason}".format(**self.failed[0]))
         if self.failed:
             raise BadPicture(f"{len(self.failed):,} of {self.count:,} pictures could not be read")
+
+
+def by_reason(refused: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for each reason: the picture, or how many there are and the first three. ``refused``: name, reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in refused:
+        names.setdefault(reason, []).append(name)
+    return [
+        f"{visible(some[0])}: {reason}" if len(some) == 1 else f"{len(some):,} pictures: {reason} ({abbreviate(some)})"
+        for reason, some in names.items()
+    ]
 
 
 def name_of(folder: Path, kind: str, space: Workspace) -> str:

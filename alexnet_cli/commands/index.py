@@ -8,9 +8,18 @@ from typing import Annotated, NamedTuple
 import typer
 
 from alexnet_cli.artefacts import INDEX_FILE, model_name
-from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption, command_line, processes, to_mend
+from alexnet_cli.commands.common import (
+    HERE,
+    JsonOption,
+    ModelOption,
+    WorkspaceOption,
+    by_reason,
+    command_line,
+    processes,
+    to_mend,
+)
 from alexnet_cli.console import show, show_json
-from alexnet_cli.errors import BadSource, visible
+from alexnet_cli.errors import BadSource
 from alexnet_cli.workspace import Workspace
 
 
@@ -77,8 +86,10 @@ def index(
             progress=console,
             world=world,
         )
-        for name, reason in built.refused:
-            console.note(f"refused {visible(name)}: {reason}")
+        for line in by_reason(built.refused):
+            console.note(f"refused {line}")
+        if built.left_out:
+            console.note(f"left out: {'; '.join(built.left_out)}")
     if not world.is_main:
         return
     if as_json:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_cli.artefacts import INDEX_FILE, model_name
+from alexnet_cli.data.unread import HEIC, reads_heic
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
 from alexnet_cli.files import atomic_write, file_checksum, one_writer
@@ -37,6 +38,7 @@ class Built:
     kept: int
     removed: int  # gone from the source
     refused: list[tuple[str, str]]  # name, reason
+    left_out: list[str]  # how many pictures of the source were not tried, each with what to do about them
     images_per_second: float
 
     def as_json(self, index: str, model: str) -> dict[str, Any]:
@@ -49,6 +51,7 @@ class Built:
             "kept": self.kept,
             "removed": self.removed,
             "refused": len(self.refused),
+            "left_out": self.left_out,
             "images_per_second": round(self.images_per_second, 1),
         }
 
@@ -95,14 +98,16 @@ def build_index(
             if world.is_main and facts != old.facts:
                 write_facts(folder, facts)
             refused = [(picture.name, reason) for picture, reason in changes.refused]
-            return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
+            counts = {"images": len(old), "added": 0, "kept": len(old), "removed": 0}
+            return Built(**counts, refused=refused, left_out=collection.left_out(), images_per_second=0.0)
         _check_disk_space(changes, parts, model.feature_size, folder, progress)
         embedded = embed(parts, collection, model, progress=progress, world=world)
         with world.main_first():
             if world.is_main:
                 writer = _Writer(collection, model, folder, model_path, kind, named_kind, progress)
                 return writer.write(old, changes, embedded)
-        return Built(images=0, added=0, kept=0, removed=0, refused=[], images_per_second=embedded.images_per_second)
+        counts = {"images": 0, "added": 0, "kept": 0, "removed": 0}
+        return Built(**counts, refused=[], left_out=[], images_per_second=embedded.images_per_second)
 
 
 # What has changed
@@ -134,7 +139,7 @@ def _compare(old: Index | None, pictures: list[IndexedPicture]) -> _Changes:
         if stamp == picture.stamp:
             kept.append((row, picture))
             same_labels &= label == picture.label
-        elif refusals.get(picture.name, ("", None))[1] == picture.stamp:
+        elif picture.name in refusals and _is_refused_still(*refusals[picture.name], picture.stamp):
             refused.append((picture, refusals[picture.name][0]))
         else:
             fresh.append(picture)
@@ -143,6 +148,11 @@ def _compare(old: Index | None, pictures: list[IndexedPicture]) -> _Changes:
     return _Changes(
         total=len(pictures), kept=kept, refused=refused, fresh=fresh, removed=removed, same_labels=same_labels
     )
+
+
+def _is_refused_still(reason: str, old_stamp: str, stamp: str) -> bool:
+    """Whether a picture that was refused is not worth another try: it is the same, and so is what can be read here."""
+    return stamp == old_stamp and not (reason == HEIC and reads_heic())
 
 
 def _kind_of(named: str | None, old: Index | None, changes: _Changes, model: Predictor) -> str:
@@ -256,6 +266,7 @@ class _Writer:
             kept=len(changes.kept),
             removed=changes.removed,
             refused=rows.refused,
+            left_out=self.collection.left_out(),
             images_per_second=embedded.images_per_second,
         )
 

@@ -15,8 +15,9 @@ import xxhash
 from alexnet_cli.artefacts import DATASET_FILE
 from alexnet_cli.data.layouts.splits import split_of
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import Source, is_picture, open_source, split_path
+from alexnet_cli.data.sources import Source, count_unread, is_picture, no_pictures, open_source, split_path
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.data.unread import advices
 from alexnet_cli.distributed import available_cores
 from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
 from alexnet_cli.prefetch import prefetch
@@ -50,6 +51,10 @@ class Collection(Protocol):
         """
         ...
 
+    def left_out(self) -> list[str]:
+        """Counts of pictures that `all` leaves out, each with what to do about them."""
+        ...
+
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         """The pixels of each, or the reason why there are none."""
         ...
@@ -77,7 +82,8 @@ class FileCollection:
     """Pictures in a folder or an archive. Its methods raise BadSource if that is missing or damaged."""
 
     def __init__(self, path: Path, scratch: Path | None = None) -> None:
-        self.source, self.split, self.are_files, self.scratch = path, None, path.is_dir(), scratch
+        self.source, self.are_files, self.scratch = path, path.is_dir(), scratch
+        self.split: str | None = None
         self._not_utf8: set[str] = set()  # names as `all` gives them
         self._pool = ThreadPoolExecutor(available_cores())  # decoding takes no lock of Python's
         self._opening = threading.Lock()
@@ -94,11 +100,14 @@ class FileCollection:
     def all(self) -> list[IndexedPicture]:
         names = sorted(filter(is_picture, self.files.locations))
         if not names:
-            raise BadSource(f"no pictures in {self.source}: name a folder, a .zip or a .tar that has some")
+            raise BadSource(no_pictures(self.files, "name a folder, a .zip or a .tar that has some"))
         return [
             IndexedPicture(name=self._utf8(name), label=label, stamp=self.files.stamp(name))
             for name, label in zip(names, labels([self._utf8(name) for name in names]), strict=True)
         ]
+
+    def left_out(self) -> list[str]:
+        return advices(count_unread(self.files))
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         return list(self._pool.map(lambda name: self._load(name, size), names))
@@ -132,7 +141,8 @@ class PackedCollection:
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         """Raises BadArtefact if there is no such split."""
-        self.dataset, self.source, self.split, self.are_files = dataset, dataset.path, split, False
+        self.dataset, self.source, self.are_files = dataset, dataset.path, False
+        self.split: str | None = split
         self._splits = [dataset.split(name) for name in dataset.counts]
         self._chosen = self._splits if split == ALL else [dataset.split(split)]
         self._starts = [0, *accumulate(map(len, self._splits))]  # positions of the first picture of each split
@@ -148,6 +158,10 @@ class PackedCollection:
             for split in self._chosen
             for name, label, checksum in zip(split.names, split.labels, split.image_checksums, strict=True)
         ]
+
+    def left_out(self) -> list[str]:
+        counts = self.dataset.counts.items()
+        return [f"{n:,} {name} pictures: --split takes them" for name, n in counts if self.split not in (name, ALL)]
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         """Raises BadArtefact if the dataset's pictures are not of ``size``."""
@@ -170,7 +184,8 @@ class PackedCollection:
             number = bisect_right(self._starts, position) - 1
             split, row = self._splits[number], position - self._starts[number]
             if split.names[row] == name:
-                return split.read(np.array([row]))[0]
+                image: np.ndarray = split.read(np.array([row]))[0]
+                return image
         return "not in the dataset any more"
 
 
