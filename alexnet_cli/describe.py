@@ -1,7 +1,7 @@
 """Describes a dataset, model, index, ONNX file or unfinished run from what is stored in it."""
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,11 @@ def _model(path: Path) -> dict[str, Any]:
 
 
 def _index(path: Path) -> dict[str, Any]:
-    from alexnet_cli.retrieval.layout import read_facts
+    from alexnet_cli.retrieval.index import Index
 
-    facts = read_facts(path)
-    own = {"index_kind": facts.get("kind")}  # flat, ivfpq ...
-    return own | {key: value for key, value in facts.items() if key not in ("kind", "files")}
+    with closing(Index.open(path)) as index:
+        facts = {key: value for key, value in index.facts.items() if key not in ("kind", "files")}
+        return {"index_kind": index.kind.name, **facts, "missing": index.missing()}  # flat, ivfpq ...
 
 
 def _onnx(path: Path) -> dict[str, Any]:

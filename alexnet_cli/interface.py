@@ -246,6 +246,7 @@ def build_index(
     folder: Path | str,
     *,
     model: Path | str,
+    split: str | None = None,
     kind: str | None = None,
     datasets: Iterable[Path] = (),
     progress: Progress = SILENT,
@@ -253,16 +254,17 @@ def build_index(
 ) -> "Built":
     """Make the index in ``folder`` of all pictures of ``source`` (a folder, an archive or a dataset), or update it.
 
-    ``kind``: flat, sq8, ivfpq, hnsw or binary; by size if None. ``datasets``: as in `export`, if ``model`` has no ONNX
-    file yet. Raises BadSource if no picture can be embedded, WrongModel or BadArtefact if the index in ``folder`` is of
-    another model or source.
+    ``split``: of a dataset, the one to index, or "all"; train if None. ``kind``: flat, sq8, ivfpq, hnsw or binary; by
+    size if None. ``datasets``: as in `export`, if ``model`` has no ONNX file yet. An index whose source is gone may be
+    updated from another that has most of its pictures. Raises BadSource if no picture can be embedded, WrongModel or
+    BadArtefact if the index in ``folder`` is of another model, source or split.
     """
     from alexnet_cli.retrieval import build
     from alexnet_cli.retrieval.collection import open_collection
 
     with world.main_first():  # rank 0 may have to export the model
         predictor = open_model(model, datasets=datasets, progress=progress)
-    with contextlib.closing(open_collection(Path(source), scratch=Path(folder))) as collection:
+    with contextlib.closing(open_collection(Path(source), Path(folder), split)) as collection:
         return build.build_index(
             collection, predictor, Path(folder), model_path=Path(model), kind=kind, progress=progress, world=world
         )

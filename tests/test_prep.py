@@ -107,6 +107,7 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(source: Path, ca
         "splits": {"train": 18, "val": 6},
         "classes": ["cats", "dogs"],
         "rejected": 0,
+        "left_out": [],
     }
 
 

@@ -85,7 +85,7 @@ def write_made_up_index(folder: Path, seed: int) -> Path:
     facts = {"format": 1, "kind": "flat", "named_kind": None, "metric": "euclidean", "generation": "new"}
     facts |= {"count": ROWS, "dimension": WIDE, "unfinished": 0, "image_size": SIZE, "model": "m", "model_path": "m"}
     facts |= {"model_fingerprint": "seed-0", "precision": "fp32", "source": str(folder), "named": str(folder)}
-    facts |= {"are_files": False, "files": {}, "names": {}}
+    facts |= {"split": None, "are_files": False, "files": {}, "names": {}}
     for name, file in (("index.faiss", "index.new.faiss"), ("images.sqlite", "images.new.sqlite")):
         facts["files"][name] = {"bytes": (folder / file).stat().st_size, "checksum": file_checksum(folder / file)}
     facts["files"]["index.faiss"]["checksum"] = writer.checksum

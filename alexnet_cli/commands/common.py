@@ -15,7 +15,7 @@ from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.commands import completion
 from alexnet_cli.console import Console
 from alexnet_cli.distributed import is_distributed, process_group
-from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable, abbreviate, visible
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace
 
@@ -144,6 +144,17 @@ def counted(items: Iterable[Result], task: str, total: int, progress: Progress) 
             progress.advance(task, done, total)
 
 
+def by_reason(refused: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for each reason: the picture, or how many there are and the first three. ``refused``: name, reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in refused:
+        names.setdefault(reason, []).append(name)
+    return [
+        f"{visible(some[0])}: {reason}" if len(some) == 1 else f"{len(some):,} pictures: {reason} ({abbreviate(some)})"
+        for reason, some in names.items()
+    ]
+
+
 def name_of(folder: Path, kind: str, space: Workspace) -> str:
     """What to type for the ``kind`` of artefact in ``folder``: its name if that finds it, else its path."""
     if folder.parent == space.home(kind) and not folder.name.startswith("-"):
@@ -163,6 +174,13 @@ def to_resume(folder: Path, space: Workspace) -> str:
     """The command that resumes the run in ``folder``, for where the user is."""
     out = folder.name if folder.parent == space.home("model") else path_of(folder)
     return command_line("train", "--resume", "--out", out, workspace=space.root)
+
+
+def to_mend(index: Path, source: Path, space: Workspace) -> str:
+    """The command that mends an index of which pictures are missing at its ``source``, for where the user is."""
+    moved = [] if source.exists() else ["FOLDER"]
+    root = space.root if index.parent == space.home("index") else index.resolve().parent.parent
+    return command_line("index", *moved, "--out", index.name, workspace=root)
 
 
 @contextmanager

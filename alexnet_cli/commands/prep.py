@@ -81,6 +81,8 @@ def prep(
             progress=console,
             world=world,
         )
+        if prepared.left_out:
+            console.note(f"left out: {'; '.join(prepared.left_out)}")
     if not world.is_main:
         return
     if as_json:

@@ -14,6 +14,7 @@ from alexnet_cli.errors import AlexNetError, BadArtefact, WrongModel, check_open
 from alexnet_cli.files import free_name
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.retrieval.kinds import KINDS, Kind
 from alexnet_cli.retrieval.layout import CODES, TABLE, VECTORS, compare_checksum, damaged, file_of, read_facts
 from alexnet_cli.retrieval.table import Table
@@ -121,6 +122,17 @@ class Index:
             if row != expected or not isinstance(path, str):
                 raise damaged(self.path, f"{TABLE} has no picture in row {expected}")
 
+    def missing(self) -> int:
+        """The number of its pictures that are not where they were indexed: all of them if their folder has moved."""
+        if not self.source.exists():
+            return len(self)
+        paths = (path for _, path, _, _ in self.table.rows())
+        if self.facts["are_files"]:
+            return sum(not (self.source / path).exists() for path in paths)
+        with contextlib.closing(open_collection(self.source, split=self.facts["split"])) as collection:
+            there = {picture.name for picture in collection.all()}
+        return sum(path not in there for path in paths)
+
     def check_model(self, model: Predictor) -> None:
         """Raises WrongModel if ``model`` is not the one the index was built with, or not of its precision."""
         if model.fingerprint != self.facts["model_fingerprint"]:
@@ -185,7 +197,7 @@ class Index:
             return None
         if leads_outside(source_path):
             raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
-        return self._reachable_source / source_path
+        return self.reachable_source / source_path
 
     def path_of(self, row: int) -> str:
         """A file as the user reaches it, or the name within the archive or the dataset's source."""
@@ -195,7 +207,7 @@ class Index:
         return str(self.file_of(source_path) or source_path)
 
     @cached_property
-    def _reachable_source(self) -> Path:
+    def reachable_source(self) -> Path:
         """The source as the user named it, where that still leads there; else its absolute path."""
         named = Path(self.facts["named"])
         return named if named.resolve() == self.source else self.source
