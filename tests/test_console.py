@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_cli.bars import detail_lines
-from alexnet_cli.console import JsonArray, decimals, fail, percent, show_json, show_table
+from alexnet_cli.console import JsonArray, fail, percent, show_json, show_table
 from alexnet_cli.data.store import Dataset
 
 COLUMNS = 60
@@ -122,20 +122,6 @@ def test_an_error_names_its_rank(capsys: pytest.CaptureFixture[str], monkeypatch
         monkeypatch.setenv("RANK", rank)
         fail("the reason")
     assert capsys.readouterr().err == "error: the reason\nerror: the reason\nerror (rank 1): the reason\n"
-
-
-@pytest.mark.parametrize(
-    ("values", "column"),
-    [
-        ([14.652, 9.1, 0.0], ["14.65", "9.10", "0.00"]),
-        ([0.10123, 0.10342, 0.10417], ["0.1012", "0.1034", "0.1042"]),
-        ([153.21, 1204.0], ["153.21", "1204.00"]),
-        ([0.0, 0.0], ["0.00", "0.00"]),
-        ([], []),
-    ],
-)
-def test_a_column_has_useful_digits(values: list[float], column: list[str]) -> None:
-    assert decimals(values) == column
 
 
 @pytest.mark.parametrize(
