@@ -146,6 +146,8 @@ class Workspace:
         """
         if named is None or (not Path(named).exists() and (self.home("dataset") / named / DATASET_FILE).is_file()):
             return self.find("dataset", named)
+        if not Path(named).exists() and (there := self.hint(["dataset"], named)):
+            raise BadArtefact(f"no folder, archive or dataset {named!r}; {there}")
         return Path(named)
 
 
