@@ -77,7 +77,8 @@ def test_a_dataset_gives_the_split_that_is_asked_for(space: Path, capsys) -> Non
         ("test", "dataset pets has no split 'test': it has train and val"),
         (
             "val",
-            "indexes/pets-all is an index of the split all of data/pets, not of val: name another with --out pets-all-2",
+            "indexes/pets-all is an index of the split all of data/pets, not of val: "
+            "name another with --out pets-all-2",
         ),
     ):
         assert error_of("index", "pets", "--split", split, "--out", "pets-all", capsys=capsys) == why

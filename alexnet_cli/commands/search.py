@@ -55,7 +55,9 @@ def search(
     max_distance: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="D", help="Only neighbours up to this distance, in the unit of those that are printed."
+            min=0,
+            metavar="D",
+            help="Only neighbours up to this distance, in the unit of those that are printed; -k of them at most.",
         ),
     ] = None,
     mean: Annotated[
@@ -139,7 +141,8 @@ def _answers(
         total = row.astype(float) if total is None else total + row
     if total is not None:
         neighbours = searcher.search_features(total / len(used), k)
-        yield Answer(path=f"the mean of {len(used):,} pictures", pictures=used, neighbours=neighbours)
+        path = used[0] if len(used) == 1 else f"the mean of {len(used):,} pictures"
+        yield Answer(path=path, pictures=used, neighbours=neighbours)
 
 
 def _show(answer: "Answer") -> None:
