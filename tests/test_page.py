@@ -271,7 +271,8 @@ def test_mistakes_are_shown_where_there_is_a_report(page: Any, space: Path) -> N
         page.locator(".classes a", has_text="Mistakes").click()
         expect(page.locator(".summary")).to_contain_text("1 of 2 pictures in report")
         expect(page.locator(".tile")).to_have_count(1)
-        expect(page.locator(".tile .name")).to_have_text("cat → dog")
+        expect(page.locator(".tile .name")).to_have_text("cat")
+        expect(page.locator(".tile .detail")).to_have_text("→ dog")
     finally:
         shutil.rmtree(report)
 

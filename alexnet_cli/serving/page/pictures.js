@@ -46,11 +46,10 @@ export async function showPictures(main, context, { parameters, go, signal }) {
 }
 
 function showMistakes(results, report, context) {
-  const pictures = report.pictures.map((one) => ({ ...one, name: `${one.name} → ${one.predicted_name}` }));
   const summary = `${whole(report.mistakes)} of ${count(report.images, "picture")} in ${report.report}: their class → the network's, the worst first`;
   results.replaceChildren(
     h("header", { class: "bar" }, h("div", {}, h("h1", {}, "Mistakes"), h("p", { class: "summary" }, summary))),
-    wall(pictures, { ...context, generation: report.generation }, "Mistakes, the worst first"),
+    wall(report.pictures, { ...context, generation: report.generation }, "Mistakes, the worst first"),
   );
   results.removeAttribute("aria-busy");
 }
