@@ -1,5 +1,7 @@
 """The folder that holds datasets, models and indexes, and how a command finds one of them."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +15,13 @@ class Home(NamedTuple):
 
     folder: str
     marker: str  # the file that is written last: an artefact without it is incomplete
-    command: str  # makes one
+    command: str  # makes one; without `alexnet` and the workspace
 
 
 HOMES = {
-    "dataset": Home("data", DATASET_FILE, "alexnet prep FOLDER"),
-    "model": Home("models", MODEL_FILE, "alexnet train"),
-    "index": Home("indexes", INDEX_FILE, "alexnet index"),
+    "dataset": Home("data", DATASET_FILE, "prep FOLDER"),
+    "model": Home("models", MODEL_FILE, "train"),
+    "index": Home("indexes", INDEX_FILE, "index"),
 }
 
 
@@ -28,6 +30,12 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def command(self, *words: object) -> str:
+        """An `alexnet` command for the user to paste: quoted for the shell, with this workspace if it is another than
+        the current folder."""
+        option = [] if self.root == Path(".") else ["--workspace", self.root]
+        return shlex.join(map(str, ["alexnet", *words, *option]))
 
     def home(self, kind: str) -> Path:
         """The folder of all artefacts of a kind."""
@@ -48,16 +56,17 @@ class Workspace:
         Raises BadArtefact if there is none.
         """
         home = HOMES[kind]
+        command = self.command(*home.command.split())
         if named is None:
             for newest in self.all(kind):
                 return newest
-            raise BadArtefact(f"no {kind} in {self.home(kind)} yet: make one with `{home.command}`, or name one")
+            raise BadArtefact(f"no {kind} in {self.home(kind)} yet: make one with `{command}`, or name one")
         paths = (Path(named), self.home(kind) / named)  # a path that exists means that path
         for path in paths:
             if (path / home.marker).is_file():
                 return path
         missing = " nor ".join(str(path / home.marker) for path in paths)
-        raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; make one with `{home.command}`")
+        raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; make one with `{command}`")
 
     def all(self, kind: str) -> list[Path]:
         """Every complete artefact of a kind, newest first."""
@@ -70,7 +79,7 @@ class Workspace:
             for path in (Path(named), self.home("model") / named):
                 if path.is_file():
                     return path
-            raise BadArtefact(f"no file {named}: make one with `alexnet export`")
+            raise BadArtefact(f"no file {named}: make one with `{self.command('export')}`")
         return self.find("model", named)
 
     def find_pictures(self, named: str | None) -> Path:
@@ -81,3 +90,9 @@ class Workspace:
         if named is None or (not Path(named).exists() and (self.home("dataset") / named / DATASET_FILE).is_file()):
             return self.find("dataset", named)
         return Path(named)
+
+
+def path_of(path: Path) -> str:
+    """``path`` as typed where a single word would be a name."""
+    text = str(path)
+    return text if os.sep in text else os.path.join(".", text)

@@ -8,6 +8,7 @@ from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption, command_line, processes
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import visible
+from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace
 
 
@@ -58,7 +59,7 @@ def index(
         show_json(built.as_json(folder.name, model_name(path)))
         return
     show(
-        f"index {folder}: {built.images:,} pictures "
+        f"index {folder}: {counted(built.images, 'picture')} "
         f"({built.added:,} added, {built.kept:,} kept, {built.removed:,} removed, {len(built.refused):,} refused)"
     )
     show(f"Next: {command_line('search', 'PICTURE', '--index', folder.name, workspace=workspace)}")

@@ -8,6 +8,7 @@ import typer
 
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, processes
 from alexnet_cli.console import show, show_json
+from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace
 
 
@@ -74,7 +75,7 @@ def prep(
         return
     splits = ", ".join(f"{count:,} {split}" for split, count in prepared.dataset.counts.items())
     classes = len(prepared.dataset.classes)
-    show(f"packed {folder}: {splits} pictures, {classes:,} classes, {prepared.rejected:,} rejected")
+    show(f"packed {folder}: {splits} pictures, {counted(classes, 'class')}, {prepared.rejected:,} rejected")
     if prepared.rejected:
         show(f"what was rejected, and why: {folder / 'rejected.csv'}")
     show(f"Next: {command_line('train', folder.name, workspace=workspace)}")

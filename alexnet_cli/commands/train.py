@@ -21,6 +21,7 @@ from alexnet_cli.commands.common import (
 )
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadRecipe
+from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace
 
 
@@ -113,7 +114,7 @@ def train(
         if resume:
             folder = folder or runs.newest_unfinished(home)
             moved = None if dataset is None else space.find("dataset", dataset)
-            with resumable(to_resume(folder, space), folder, world):
+            with resumable(to_resume(folder, space, moved), folder, world):
                 model = alexnet.resume(folder, dataset=moved, epochs=epochs, seed=seed, precision=precision, **where)
         else:
             data = space.find("dataset", dataset)
@@ -133,7 +134,7 @@ def train(
     if as_json:
         show_json(result)
     else:
-        show(f"trained {folder}: {result['epochs']} epochs")
+        show(f"trained {folder}: {counted(result['epochs'], 'epoch')}")
         show(f"Next: {command_line('eval', result['model'], workspace=workspace)}")
 
 

@@ -169,13 +169,13 @@ class Index:
         source_path, label = self.table.picture(row)
         if self.facts["are_files"] and leads_outside(source_path):
             raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
-        path = str(self._reachable_source / source_path) if self.facts["are_files"] else source_path
+        path = str(self.reachable_source / source_path) if self.facts["are_files"] else source_path
         return Neighbour(
             rank=rank, row=row, path=path, label=label, name=label, distance=distance, source_path=source_path
         )
 
     @cached_property
-    def _reachable_source(self) -> Path:
+    def reachable_source(self) -> Path:
         """The source as the user named it, where that still leads there; else its absolute path."""
         named = Path(self.facts["named"])
         return named if named.resolve() == self.source else self.source
