@@ -1,7 +1,10 @@
 """What the user sees: results on standard output; notes, progress and errors on standard error."""
 
+import codecs
+import io
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -19,8 +22,47 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 10.0  # off a terminal, at most one progress line in this time
 
 
+PLAIN = {
+    "…": "...",
+    "–": "-",
+    "×": "x",
+    "±": "+-",
+    "“": '"',
+    "”": '"',
+    "’": "'",
+    "·": "-",
+    "§": "section ",
+    "\u00a0": " ",
+}
+
+
+def use_any_encoding() -> None:
+    """Let standard output and error write what their encoding lacks: by a plain sign, or as an escape."""
+    codecs.register_error("plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of `codecs`."""
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(PLAIN.get(letter, ascii(letter)[1:-1]) for letter in missing), error.end
+
+
 def _lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
+
+
+def _fitting(text: str, detail: str) -> str:
+    """``text`` and ``detail`` in one line, or in several if a terminal is too narrow for it."""
+    width = shutil.get_terminal_size().columns
+    if not sys.stderr.isatty() or len(text) + len(detail) + 2 <= width:
+        return f"{text}  {detail}"
+    from alexnet_cli.bars import detail_lines
+
+    return "\n".join([text, *detail_lines(detail, width)])
 
 
 class Console(Progress):
@@ -31,8 +73,8 @@ class Console(Progress):
         self._tasks: dict[str, rich.progress.TaskID] = {}
         self._last_line = 0.0
 
-    def note(self, text: str) -> None:
-        text = _lines(text)
+    def note(self, text: str, detail: str = "") -> None:
+        text = _lines(_fitting(text, detail) if detail else text)
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -100,8 +142,13 @@ class JsonArray:
         yield "]"
 
 
+def is_utf8() -> bool:
+    """Whether standard output can write any letter."""
+    return (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+
+
 def _json(content: object) -> str:
-    return json.dumps(content, ensure_ascii=False)
+    return json.dumps(content, ensure_ascii=not is_utf8())
 
 
 def show_json(content: object) -> None:

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE
+from alexnet_cli.artefacts import CHECKPOINT_FILE, ONNX_FILE
 from alexnet_cli.console import show
 from alexnet_cli.errors import AlexNetError, Interrupted
 from alexnet_cli.files import atomic_write
+from alexnet_cli.workspace import Workspace, path_of
 
 PHOTOGRAPHS = {
     "astronaut": "astronaut.png",
@@ -51,7 +52,7 @@ def demonstrate(
     queries: Sequence[str] = QUERIES,
     epochs: int = EPOCHS,
 ) -> dict[str, Any]:
-    """Write the pictures, run every command in ``folder``, and return the error and the paths of what was drawn.
+    """Write the pictures, run every command in the workspace ``folder``; return the error and what was drawn.
 
     A second call keeps what the first one finished. Raises AlexNetError if scikit-image is missing, Interrupted if the
     user stops it, and what the commands raise.
@@ -59,15 +60,14 @@ def demonstrate(
     photos = {name: path for name, path in photographs().items() if name in names}
     write_views(photos, folder / "photos", views)
     show(f"{len(photos)} photographs, {sum(views.values())} random views of each: {folder / 'photos'}")
-    show(f"$ {shlex.join(['cd', str(folder)])}")
-    with contextlib.chdir(folder):
-        try:
-            for command in commands(queries, epochs):
-                show(f"\n$ {command}")
-                run(shlex.split(command)[1:])
-            errors = _json(run, f"alexnet eval {MODEL}/model.onnx --data photos --json")
-        except (Interrupted, KeyboardInterrupt):
-            raise Interrupted("the demonstration was stopped") from None
+    try:
+        for command in commands(folder, queries, epochs):
+            show(f"\n$ {command}")
+            run(shlex.split(command)[1:])
+        exported = path_of(folder / "models" / MODEL / ONNX_FILE)
+        errors = _json(run, Workspace(folder).command("eval", exported, "--data", "photos", "--json"))
+    except (Interrupted, KeyboardInterrupt):
+        raise Interrupted("the demonstration was stopped") from None
     return {
         "top1_error": errors["top1_error"],
         "top1_error_ci95": errors["top1_error_ci95"],
@@ -80,21 +80,23 @@ def demonstrate(
     }
 
 
-def commands(queries: Sequence[str], epochs: int) -> list[str]:
-    """The commands, in order, for the current folder; they resume a training run that is there."""
-    begun = Path("models", MODEL, CHECKPOINT_FILE).exists()
+def commands(folder: Path, queries: Sequence[str], epochs: int) -> list[str]:
+    """The commands, in order, for the workspace ``folder``; they resume a training run that is there."""
+    space, photos = Workspace(folder), folder / "photos"
+    begun = (folder / "models" / MODEL / CHECKPOINT_FILE).exists()
     # A few hundred pictures give few updates per epoch: hence smaller batches, and with them a smaller learning rate.
     # Batch, learning rate and epochs were chosen on a held-out part of the training views.
     settings = "--set training.batch=16 --set training.learning_rate=0.0025"
     fresh = f"photos --recipe tiny {settings} --epochs {epochs}"
-    pictures = " ".join(f"photos/val/{name}/{name}-00.jpg" for name in queries)
+    pictures = [photos / "val" / name / f"{name}-00.jpg" for name in queries]
+    drawn = ["--sheet", folder / "neighbours.png", "--html", folder / "neighbours.html"]
     return [
-        "alexnet prep photos",
-        f"alexnet train {'--resume' if begun else fresh} --out {MODEL}",
-        f"alexnet eval {MODEL} --data photos --views 10",
-        f"alexnet export {MODEL}",
-        f"alexnet index data/photos --model {MODEL}",
-        f"alexnet search {pictures} --index photos -k 6 --sheet neighbours.png --html neighbours.html",
+        space.command("prep", photos),
+        space.command("train", *("--resume" if begun else fresh).split(), "--out", MODEL),
+        space.command("eval", MODEL, "--data", "photos", "--views", "10"),
+        space.command("export", MODEL),
+        space.command("index", folder / "data" / "photos", "--model", MODEL),
+        space.command("search", *pictures, "--index", "photos", "-k", "6", *drawn),
     ]
 
 

@@ -13,7 +13,8 @@ from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.opening import open_model
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.workspace import Workspace
+from alexnet_cli.wording import counted
+from alexnet_cli.workspace import Workspace, path_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,9 +79,12 @@ def open_index(
         opened.callback(index.close)
         space = Workspace(index.path.resolve().parent.parent if workspace is None else Path(workspace))
         chosen = model_of(index, space) if model is None else Path(model)
-        progress.note(f"searching {index.path} ({len(index):,} pictures) with model {chosen}")
-        if index.facts["unfinished"]:
-            progress.note(f"{index.facts['unfinished']:,} pictures are not in the index yet: run `alexnet index` again")
+        progress.note(f"searching {index.path} ({counted(len(index), 'picture')}) with model {chosen}")
+        if unfinished := index.facts["unfinished"]:
+            again = Workspace(index.path.parent.parent).command(
+                "index", path_of(index.reachable_source), "--out", index.path.name, "--model", chosen
+            )
+            progress.note(f"not in the index yet: {counted(unfinished, 'picture')}; to add: {again}")
         predictor = open_model(chosen, pictures=pictures, datasets=space.all("dataset"), progress=progress)
         searcher = Searcher(index, predictor)
         opened.pop_all()  # the searcher closes it

@@ -17,6 +17,7 @@ from alexnet_cli.files import atomic_write, read_tensors, write_tensors
 from alexnet_cli.model_card import model_card
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.recipe import Recipe
+from alexnet_cli.workspace import path_of
 
 FORMAT = 1
 MEAN_IMAGE = "mean_image"  # the name of its tensor
@@ -69,7 +70,7 @@ class Model:
         """The model in ``folder``. Raises BadArtefact if it is missing, damaged or of a newer format."""
         path = folder / MODEL_FILE
         is_resumable = (folder / CHECKPOINT_FILE).exists()
-        command = shlex.join(["alexnet", "train", "--resume", "--out", str(folder)])
+        command = shlex.join(["alexnet", "train", "--resume", "--out", path_of(folder)])
         remedy = f"restore it from its checkpoint by `{command}`" if is_resumable else ""
         metadata, tensors = read_tensors(path, what="model", remedy=remedy)
         check_format(metadata.get("alexnet_format"), FORMAT, path)

@@ -4,8 +4,8 @@
 class Progress:
     """A silent reporter, the default of library functions."""
 
-    def note(self, text: str) -> None:
-        """Report one line of information."""
+    def note(self, text: str, detail: str = "") -> None:
+        """Report one line of information. ``detail``: facts, two spaces apart; a narrow terminal has them below."""
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Report that ``done`` of ``total`` steps of ``task`` are done.

@@ -7,8 +7,9 @@ ELLIPSIS = "…"
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 picture", "2,000 pictures"; ``noun`` is one whose plural ends in s."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """ "1 picture", "2,000 pictures", "3 classes"."""
+    ending = "" if number == 1 else "es" if noun.endswith("ss") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def distances(values: Sequence[float]) -> list[str]:
@@ -16,6 +17,12 @@ def distances(values: Sequence[float]) -> list[str]:
     largest = max(values, default=0.0)
     decimals = min(8, 3 - math.floor(math.log10(largest))) if 0 < largest < 1 else 2
     return [f"{value:.{decimals}f}" for value in values]
+
+
+def duration(seconds: float) -> str:
+    """In minutes, or in hours and minutes: "12 min", "1 h 05 min"."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
 def shortened(text: str, length: int) -> str:

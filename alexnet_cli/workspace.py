@@ -20,13 +20,13 @@ class Home(NamedTuple):
 
     folder: str
     marker: str  # the file that is written last: an artefact without it is incomplete
-    command: str  # makes one
+    commands: tuple[str, ...]  # each makes one; without `alexnet` and the workspace
 
 
 HOMES = {
-    "dataset": Home("data", DATASET_FILE, "alexnet prep FOLDER"),
-    "model": Home("models", MODEL_FILE, "alexnet train` or `alexnet import torchvision"),
-    "index": Home("indexes", INDEX_FILE, "alexnet index"),
+    "dataset": Home("data", DATASET_FILE, ("prep FOLDER",)),
+    "model": Home("models", MODEL_FILE, ("train", "import torchvision")),
+    "index": Home("indexes", INDEX_FILE, ("index",)),
 }
 
 
@@ -35,6 +35,12 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def command(self, *words: object) -> str:
+        """An `alexnet` command for the user to paste: quoted for the shell, with this workspace if it is another than
+        the current folder."""
+        option = [] if self.root == Path(".") else ["--workspace", self.root]
+        return shlex.join(map(str, ["alexnet", *words, *option]))
 
     def home(self, kind: str) -> Path:
         """The folder of all artefacts of a kind."""
@@ -55,18 +61,19 @@ class Workspace:
         Raises BadArtefact if there is none.
         """
         home = HOMES[kind]
+        commands = " or ".join(f"`{self.command(*command.split())}`" for command in home.commands)
         if named is None:
             for newest in self.all(kind):
                 return newest
             there = self.hint([kind], None)
-            advice = f"; {there}" if there else f": make one with `{home.command}`, or name one"
+            advice = f"; {there}" if there else f": make one with {commands}, or name one"
             raise BadArtefact(f"no {kind} in {self.home(kind)} yet{advice}")
         paths = (Path(named), self.home(kind) / named)  # a path that exists means that path
         for path in paths:
             if (path / home.marker).is_file():
                 return path
         missing = " nor ".join(str(path / home.marker) for path in paths)
-        advice = self.hint([kind], named) or f"make one with `{home.command}`"
+        advice = self.hint([kind], named) or f"make one with {commands}"
         raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; {advice}")
 
     def hint(self, kinds: Iterable[str], named: str | None) -> str:
@@ -136,7 +143,7 @@ class Workspace:
             for path in (Path(named), self.home("model") / named):
                 if path.is_file():
                     return path
-            raise BadArtefact(f"no file {named}: make one with `alexnet export`")
+            raise BadArtefact(f"no file {named}: make one with `{self.command('export')}`")
         return self.find("model", named)
 
     def find_pictures(self, named: str | None) -> Path:
@@ -162,3 +169,9 @@ def _told(model: Path) -> dict[str, Any]:
             "is_imported": "imported" in provenance,
         }
     return {}
+
+
+def path_of(path: Path) -> str:
+    """``path`` as typed where a single word would be a name."""
+    text = str(path)
+    return text if os.sep in text else os.path.join(".", text)

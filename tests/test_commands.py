@@ -126,22 +126,16 @@ def test_wrong_usage_exits_2_with_one_line(arguments, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "no dataset in {}/data yet: make one with `alexnet prep FOLDER`, or name one"),
-        (
-            ["eval"],
-            "no model in {}/models yet: make one with `alexnet train` or `alexnet import torchvision`, or name one",
-        ),
-        (
-            ["export"],
-            "no model in {}/models yet: make one with `alexnet train` or `alexnet import torchvision`, or name one",
-        ),
-        (["search", "x.jpg"], "no index in {}/indexes yet: make one with `alexnet index`, or name one"),
+        (["train"], "no dataset in {0}/data yet: make one with `alexnet prep FOLDER --workspace {0}`, or name"),
+        (["eval"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or "),
+        (["export"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or "),
+        (["search", "x.jpg"], "no index in {0}/indexes yet: make one with `alexnet index --workspace {0}`, or name"),
         (
             ["train", "--recipe", "papr", "data"],
             "no dataset 'data': there is neither data/dataset.json nor {0}/data/data/dataset.json",
         ),
         (["info", "nothing"], "nothing is no dataset, model, index or .onnx file: `alexnet prep --help` tells how to"),
-        (["eval", "no.onnx"], "no file no.onnx: make one with `alexnet export`"),
+        (["eval", "no.onnx"], "no file no.onnx: make one with `alexnet export --workspace {0}`"),
         (["prep", "nowhere"], "no folder or archive at nowhere"),
     ],
 )

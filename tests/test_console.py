@@ -64,6 +64,20 @@ def test_a_bar_and_its_detail_fit_60_columns(task: str) -> None:
     assert lines[-2:] == ["after", ""]
 
 
+def test_a_note_with_its_detail_fits_60_columns() -> None:
+    program = (
+        "from alexnet_cli.console import Console\n"
+        "Console().note('epoch 36: loss 0.0780  training error 2.5%', "
+        "'validation error 17.3%  learning rate 0.00013  117 images/s')\n"
+    )
+    assert lines_on_a_terminal(program) == [
+        "epoch 36: loss 0.0780  training error 2.5%",
+        "  validation error 17.3%  learning rate 0.00013",
+        "  117 images/s",
+        "",
+    ]
+
+
 def test_detail_breaks_only_at_double_spaces() -> None:
     assert detail_lines("top-1 error 10.0%  5 images/s", 60) == ["  top-1 error 10.0%  5 images/s"]
     assert detail_lines("top-1 error 10.0%  5 images/s", 25) == ["  top-1 error 10.0%", "  5 images/s"]

@@ -154,7 +154,7 @@ class Noted(Progress):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, detail: str = "") -> None:
         self.notes.append(text)
 
 

@@ -88,6 +88,15 @@ def test_figure_1_tries_every_rate_and_chooses_the_fastest(small_pictures, tmp_p
     assert again == report
 
 
+def test_figure_1_says_how_far_it_is_and_how_long_it_may_take() -> None:
+    def trial(seconds: float) -> Trial:
+        return Trial(net="n", rate=0.1, seed=0, errors=[0.5], seconds=seconds)
+
+    so_far = figure1_module._so_far
+    assert so_far([], 3) == "run 1 of 12"
+    assert so_far([trial(600), trial(1200)], 3) == "run 3 of 12, about 2 h 30 min left"
+
+
 def test_figure_1_goes_on_after_a_rate_that_diverges_in_the_last_update_of_an_epoch(
     small_pictures, tmp_path, monkeypatch
 ):
@@ -144,7 +153,6 @@ def test_a_star_needs_more_than_chance():
     assert ablations_module._difference(0.0277, 0.01, 3) == "+2.8 ± 1.0"
     assert ablations_module._difference(-0.0279, 0.01, 3) == "-2.8 ± 1.0*"
     assert ablations_module._difference(0.0224, 0.01, 20) == "+2.2 ± 1.0*"
-    assert ablations_module._difference(0.5, None, 1) == "+50.0 (one seed: shows nothing)"
 
 
 def test_the_ratio_of_two_means_has_a_standard_error():
@@ -199,11 +207,16 @@ def test_a_table_is_written_after_every_seed(packed, tmp_path, monkeypatch):
     monkeypatch.setattr(ablations_module, "_error", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         ablations(packed, tmp_path / "a", "c", names=["tanh"], settings=NARROW, seeds=2)
-    assert "1 seed each" in (tmp_path / "a" / "table.md").read_text()
+    table = (tmp_path / "a" / "table.md").read_text()
+    assert "1 seed each, top-1 error of 21 validation pictures" in table
+    assert "One seed cannot show a difference, so none is given; --seeds 3 can." in table
+    assert "| recipe | parameters | top-1 error, % | in the paper |" in table
 
 
 def test_a_dataset_without_validation_images_is_refused_before_the_training(source, tmp_path, monkeypatch):
     dataset = prepare(source / "train", tmp_path / "data" / "t", size=SIZE, workers=1, val_fraction=0.0).dataset
     monkeypatch.setattr(ablations_module, "train", never)
-    with pytest.raises(BadArtefact, match="dataset t has no split 'val': it has train"):
+    with pytest.raises(
+        BadArtefact, match="dataset t has no split 'val': it has train; prep its pictures under another"
+    ):
         ablations(dataset, tmp_path / "a", "c", names=["tanh"])

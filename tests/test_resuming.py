@@ -179,7 +179,7 @@ def test_a_run_that_was_left_is_named_and_the_next_gets_a_new_name(packed, tmp_p
     assert shown.err.splitlines()[0] == (
         "models/colours-small-data is unfinished; to resume it: alexnet train --resume --out colours-small-data"
     )
-    assert "trained models/colours-small-data-2: 1 epochs" in shown.out
+    assert "trained models/colours-small-data-2: 1 epoch\n" in shown.out
 
 
 def test_what_resuming_cannot_change(packed, narrow, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -420,6 +421,29 @@ def test_no_torch_with_an_onnx_file_and_nothing_heavy_for_help(searchable: Path)
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_terminal_that_has_only_ascii(searchable: Path) -> None:
+    picture(searchable / "photos" / "dog" / "zoë ☃.png", 3)
+    lines = [
+        ["index", "photos", "--out", "more"],
+        ["predict", "photos/dog/zoë ☃.png", "nowhere/é.jpg"],
+        ["search", "photos/dog/zoë ☃.png", "--index", "more", "--html", "é.html"],
+        ["search", "photos/dog/zoë ☃.png", "--index", "more", "--json"],
+        ["info", "more"],
+        ["recipes", "--help"],
+        ["prep", "nowhere/é"],
+    ]
+    code = f"from alexnet_cli.commands import main\nprint([main(line) for line in {lines!r}])"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[-1] == "[0, 1, 0, 0, 0, 0, 1]", done.stderr
+    assert "Unicode" not in done.stderr
+    assert "no folder or archive at nowhere/\\xe9" in done.stderr
+    assert "zo\\xeb \\u2603.png" in done.stdout
+    (printed,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert printed["queries"][0]["path"] == "photos/dog/zoë ☃.png"
+    assert (searchable / "é.html").exists()
 
 
 def test_features_are_taken_after_the_relu(searchable: Path) -> None:

@@ -1,6 +1,7 @@
 """`alexnet info --verify`: everything of an artefact is read, and one flipped bit anywhere is found."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -55,6 +56,25 @@ def test_a_whole_model_and_its_file(folder, capsys):
     assert "verified" not in json.loads(capsys.readouterr().out)
 
 
+def test_a_model_is_described_in_words(folder, packed, capsys):
+    assert main(["info", str(folder)]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        r"what it is +│ a trained network: the 2012 network for thousands of pictures",
+        r"size +│ [\d,]+ parameters in 8 layers",
+        r"tells apart +│ 3 classes: blue, green, red",
+        r"trained on +│ dataset colours ",
+        r"trained for +│ 1 epoch in \d+ min, fp32, seed 0, on ",
+        r"made +│ by alexnet [\d.]+ on 20\d\d-\d\d-\d\d",
+        r"validation error +│ top-1 \d+\.\d%, top-5 0\.0% \(one view",
+    ):
+        assert re.search(line, said), line
+    assert "None" not in said
+    (folder / "history.jsonl").write_text("damaged")
+    assert main(["info", str(folder)]) == 0
+    assert "validation error" not in capsys.readouterr().out
+
+
 def test_it_is_said_if_there_is_no_checkpoint_and_what_has_no_checksum(folder, capsys):
     (folder / CHECKPOINT_FILE).unlink()
     (folder / "curves.png").write_bytes(b"damaged")
@@ -86,7 +106,7 @@ def test_a_run_without_a_model_is_described_with_the_command_that_resumes_it(fol
         f"not compared, having no checksum: {others}",
     ]
     assert main(["info", str(folder)]) == 0
-    assert "epochs_done" in capsys.readouterr().out
+    assert "epochs done" in capsys.readouterr().out
     assert main(resume.split()[1:]) == 0
     assert (folder / MODEL_FILE).exists()
     (folder / MODEL_FILE).unlink()

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from alexnet_cli.figures.lettering import fit, font
-from alexnet_cli.wording import counted, distances, shortened
+from alexnet_cli.wording import counted, distances, duration, shortened
 
 
 def test_plurals() -> None:
@@ -29,6 +29,10 @@ def test_plurals() -> None:
 )
 def test_distances_can_be_told_apart(values: list[float], shown: list[str]) -> None:
     assert distances(values) == shown
+
+
+def test_durations() -> None:
+    assert [duration(seconds) for seconds in (20, 700, 3900)] == ["0 min", "12 min", "1 h 05 min"]
 
 
 def test_the_middle_of_a_long_name_is_left_out() -> None:

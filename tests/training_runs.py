@@ -26,8 +26,8 @@ class Listener(Progress):
         self.notes: list[str] = []
         self.steps, self.stop_at = 0, stop_at
 
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+    def note(self, text: str, detail: str = "") -> None:
+        self.notes.append(f"{text}  {detail}" if detail else text)
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         if task.startswith("epoch"):

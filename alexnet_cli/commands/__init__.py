@@ -29,7 +29,7 @@ from alexnet_cli.commands import (
     train,
 )
 from alexnet_cli.commands.usage import Command
-from alexnet_cli.console import close_consoles, fail, show
+from alexnet_cli.console import close_consoles, fail, show, use_any_encoding
 from alexnet_cli.distributed import is_distributed
 from alexnet_cli.errors import AlexNetError, Interrupted, LostProcess, first_line
 
@@ -90,6 +90,7 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
     """Run one command. Returns the exit code: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    use_any_encoding()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -1,7 +1,6 @@
 """What several commands share: options, the processes of torchrun, and commands that are printed for the user."""
 
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -17,7 +16,8 @@ from alexnet_cli.console import Console
 from alexnet_cli.distributed import is_distributed, process_group
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable, abbreviate, visible
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.workspace import Workspace
+from alexnet_cli.wording import counted
+from alexnet_cli.workspace import Workspace, path_of
 
 if TYPE_CHECKING:
     from alexnet_cli.data.inputs import Inputs
@@ -90,8 +90,7 @@ def processes(device: str = "cpu") -> Iterator[tuple["World", Progress]]:
 
 def command_line(*words: object, workspace: Path = HERE) -> str:
     """An `alexnet` command for the user to paste: quoted for the shell, with the ``workspace`` if it is another."""
-    option = [] if workspace == HERE else ["--workspace", workspace]
-    return shlex.join(map(str, ["alexnet", *words, *option]))
+    return Workspace(workspace).command(*words)
 
 
 def inputs_of(words: Sequence[str]) -> "Inputs":
@@ -131,10 +130,10 @@ class Failures:
         if self.failed and self.count == 1:
             raise BadPicture("{path}: {reason}".format(**self.failed[0]))
         if self.failed:
-            raise BadPicture(f"{len(self.failed):,} of {self.count:,} pictures could not be read")
+            raise BadPicture(f"{len(self.failed):,} of {counted(self.count, 'picture')} could not be read")
 
 
-def counted(items: Iterable[Result], task: str, total: int, progress: Progress) -> Iterator[Result]:
+def with_progress(items: Iterable[Result], task: str, total: int, progress: Progress) -> Iterator[Result]:
     """``items``, with a progress bar for ``task`` if there is more than a batch of them."""
     from alexnet_cli.inference.predictor import BATCH
 
@@ -164,16 +163,11 @@ def name_of(folder: Path, kind: str, space: Workspace) -> str:
     return path_of(folder)
 
 
-def path_of(path: Path) -> str:
-    """``path`` as typed where a single word would be a name."""
-    text = str(path)
-    return text if os.sep in text else os.path.join(".", text)
-
-
-def to_resume(folder: Path, space: Workspace) -> str:
-    """The command that resumes the run in ``folder``, for where the user is."""
+def to_resume(folder: Path, space: Workspace, dataset: Path | None = None) -> str:
+    """The command that resumes the run in ``folder``, for where the user is; on ``dataset`` if that has moved."""
     out = folder.name if folder.parent == space.home("model") else path_of(folder)
-    return command_line("train", "--resume", "--out", out, workspace=space.root)
+    moved = [] if dataset is None else [path_of(dataset)]
+    return space.command("train", *moved, "--resume", "--out", out)
 
 
 def to_mend(index: Path, source: Path, space: Workspace) -> str:

@@ -20,6 +20,7 @@ from alexnet_cli.commands.common import (
     processes,
 )
 from alexnet_cli.console import show, show_json, show_table
+from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def as_table(
     ]
     published = [[f"{row.name} (published)", row.top1, row.top5] for row in TABLE2 if row.top1 != "–"]
     return (
-        f"{dataset.name}, {split}: {evaluation.images:,} images, {views} view{'s' if views > 1 else ''}",
+        f"{dataset.name}, {split}: {counted(evaluation.images, 'image')}, {counted(views, 'view')}",
         ["model", "top-1 error, %  (95 % interval)", "top-5 error, %  (95 % interval)"],
         [*(published if ilsvrc else []), measured],
         "published: table 2 of the paper, ILSVRC-2012 validation images, ten views" if ilsvrc else "",

@@ -8,9 +8,10 @@ import typer
 
 from alexnet_cli.artefacts import ONNX_FILE
 from alexnet_cli.commands import completion
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, name_of, path_of
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, name_of
 from alexnet_cli.console import Console, show, show_json
-from alexnet_cli.workspace import Workspace
+from alexnet_cli.wording import counted
+from alexnet_cli.workspace import Workspace, path_of
 
 
 class ExportPrecision(StrEnum):
@@ -55,12 +56,12 @@ def export(
         return
     show(f"wrote {result.path}: {result.path.stat().st_size / 1e6:.0f} MB, {precision}")
     show(
-        f"largest difference from the network on {result.pictures} pictures: "
+        f"largest difference from the network on {counted(result.pictures, 'picture')}: "
         f"{result.probabilities_difference:.1e} in probabilities, {result.features_difference:.1e} in {result.features}"
     )
     for what, agreement in result.agreement.items():
         show(
-            f"on {agreement.pictures} {what} pictures: the same class for {agreement.same_class:.1%} "
+            f"on {counted(agreement.pictures, f'{what} picture')}: the same class for {agreement.same_class:.1%} "
             f"(needed: {SAME_CLASS:.0%}), cosine of {result.features} {agreement.cosine:.3f} (needed: {COSINE})"
         )
     is_default = result.path == folder / ONNX_FILE and precision == ExportPrecision.fp32

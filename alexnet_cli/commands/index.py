@@ -21,6 +21,7 @@ from alexnet_cli.commands.common import (
 )
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadSource
+from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace
 
 PICTURE = Path("PICTURE")
@@ -100,7 +101,7 @@ def index(
         show_json(built.as_json(folder.name, model_name(path)))
         return
     show(
-        f"index {folder}: {built.images:,} pictures "
+        f"index {folder}: {counted(built.images, 'picture')} "
         f"({built.added:,} added, {built.kept:,} kept, {built.removed:,} removed, {len(built.refused):,} refused)"
     )
     show(f"Next: {command_line('search', _a_picture(folder), '--index', folder.name, workspace=workspace)}")

@@ -32,6 +32,7 @@ def info(
 
     Example: alexnet info models/photos-small-data
     """
+    from alexnet_cli.commands.described import model_in_words
     from alexnet_cli.describe import contents, describe, find
     from alexnet_cli.verify import verify_artefact
 
@@ -51,8 +52,11 @@ def info(
         facts["verified"] = verify_artefact(kind, found, Console())
     if as_json:
         show_json(facts)
-    else:
-        show_table("", ["", path], [[key, _shortened(value)] for key, value in facts.items()])
+        return
+    rows = [[key.replace("_", " "), _shortened(value)] for key, value in facts.items()]
+    if kind == "model":
+        rows = [*map(list, model_in_words(facts)), *(row for row in rows if row[0] == "verified")]
+    show_table("", ["", path], rows)
 
 
 def _list(artefacts: list[dict[str, str]], space: Workspace, as_json: bool) -> None:

@@ -13,12 +13,12 @@ from alexnet_cli.commands.common import (
     better_start,
     command_line,
     name_of,
-    path_of,
     processes,
 )
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadRecipe
-from alexnet_cli.workspace import Workspace
+from alexnet_cli.wording import counted
+from alexnet_cli.workspace import Workspace, path_of
 
 if TYPE_CHECKING:
     from alexnet_cli.data.store import Dataset
@@ -89,9 +89,8 @@ def prep(
         show_json(prepared.as_json())
         return
     splits = ", ".join(f"{count:,} {split}" for split, count in prepared.dataset.counts.items())
-    count = len(prepared.dataset.classes)
-    classes = f"{count:,} class{'es' if count > 1 else ''}"
-    show(f"packed {folder}: {splits} pictures, {classes}, {prepared.rejected:,} rejected")
+    classes = len(prepared.dataset.classes)
+    show(f"packed {folder}: {splits} pictures, {counted(classes, 'class')}, {prepared.rejected:,} rejected")
     if prepared.rejected:
         show(f"what was rejected, and why: {folder / 'rejected.csv'}")
     show(f"Next: {command_line(*_next(prepared.dataset, space), workspace=workspace)}")

@@ -15,8 +15,8 @@ from alexnet_cli.commands.common import (
     JsonOption,
     PicturesArgument,
     WorkspaceOption,
-    counted,
     inputs_of,
+    with_progress,
 )
 from alexnet_cli.console import Console, JsonArray, show_json, show_path, show_table
 from alexnet_cli.errors import AlexNetError, visible
@@ -130,11 +130,11 @@ def _answers(
 
     count = len(inputs.pictures)
     if not mean:
-        each = counted(searcher.search_each(inputs.pictures, k), "searching", count, progress)
+        each = with_progress(searcher.search_each(inputs.pictures, k), "searching", count, progress)
         for path, neighbours in failures.without(each):
             yield Answer(path=path, neighbours=neighbours)
         return
-    each_row = counted(searcher.model.features_each(inputs.pictures), "embedding", count, progress)
+    each_row = with_progress(searcher.model.features_each(inputs.pictures), "embedding", count, progress)
     total, used = None, list[str]()
     for path, row in failures.without(each_row):
         used.append(path)

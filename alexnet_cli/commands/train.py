@@ -23,6 +23,7 @@ from alexnet_cli.commands.common import (
 )
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadRecipe
+from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace
 
 
@@ -115,7 +116,7 @@ def train(
         if resume:
             folder = folder or runs.newest_unfinished(home)
             moved = None if dataset is None else space.find("dataset", dataset)
-            with resumable(to_resume(folder, space), folder, world):
+            with resumable(to_resume(folder, space, moved), folder, world):
                 model = alexnet.resume(folder, dataset=moved, epochs=epochs, seed=seed, precision=precision, **where)
         else:
             data = space.find("dataset", dataset)
@@ -136,7 +137,7 @@ def train(
     if not world.is_main:
         return
     if not as_json:
-        show(f"trained {folder}: {result['epochs']} epochs")
+        show(f"trained {folder}: {counted(result['epochs'], 'epoch')}")
     write_onnx(folder, space)
     if as_json:
         show_json(result)

@@ -201,7 +201,8 @@ class Dataset:
     def split(self, name: str) -> Split:
         """The split of that name. Raises BadArtefact if there is none, or its labels are not those of the classes."""
         if name not in self.slots:
-            raise BadArtefact(f"dataset {self.name} has no split {name!r}: it has {' and '.join(self.counts)}")
+            advice = "; prep its pictures under another name, with --val-fraction 0.1" if name == "val" else ""
+            raise BadArtefact(f"dataset {self.name} has no split {name!r}: it has {' and '.join(self.counts)}{advice}")
         slots, labels_file = self.slots[name], self.file(name + LABELS)
         labels = map_array(labels_file, (slots,), np.int32)
         is_packed = labels >= 0

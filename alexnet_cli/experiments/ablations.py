@@ -18,6 +18,7 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
+from alexnet_cli.wording import counted
 
 BASELINE = "paper"
 ABLATIONS = (
@@ -62,7 +63,8 @@ def ablations(
     errors: dict[str, list[float]] = {name: [] for name in recipe_of}
     for seed in range(seeds):  # seed by seed, so that a run that is stopped leaves a complete table of fewer seeds
         for name, recipe in recipe_of.items():
-            progress.note(f"{name}, seed {seed}")
+            number = 1 + sum(map(len, errors.values()))
+            progress.note(f"run {number} of {seeds * len(recipe_of)}: {name}, seed {seed}")
             errors[name].append(_error(recipe, seed, dataset, folder, options, progress))
         report = _report(errors, recipe_of, dataset, command, base, width)
         report.write(folder, recipe_of)
@@ -146,17 +148,24 @@ def _report(
         )
     training = recipe_of[BASELINE].training
     seeds = len(errors[BASELINE])
+    columns = ["recipe", "parameters", "top-1 error, %", "difference to the baseline", "in the paper"]
+    if seeds == 1:  # a difference of single runs shows nothing
+        columns, rows = [columns[i] for i in (0, 1, 2, 4)], [[row[i] for i in (0, 1, 2, 4)] for row in rows]
+        claims = "One seed cannot show a difference, so none is given; --seeds 3 can. "
+    else:
+        claims = (
+            "Differences with their standard errors; a star marks those that chance alone makes once in twenty rows "
+            "(Student's t), and the others show nothing. "
+        )
     note = (
         "A scaled-down version of the paper's experiment: "
         f"{'' if width == 1 else f'nets of {width:g} times the width, '}"
         f"trained for {training.epochs} epochs on the {dataset.counts['train']:,} pictures of dataset {dataset.name}"
-        f"{'' if base == 'paper' else f', by the recipe {base}'}; {seeds} seed{'s' if seeds > 1 else ''} each, mean ± "
-        f"standard deviation over seeds, top-1 error of {dataset.counts['val']:,} validation pictures, ten views. "
-        "Differences with their standard errors; a star marks those that chance alone makes once in twenty rows "
-        "(Student's t), and the others show nothing. "
+        f"{'' if base == 'paper' else f', by the recipe {base}'}; {counted(seeds, 'seed')} each"
+        f"{'' if seeds == 1 else ', mean ± standard deviation over seeds'}, top-1 error of "
+        f"{counted(dataset.counts['val'], 'validation picture')}, ten views. {claims}"
         "The paper's column is ILSVRC with the whole network, where the net is the published one."
     )
-    columns = ["recipe", "parameters", "top-1 error, %", "difference to the baseline", "in the paper"]
     title = f"Ablations on {dataset.name}"
     return Report(name="ablations", title=title, columns=columns, rows=rows, note=note, command=command, facts=facts)
 
@@ -170,7 +179,7 @@ def _standard_error(some: Sequence[float], others: Sequence[float]) -> float | N
 
 def _difference(difference: float, uncertainty: float | None, seeds: int) -> str:
     if uncertainty is None:
-        return f"{100 * difference:+.1f} (one seed: shows nothing)"
+        return f"{100 * difference:+.1f}"
     star = "*" if abs(difference) > STUDENT_T.get(seeds, T_OF_MORE) * uncertainty else ""
     return f"{100 * difference:+.1f} ± {100 * uncertainty:.1f}{star}"
 

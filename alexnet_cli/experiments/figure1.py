@@ -18,6 +18,7 @@ from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
+from alexnet_cli.wording import duration
 
 TARGET = 0.25  # training error
 NETS = ("figure-1-relu", "figure-1-tanh")
@@ -35,6 +36,7 @@ class Trial:
     seed: int
     errors: list[float]  # training error of each epoch, measured while training
     diverged: bool = False
+    seconds: float = 0.0  # of its training
 
     @property
     def epochs(self) -> float | None:
@@ -72,12 +74,14 @@ def figure1(
         shortest = limit
         early = [_run_trial(recipe, rate, 0, min(EARLY, limit), dataset, folder, options, progress) for rate in RATES]
         for rate in [trial.rate for trial in sorted(early, key=lambda trial: min(trial.errors, default=1.0))]:
+            progress.note(_so_far(trials, seeds))
             trial = _run_trial(recipe, rate, 0, shortest, dataset, folder, options, progress)
             trials.append(trial)
             if trial.epochs is not None:
                 shortest = min(shortest, len(trial.errors))
         rate = _fastest_rate(trials, net)
         for seed in range(1, seeds):
+            progress.note(_so_far(trials, seeds))
             trials.append(_run_trial(recipe, rate, seed, limit, dataset, folder, options, progress))
     _draw(trials, folder / "figure-1.png")
     report = _report(trials, dataset, command)
@@ -107,7 +111,14 @@ def _run_trial(
         progress.note(str(error).split(":")[0])
         diverged = True
     # The folder may hold more epochs, of a command with a larger --epochs.
-    return Trial(net=net, rate=rate, seed=seed, errors=_errors(run)[:epochs], diverged=diverged)
+    return Trial(net=net, rate=rate, seed=seed, errors=_errors(run)[:epochs], diverged=diverged, seconds=_seconds(run))
+
+
+def _so_far(trials: Sequence[Trial], seeds: int) -> str:
+    """Which run comes next, and how long all that are left may take if they take as long as those before."""
+    total = len(NETS) * (len(RATES) + seeds - 1)
+    left = (total - len(trials)) * sum(trial.seconds for trial in trials) / max(len(trials), 1)
+    return f"run {len(trials) + 1} of {total}" + (f", about {duration(left)} left" if trials else "")
 
 
 def _is_decided(errors: list[float], limit: int) -> bool:
@@ -129,6 +140,12 @@ def _errors(run: Path) -> list[float]:
     if not (run / CHECKPOINT_FILE).exists():
         return []
     return [row["train_error"] for row in checkpoint.read_state(run).history]
+
+
+def _seconds(run: Path) -> float:
+    if not (run / CHECKPOINT_FILE).exists():
+        return 0.0
+    return float(sum(row["seconds"] for row in checkpoint.read_state(run).history))
 
 
 def _fastest_rate(trials: Sequence[Trial], net: str) -> float:

@@ -1,5 +1,6 @@
 """Figure 4: predictions for eight test images, and the training images nearest to five others in fc7."""
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.wording import distances, shortened
 from alexnet_cli.wordnet import class_names
 
 SHOWN, BEST = 8, 5  # images that are classified, and classes shown for each
@@ -142,7 +144,7 @@ def _draw(classified: list[Classified], retrieved: list[Retrieved], path: Path) 
         bars.axis("off")
         if i < len(classified):
             picture.imshow(classified[i].image)
-            picture.set_title(classified[i].label, fontsize=9)
+            picture.set_title(_wrapped(classified[i].label, 21), fontsize=10)
             _draw_bars(bars, classified[i])
     right.suptitle("query, and the training images nearest in fc7")
     cells = right.subplots(len(retrieved), NEAREST + 1, squeeze=False)
@@ -150,7 +152,7 @@ def _draw(classified: list[Classified], retrieved: list[Retrieved], path: Path) 
         shown = zip(
             [one.image, *one.neighbours],
             [one.label, *one.labels],
-            ["", *(f"  {d:.1f}" for d in one.distances)],
+            ["", *(f"\n{shown}" for shown in distances(one.distances))],
             strict=True,
         )
         for cell in row:
@@ -158,9 +160,18 @@ def _draw(classified: list[Classified], retrieved: list[Retrieved], path: Path) 
         for cell, (image, label, distance) in zip(row, shown, strict=False):
             cell.imshow(image)
             colour = "black" if label == one.label else "tab:red"
-            cell.set_title(f"{label[:14]}{distance}", fontsize=7, color=colour)
+            cell.set_title(f"{_wrapped(label, 15)}{distance}", fontsize=9, color=colour)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=100)
+
+
+def _wrapped(label: str, width: int) -> str:
+    """``label`` in two lines of ``width`` letters at most, with an ellipsis in its middle if it is longer."""
+    for length in range(len(label), 0, -1):
+        lines = textwrap.wrap(shortened(label, length), width)
+        if len(lines) <= 2:
+            return "\n".join(lines)
+    return label
 
 
 def _draw_bars(axes: object, one: Classified) -> None:
@@ -172,5 +183,5 @@ def _draw_bars(axes: object, one: Classified) -> None:
     colours = ["tab:red" if name == one.label else "lightsteelblue" for name in one.classes]
     axes.barh(positions, one.probabilities, color=colours)
     for position, name in zip(positions, one.classes, strict=True):
-        axes.text(0.02, position, name[:22], fontsize=7, va="center")
+        axes.text(0.02, position, shortened(name, 26), fontsize=8, va="center")
     axes.set(xlim=(0, 1), ylim=(BEST - 0.4, -0.6))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import alexnet_cli
 from alexnet_cli.artefacts import model_name
 from alexnet_cli.files import atomic_write, write_json
+from alexnet_cli.wording import counted
 
 if TYPE_CHECKING:
     from alexnet_cli.model import Model
@@ -64,7 +65,7 @@ def model_sentence(model: "Model", path: Path) -> str:
 
     parameters = parameter_count(model.net)
     epochs = model.provenance.get("epochs")
-    trained = f", {epochs} epochs" if epochs else ""
+    trained = f", {counted(epochs, 'epoch')}" if epochs else ""
     return (
         f"Model {model_name(path)} ({model.fingerprint}): recipe {model.recipe.name}, {parameters:,} parameters, "
         f"{len(model.classes):,} classes{trained}."

@@ -7,7 +7,6 @@ from typing import Any
 
 from alexnet_cli.artefacts import model_name
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.errors import AlexNetError
 from alexnet_cli.experiments.published import TABLE1, TABLE2, Published, are_of_table2
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.files import read_json, write_json
@@ -81,8 +80,7 @@ def _table(
 ) -> Report:
     loaded = {path: Model.load(path) for row in measured_rows for path in row.models}
     split = "test" if "test" in dataset.counts and (name == "table-1" or "val" not in dataset.counts) else "val"
-    if split not in dataset.counts:
-        raise AlexNetError(f"dataset {dataset.name} has no validation images to measure on: prep one that has")
+    dataset.split(split)  # raises if it has neither
     measure = _measurer(dataset, split, folder, device, progress)
     facts = {row.name: measure(row, [loaded[path] for path in row.models]) for row in measured_rows if row.models}
     rows = [[f"{one.name} (published)", one.views, one.top1, one.top5, one.test] for one in published]

@@ -16,6 +16,8 @@ from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
+from alexnet_cli.wording import counted
+from alexnet_cli.workspace import Workspace
 
 
 def choose_recipe(
@@ -84,7 +86,7 @@ def resume_run(
         if wanted is not None and wanted != settings[key]:
             raise BadRecipe(f"{folder} was started with --{key} {settings[key]}: leave it out, or start another run")
     if epochs is not None and epochs != recipe.training.epochs:
-        progress.note(f"{epochs} epochs instead of {recipe.training.epochs}")
+        progress.note(f"{counted(epochs, 'epoch')} instead of {recipe.training.epochs}")
         recipe = recipe.with_training(epochs=epochs)
     path = Path(settings["dataset_path"]) if dataset is None else dataset
     if dataset is None and not path.exists():
@@ -118,7 +120,7 @@ def newest_unfinished(home: Path) -> Path:
     runs = [file.parent.parent for file in home.glob(f"*/{CHECKPOINT_FILE}")]
     runs = [folder for folder in runs if _is_unfinished(folder)]
     if not runs:
-        raise AlexNetError(f"no unfinished run in {home}: start one with `alexnet train`")
+        raise AlexNetError(f"no unfinished run in {home}: start one with `{Workspace(home.parent).command('train')}`")
     return max(runs, key=lambda folder: (folder / CHECKPOINT_FILE).stat().st_mtime_ns)
 
 

@@ -34,6 +34,7 @@ from alexnet_cli.training import checkpoint
 from alexnet_cli.training.checkpoint import TrainingState
 from alexnet_cli.training.schedule import finished, learning_rate, learning_rates, stalls, weight_decays
 from alexnet_cli.training.sgd import SGD
+from alexnet_cli.wording import counted, duration
 
 DRAW_EVERY = 10.0  # seconds, at least: to draw the curves takes longer than an epoch of a small dataset
 BEFORE_VALIDATION = 1.0  # minutes of training that are saved before the validation, which may take long
@@ -194,7 +195,7 @@ class Trainer:
         at_most = " at most" if self.recipe.training.schedule == "plateau" else ""
         detail = (
             f"loss {state.loss / done:.3f}  top-1 error {state.wrong / done:.1%}  {speed:.0f} images/s  "
-            f"learning rate {rate:.2g}  {_duration(left)} left{at_most}"
+            f"learning rate {rate:.2g}  {duration(left)} left{at_most}"
         )
         self.progress.advance(f"epoch {state.epoch + 1}/{self.recipe.training.epochs}", done, len(self.split), detail)
 
@@ -213,10 +214,10 @@ class Trainer:
         self._write_history()
         if time.monotonic() - self._drawn >= DRAW_EVERY:
             self.draw()
-        validation = f"  validation error {row['validation_error']:.1%}" if "validation_error" in row else ""
+        validation = f"validation error {row['validation_error']:.1%}  " if "validation_error" in row else ""
         self.progress.note(
-            f"epoch {row['epoch']}: loss {row['loss']:.4f}  training error {row['train_error']:.1%}{validation}  "
-            f"learning rate {rate:.2g}  {row['images_per_second']:.0f} images/s"
+            f"epoch {row['epoch']}: loss {row['loss']:.4f}  training error {row['train_error']:.1%}",
+            f"{validation}learning rate {rate:.2g}  {row['images_per_second']:.0f} images/s",
         )
 
     def _validate(self) -> tuple[float, float]:
@@ -354,7 +355,7 @@ class Trainer:
                 "processes": self.world.size,
                 "version": alexnet_cli.__version__,
                 "torch": torch.__version__,
-                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"
+                "machine": f"{platform.machine()}, {counted(torch.get_num_threads(), 'thread')}"
                 if self.device.type == "cpu"
                 else torch.cuda.get_device_name(self.device),
             },
@@ -396,8 +397,3 @@ def _copy_weights(start: Model, net: AlexNet) -> None:
                 f"leave --recipe out to take the model's own, {start.recipe.name}"
             )
         weight.copy_(weights[name])
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
