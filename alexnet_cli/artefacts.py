@@ -13,6 +13,7 @@ REJECTED_FILE = "rejected.csv"
 MODEL_FILE = "model.safetensors"  # its presence marks a trained model
 RECIPE_FILE = "recipe.toml"
 ONNX_FILE = "model.onnx"
+CARD_FILE = "MODEL_CARD.md"
 HISTORY_FILE = "history.jsonl"
 CHECKPOINT_FILE = "checkpoint/state.safetensors"
 KERNELS = "kernels"  # a folder: the first layer's kernels after each epoch

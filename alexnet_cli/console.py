@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from alexnet_cli.errors import visible
@@ -118,15 +120,67 @@ def close_consoles() -> None:
         console.close()
 
 
-def is_utf8() -> bool:
+def _is_utf8() -> bool:
     """Whether standard output can write any letter."""
     return (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
 
 
+class JsonArray:
+    """An array in the JSON that a command prints. It waits in a temporary file: there may be 100,000 items."""
+
+    def __init__(self) -> None:
+        # Without a name, it is gone with the process.
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass")  # noqa: SIM115
+        self._file.write("[")
+        self._is_empty = True
+
+    def append(self, item: object) -> None:
+        """Add an item. No more may follow once the array is printed."""
+        self._file.write(("" if self._is_empty else ", ") + _json(item))
+        self._is_empty = False
+
+    def pieces(self) -> Iterator[str]:
+        """The text of the array."""
+        self._file.seek(0)
+        while piece := self._file.read(1 << 20):
+            yield piece
+        yield "]"
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, ensure_ascii=not _is_utf8())
+
+
 def show_json(content: object) -> None:
-    """One JSON object on standard output."""
-    text = json.dumps(content, ensure_ascii=not is_utf8())
-    print(text.encode("utf-8", "backslashreplace").decode())  # noqa: T201 - a file name may not be UTF-8
+    """One JSON value on standard output. In an object, a value may be a JsonArray."""
+    if isinstance(content, Mapping):
+        for i, (key, value) in enumerate(content.items()):
+            _print_piece(f"{', ' if i else '{'}{_json(key)}: ")
+            for piece in value.pieces() if isinstance(value, JsonArray) else [_json(value)]:
+                _print_piece(piece)
+        _print_piece("}\n" if content else "{}\n")
+    else:
+        _print_piece(_json(content) + "\n")
+
+
+def _print_piece(text: str) -> None:
+    print(text.encode("utf-8", "backslashreplace").decode(), end="")  # noqa: T201 - a file name may not be UTF-8
+
+
+def show_path(path: str) -> None:
+    """A path on standard output, for the next program of a pipe: byte by byte as the file is called."""
+    if sys.stdout.isatty():
+        show(path)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+
+
+def percent(probability: float) -> str:
+    """``probability``, 0 to 1, in per cent."""
+    if 0 < probability < 0.0001:
+        return "< 0.01 %"
+    return f"{100 * probability:.{1 if probability >= 0.01 or not probability else 2}f} %"
 
 
 def show(text: str) -> None:
@@ -141,7 +195,9 @@ def show_table(title: str, columns: list[str], rows: list[list[str]], note: str 
 
     table = rich.table.Table(title=title or None, caption=note or None, title_justify="left", caption_justify="left")
     for i, column in enumerate(columns):
-        numeric = all(row[i].strip("%–-.,+ ").replace(".", "").replace(",", "").isdigit() or not row[i] for row in rows)
+        numeric = all(
+            row[i].strip("%–-.,+< ").replace(".", "").replace(",", "").isdigit() or not row[i] for row in rows
+        )
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(_lines, row))

@@ -1,12 +1,14 @@
 """Describes a dataset, model, index, ONNX file or unfinished run from what is stored in it."""
 
 import json
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.wordnet import class_names
 from alexnet_cli.workspace import HOMES, Workspace
 
 
@@ -23,7 +25,8 @@ def find(space: Workspace, named: str) -> tuple[str, Path]:
     for path in (Path(named), space.home("model") / named):
         if (path / CHECKPOINT_FILE).is_file():
             return "run", path
-    raise BadArtefact(f"{named} is no dataset, model, index or .onnx file: `alexnet prep --help` tells how to begin")
+    advice = space.hint(HOMES, named) or "`alexnet prep --help` tells how to begin"
+    raise BadArtefact(f"{named} is no dataset, model, index or .onnx file: {advice}")
 
 
 def describe(kind: str, path: Path) -> dict[str, Any]:
@@ -37,12 +40,18 @@ def _dataset(path: Path) -> dict[str, Any]:
 
     dataset = Dataset.open(path)
     return {
-        "classes": dataset.classes,
+        **_classes(dataset.classes, dataset.words),
         "images": dataset.counts,
         "image_size": dataset.image_size,
         "source": dataset.source,
         "fingerprint": dataset.fingerprint,
     }
+
+
+def _classes(labels: list[str], words: Mapping[str, str]) -> dict[str, list[str]]:
+    """The classes by their labels, and what people read for them if that differs."""
+    names = class_names(labels, words)
+    return {"classes": labels} | ({} if names == labels else {"names": names})
 
 
 def _model(path: Path) -> dict[str, Any]:
@@ -53,8 +62,8 @@ def _model(path: Path) -> dict[str, Any]:
     return {
         "recipe": model.recipe.name,
         "description": model.recipe.description,
-        "classes": model.classes,
         "layers": list(model.recipe.network.layers),
+        **_classes(model.classes, model.words),
         "parameters": parameter_count(model.net),
         "fingerprint": model.fingerprint,
         **model.provenance,
@@ -71,11 +80,11 @@ def _last_validation(folder: Path) -> dict[str, float]:
 
 
 def _index(path: Path) -> dict[str, Any]:
-    from alexnet_cli.retrieval.layout import read_facts
+    from alexnet_cli.retrieval.index import Index
 
-    facts = read_facts(path)
-    own = {"index_kind": facts.get("kind")}  # flat, ivfpq ...
-    return own | {key: value for key, value in facts.items() if key not in ("kind", "files")}
+    with closing(Index.open(path)) as index:
+        facts = {key: value for key, value in index.facts.items() if key not in ("kind", "files")}
+        return {"index_kind": index.kind.name, **facts, "missing": index.missing()}  # flat, ivfpq ...
 
 
 def _onnx(path: Path) -> dict[str, Any]:
@@ -83,7 +92,7 @@ def _onnx(path: Path) -> dict[str, Any]:
 
     model = OnnxModel.open(path, device="cpu")
     return {
-        "classes": model.classes,
+        **_classes(model.classes, model.words),
         "image_size": model.image_size,
         "precision": model.precision,
         "fingerprint": model.fingerprint,

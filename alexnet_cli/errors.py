@@ -1,5 +1,6 @@
 """Errors that a user can cause. Each message is one line that says what to do; the command line exits with 1."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -28,6 +29,10 @@ class NotFinite(BadArtefact):
 
 class WrongModel(AlexNetError):
     """The model is not the one that the index was built with."""
+
+
+class NoSuchLayer(AlexNetError):
+    """A layer that the network does not have."""
 
 
 class BadRecipe(AlexNetError):
@@ -66,3 +71,9 @@ def visible(text: str) -> str:
     A file's name may hold characters that move a terminal's cursor or turn the direction of writing.
     """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def abbreviate(names: Iterable[str], limit: int = 3) -> str:
+    """The first ``limit`` of ``names`` in sorted order and the number of the others, for a message of one line."""
+    first = sorted(names)
+    return ", ".join(map(visible, first[:limit])) + (f" and {len(first) - limit:,} more" if len(first) > limit else "")

@@ -1,12 +1,15 @@
 """Files that are whole or not there: written under a temporary name, with checksums, by one process at a time."""
 
+import csv
+import errno
+import itertools
 import json
 import os
 import re
 import secrets
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +45,12 @@ def temporary_path(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on success sync it and rename it to ``path``.
 
-    The file is there, empty, and locked until it has its name, which keeps it from `sweep`. If the block raises, it is
-    removed and ``path`` is left as it was.
+    Without ``replace``, it raises FileExistsError if there is something at ``path`` by then. The file is there, empty,
+    and locked until it has its name, which keeps it from `sweep`. If the block raises, it is removed and ``path`` is
+    left as it was.
     """
     temporary = temporary_path(path)
     try:
@@ -54,7 +58,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "r+b") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, path) if replace else _rename_new(temporary, path)
         sync_folder(path.parent)
     except OSError as error:  # a failed write does not know the name of its file
         if error.filename in (None, str(temporary)):
@@ -63,6 +67,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a file system that has become read-only; the next run sweeps it
             temporary.unlink(missing_ok=True)
+
+
+def _rename_new(temporary: Path, path: Path) -> None:
+    """Rename without replacing. Raises FileExistsError."""
+    try:
+        os.link(temporary, path)  # which, unlike a rename, fails if there is something
+    except FileExistsError:
+        raise
+    except OSError:  # of a file system without links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.rename(temporary, path)
 
 
 @contextmanager
@@ -198,6 +214,24 @@ def _locked(path: Path, what: str) -> int:
     raise AlexNetError(f"the {what} {folder} could not be locked in {ATTEMPTS} attempts: try again")
 
 
+# CSV
+
+
+@contextmanager
+def write_csv(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterable[object]], object]]:
+    """Write a CSV file atomically, in UTF-8, with the names of its ``columns``; yields what writes one row.
+
+    What is not UTF-8 in the name of a file is written as it is.
+    """
+    with (
+        atomic_write(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        write = csv.writer(file, lineterminator="\n").writerow
+        write(columns)
+        yield write
+
+
 # Checksums: they find damage by disks, not by people, who could change them as well.
 
 
@@ -239,6 +273,11 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadArtefact(f"{path} is damaged (not a JSON object): make the {what} again")
     return content
+
+
+def free_name(path: Path) -> str:
+    """The first of name-2, name-3 ... that is free beside ``path``."""
+    return next(name for i in itertools.count(2) if not (path.parent / (name := f"{path.name}-{i}")).exists())
 
 
 def with_article(noun: str) -> str:

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from alexnet_cli.model import Model
     from alexnet_cli.recipe import Recipe
     from alexnet_cli.retrieval.build import Built
+    from alexnet_cli.retrieval.duplicates import Duplicates
     from alexnet_cli.retrieval.searcher import Searcher
 
 __all__ = [
     "build_index",
     "evaluate",
     "export",
+    "find_duplicates",
     "open_dataset",
     "open_index",
     "open_model",
@@ -106,7 +108,7 @@ def train(
 ) -> "Model":
     """Train a network on ``dataset`` into the new ``folder``, and return the model, which is also saved there.
 
-    ``recipe``: its name or file; `paper` if None, or the recipe of the model ``start`` that is fine-tuned.
+    ``recipe``: its name or file; if None, that of the model ``start`` that is fine-tuned, else by the dataset's size.
     ``settings``: "section.key=value" on top. ``devices``: one for the whole network, or one per column; if None, a GPU
     if there is one. ``precision``: fp32 or bf16. Raises Resumable if the folder holds a run, BadArtefact if it holds a
     model, AlexNetError if another process is training into it, BadRecipe, Diverged at a loss that is not finite,
@@ -119,19 +121,18 @@ def train(
     from alexnet_cli.training.trainer import Options
 
     tuned = start if start is None or isinstance(start, Model) else Model.load(Path(start))
+    data = open_dataset(dataset)
     if isinstance(recipe, Recipe):
         recipe = adjust(recipe, [*settings, *([] if epochs is None else [f"training.epochs={epochs}"])])
     else:
-        recipe = choose_recipe(recipe, settings, epochs=epochs, start=tuned)
+        recipe = choose_recipe(recipe, data, settings, epochs=epochs, start=tuned, progress=progress)
     options = Options(
         devices=tuple(devices or (pick_device(None),)),
         world=world,
         precision=precision,
         checkpoint_minutes=checkpoint_minutes,
     )
-    return start_run(
-        open_dataset(dataset), recipe, Path(folder), seed=seed, start=tuned, options=options, progress=progress
-    )
+    return start_run(data, recipe, Path(folder), seed=seed, start=tuned, options=options, progress=progress)
 
 
 def resume(
@@ -249,6 +250,7 @@ def build_index(
     folder: Path | str,
     *,
     model: Path | str,
+    split: str | None = None,
     kind: str | None = None,
     datasets: Iterable[Path] = (),
     progress: Progress = SILENT,
@@ -256,16 +258,33 @@ def build_index(
 ) -> "Built":
     """Make the index in ``folder`` of all pictures of ``source`` (a folder, an archive or a dataset), or update it.
 
-    ``kind``: flat, sq8, ivfpq, hnsw or binary; by size if None. ``datasets``: as in `export`, if ``model`` has no ONNX
-    file yet. Raises BadSource if no picture can be embedded, WrongModel or BadArtefact if the index in ``folder`` is of
-    another model or source.
+    ``split``: of a dataset, the one to index, or "all"; train if None. ``kind``: flat, sq8, ivfpq, hnsw or binary; by
+    size if None. ``datasets``: as in `export`, if ``model`` has no ONNX file yet. An index whose source is gone may be
+    updated from another that has most of its pictures. Raises BadSource if no picture can be embedded, WrongModel or
+    BadArtefact if the index in ``folder`` is of another model, source or split.
     """
     from alexnet_cli.retrieval import build
     from alexnet_cli.retrieval.collection import open_collection
 
     with world.main_first():  # rank 0 may have to export the model
         predictor = open_model(model, datasets=datasets, progress=progress)
-    with contextlib.closing(open_collection(Path(source), scratch=Path(folder))) as collection:
+    with contextlib.closing(open_collection(Path(source), Path(folder), split)) as collection:
         return build.build_index(
             collection, predictor, Path(folder), model_path=Path(model), kind=kind, progress=progress, world=world
         )
+
+
+def find_duplicates(
+    index: Path | str, max_distance: float | None = None, *, progress: Progress = SILENT
+) -> "Duplicates":
+    """Groups of pictures of the index in folder ``index`` that are nearly the same, whatever its kind.
+
+    ``max_distance``: between the features of two such pictures; if None, a quarter of the median distance between two
+    pictures of the index. Raises BadArtefact if the index is missing or damaged.
+    """
+    from alexnet_cli.retrieval.duplicates import find_duplicates as find
+    from alexnet_cli.retrieval.index import Index
+
+    with contextlib.closing(Index.open(Path(index))) as opened:
+        progress.note(f"comparing the {len(opened):,} pictures of {opened.path}")
+        return find(opened, max_distance, progress)

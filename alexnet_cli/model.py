@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, RECIPE_FILE, check_format
+from alexnet_cli.artefacts import CARD_FILE, CHECKPOINT_FILE, MODEL_FILE, RECIPE_FILE, check_format, model_name
 from alexnet_cli.errors import BadArtefact, BadRecipe, first_line
 from alexnet_cli.files import atomic_write, read_tensors, write_tensors
+from alexnet_cli.model_card import model_card
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.workspace import path_of
@@ -31,6 +32,7 @@ class Model:
     classes: list[str]
     mean_image: np.ndarray  # (S, S, 3) float32, 0-255
     provenance: dict[str, Any]  # dataset, seed, epochs, date, version ...
+    words: dict[str, str] = field(default_factory=dict)  # class -> its meaning, if the source of its dataset has that
     path: Path | None = None  # the folder it was read from
     saved_fingerprint: str | None = None  # stays, whatever recipe keys a later version of this program adds
 
@@ -47,17 +49,20 @@ class Model:
         return weights | {MEAN_IMAGE: self.mean_image}
 
     def save(self, folder: Path) -> None:
-        """Write `model.safetensors` and `recipe.toml` into ``folder``."""
+        """Write `model.safetensors`, `recipe.toml` and `MODEL_CARD.md` into ``folder``."""
         text, tensors = recipes.dumps(self.recipe), self.tensors()
         metadata = {
             "alexnet_format": str(FORMAT),
             "fingerprint": digest_of(self.classes, text, tensors),  # the weights may have changed since it was read
             "classes": json.dumps(self.classes, ensure_ascii=False),
+            "words": json.dumps(self.words, ensure_ascii=False),
             "recipe": text,
             "provenance": json.dumps(self.provenance, ensure_ascii=False),
         }
         with atomic_write(folder / RECIPE_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")
+        with atomic_write(folder / CARD_FILE) as temporary:
+            temporary.write_text(model_card(self, model_name(folder)), encoding="utf-8", errors="backslashreplace")
         write_tensors(folder / MODEL_FILE, tensors, metadata)
 
     @classmethod
@@ -71,6 +76,7 @@ class Model:
         check_format(metadata.get("alexnet_format"), FORMAT, path)
         try:
             recipe, classes = recipes.loads(metadata["recipe"]), json.loads(metadata["classes"])
+            words = json.loads(metadata.get("words", "{}"))
             mean_image = tensors.pop(MEAN_IMAGE)
             if mean_image.shape != (recipe.image.size, recipe.image.size, 3) or mean_image.dtype != np.float32:
                 raise ValueError(f"its mean image is {mean_image.dtype} of {mean_image.shape}")
@@ -84,6 +90,7 @@ class Model:
             net=net,
             recipe=recipe,
             classes=classes,
+            words=words,
             mean_image=mean_image,
             provenance=provenance,
             path=folder,

@@ -1,13 +1,18 @@
 """The folder that holds datasets, models and indexes, and how a command finds one of them."""
 
+import difflib
+import glob
+import json
 import os
 import shlex
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE, MODEL_FILE
+from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE, MODEL_FILE, model_header
 from alexnet_cli.errors import AlexNetError, BadArtefact
-from alexnet_cli.files import with_article
+from alexnet_cli.files import read_json, with_article
 
 
 class Home(NamedTuple):
@@ -15,13 +20,13 @@ class Home(NamedTuple):
 
     folder: str
     marker: str  # the file that is written last: an artefact without it is incomplete
-    command: str  # makes one; without `alexnet` and the workspace
+    commands: tuple[str, ...]  # each makes one; without `alexnet` and the workspace
 
 
 HOMES = {
-    "dataset": Home("data", DATASET_FILE, "prep FOLDER"),
-    "model": Home("models", MODEL_FILE, "train"),
-    "index": Home("indexes", INDEX_FILE, "index"),
+    "dataset": Home("data", DATASET_FILE, ("prep FOLDER",)),
+    "model": Home("models", MODEL_FILE, ("train", "import torchvision")),
+    "index": Home("indexes", INDEX_FILE, ("index",)),
 }
 
 
@@ -56,17 +61,76 @@ class Workspace:
         Raises BadArtefact if there is none.
         """
         home = HOMES[kind]
-        command = self.command(*home.command.split())
+        commands = " or ".join(f"`{self.command(*each.split())}`" for each in home.commands)
         if named is None:
             for newest in self.all(kind):
                 return newest
-            raise BadArtefact(f"no {kind} in {self.home(kind)} yet: make one with `{command}`, or name one")
+            there = self.hint([kind], None)
+            advice = f"; {there}" if there else f": make one with {commands}, or name one"
+            raise BadArtefact(f"no {kind} in {self.home(kind)} yet{advice}")
         paths = (Path(named), self.home(kind) / named)  # a path that exists means that path
         for path in paths:
             if (path / home.marker).is_file():
                 return path
         missing = " nor ".join(str(path / home.marker) for path in paths)
-        raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; make one with `{command}`")
+        advice = self.hint([kind], named) or f"make one with {commands}"
+        raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; {advice}")
+
+    def hint(self, kinds: Iterable[str], named: str | None) -> str:
+        """Where an artefact ``named`` (any if None) of one of ``kinds`` may be, since it is not here: under a similar
+        name, or in a workspace one level below or above; empty if it is not there either."""
+        others = [path.name for kind in kinds for path in self.all(kind)]
+        if near := difflib.get_close_matches(named or "", others, n=1):
+            return f"did you mean {near[0]!r}?"
+        if named is not None and (not named or os.sep in named):
+            return ""
+        pattern = "*" if named is None else glob.escape(named)
+        for kind in kinds:
+            inside = f"{HOMES[kind].folder}/{pattern}/{HOMES[kind].marker}"
+            for found in (*sorted(self.root.glob(f"*/{inside}")), *(self.root / "..").glob(inside)):
+                root = found.parent.parent.parent
+                return f"{root} has {'one' if named is None else 'that'}: add --workspace {shlex.quote(str(root))}"
+        return ""
+
+    def dataset_of(self, model: Path, named: str | None = None) -> Path:
+        """The dataset ``named``; if None, the one that ``model`` was trained on, else the newest with its classes.
+
+        ``model``: a model's folder, or an ONNX file; for one that lies in no model's folder it is the newest of all.
+        Raises BadArtefact if there is none.
+        """
+        folder = model.parent if model.suffix == ".onnx" else model
+        if named is not None or not self.all("dataset") or not (folder / MODEL_FILE).is_file():
+            return self.find("dataset", named)
+        told = _told(folder)
+        for key in ("fingerprint", "classes"):
+            for path in self.all("dataset"):
+                if told.get(key) and self._facts(path).get(key) == told[key]:
+                    return path
+        raise BadArtefact(
+            f"no dataset in {self.home('dataset')} has the classes of {model}: `alexnet prep` its pictures, "
+            "or name a dataset with --data"
+        )
+
+    def model_of(self, source: Path, named: str | None = None) -> Path:
+        """The model ``named``; if None, the newest that was trained on the dataset ``source``, else the newest of all.
+
+        Raises BadArtefact if there is none.
+        """
+        if named is None and (source / DATASET_FILE).is_file():
+            fingerprint = self._facts(source).get("fingerprint")
+            for path in self.all("model"):
+                if _told(path).get("fingerprint") == fingerprint:
+                    return path
+        return self.find_classifier(named)
+
+    def imported(self) -> Path | None:
+        """The newest model whose weights were imported; None if there is none."""
+        return next((path for path in self.all("model") if _told(path).get("is_imported")), None)
+
+    def _facts(self, dataset: Path) -> dict[str, Any]:
+        with suppress(BadArtefact):  # a damaged dataset does not keep others from being used
+            return read_json(dataset / DATASET_FILE, what="dataset")
+        return {}
 
     def all(self, kind: str) -> list[Path]:
         """Every complete artefact of a kind, newest first."""
@@ -96,3 +160,16 @@ def path_of(path: Path) -> str:
     """``path`` as typed where a single word would be a name."""
     text = str(path)
     return text if os.sep in text else os.path.join(".", text)
+
+
+def _told(model: Path) -> dict[str, Any]:
+    """What a model says of where it comes from: the `fingerprint` of its dataset, its `classes`, `is_imported`."""
+    with suppress(BadArtefact, KeyError, ValueError):  # a damaged one is refused when it is opened
+        header = model_header(model)
+        provenance = json.loads(header["provenance"])
+        return {
+            "fingerprint": provenance.get("dataset"),
+            "classes": json.loads(header["classes"]),
+            "is_imported": "imported" in provenance,
+        }
+    return {}

@@ -54,7 +54,7 @@ sys.exit(status != 0)
 class MadeUp:
     """A collection of pictures that do not exist, and a stand-in for the model, which gives them made-up vectors."""
 
-    are_files = False
+    split, are_files = None, False
 
     def __init__(self, model: OnnxModel, source: Source, count: int) -> None:
         self.model, self.vectors, self.count, self.source = model, source, count, Path("made-up")

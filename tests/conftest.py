@@ -1,5 +1,6 @@
 """A workspace with a small packed dataset, and a recipe narrow enough to train on it in seconds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,14 @@ NARROW = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def unexported(request, monkeypatch):
+    """`train` and `import` write no ONNX file, which takes seconds, except in tests that are marked `exports`."""
+    if request.node.get_closest_marker("exports") is None:
+        for command in ("train", "import_"):
+            monkeypatch.setattr(f"alexnet_cli.commands.{command}.write_onnx", lambda folder, space: None)
+
+
 @pytest.fixture
 def narrow() -> Recipe:
     return recipes.load("small-data", [*NARROW, "training.warmup_epochs=0.5"])
@@ -58,11 +67,13 @@ def packed(source, tmp_path_factory) -> Dataset:
     return prepare(source, tmp_path_factory.mktemp("workspace") / "data" / "colours", size=SIZE, workers=1).dataset
 
 
-def save_untrained(packed: Dataset, folder: Path, seed: int = 0) -> Path:
+def save_untrained(packed: Dataset, folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> Path:
     """Save a narrow network that was not trained."""
-    recipe = recipes.load("small-data", [*NARROW, "training.warmup_epochs=0.5"])
+    recipe = recipes.load("small-data", [*NARROW, "training.warmup_epochs=0.5", *settings])
     net, mean_image = initialize(recipe.build(3), seed), packed.statistics().mean_image
-    Model(net=net, recipe=recipe, classes=packed.classes, mean_image=mean_image, provenance={}).save(folder)
+    words = {"blue": "colour of the sky"}
+    model = Model(net=net, recipe=recipe, classes=packed.classes, words=words, mean_image=mean_image, provenance={})
+    model.save(folder)
     return folder
 
 
@@ -115,3 +126,16 @@ def searchable(tmp_path, monkeypatch) -> Path:
     photos = folder_of_classes(Path("photos"))
     build_index(open_collection(photos), OnnxModel.open(model), Path("indexes/photos"), model_path=model)
     return tmp_path
+
+
+@pytest.fixture
+def client(searchable):
+    """Asks the server of `searchable`, in-process."""
+    from starlette.testclient import TestClient
+
+    from alexnet_cli.serving.app import create_app
+    from alexnet_cli.workspace import Workspace
+
+    app = create_app(Workspace(Path(".")))
+    with TestClient(app, base_url="http://127.0.0.1:8224", raise_server_exceptions=False) as client:
+        yield client

@@ -1,6 +1,8 @@
 """What holds of every command: help with an example, a place in the README, exit codes, light imports; the wheel."""
 
 import errno
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -8,9 +10,11 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from pictures import files, write_folder
+from safetensors.numpy import save_file
 
 from alexnet_cli.commands import COMMANDS, build_app, common, main
 from alexnet_cli.console import show, show_json
@@ -86,7 +90,7 @@ def test_the_next_command_can_be_pasted(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_folder(Path("p"), files())
     space = ["--workspace", "my work"]
-    assert main(["prep", "p", "--size", "8", "--workers", "1", *space]) == 0
+    assert main(["prep", "p", "--size", "32", "--workers", "1", *space]) == 0
     *_, last = capsys.readouterr().out.splitlines()
     assert last == "Next: alexnet train p --workspace 'my work'"
     assert main([*shlex.split(last)[2:], "--set", "a.b=1"]) == 1  # the dataset is found: only the setting is wrong
@@ -123,8 +127,12 @@ def test_wrong_usage_exits_2_with_one_line(arguments, capsys):
     ("arguments", "message"),
     [
         (["train"], "no dataset in {0}/data yet: make one with `alexnet prep FOLDER --workspace {0}`, or name"),
-        (["eval"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}`, or name one"),
-        (["export"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}`, or name one"),
+        (
+            ["eval"],
+            "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or "
+            "`alexnet import torchvision --workspace {0}`, or name one",
+        ),
+        (["export"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or `alexnet import"),
         (["search", "x.jpg"], "no index in {0}/indexes yet: make one with `alexnet index --workspace {0}`, or name"),
         (
             ["train", "--recipe", "papr", "data"],
@@ -143,8 +151,6 @@ def test_what_is_missing_is_one_line_that_says_what_to_do(arguments, message, tm
 
 
 def test_the_newest_artefact_is_taken_where_none_is_named(tmp_path):
-    import os
-
     for age, name in ((30, "new"), (20, "newest"), (40, "old")):
         marker = tmp_path / "models" / name / "model.safetensors"
         marker.parent.mkdir(parents=True)
@@ -170,6 +176,116 @@ def test_a_path_that_exists_means_that_path(tmp_path, monkeypatch):
     for folder in ("models/net", "net"):
         (tmp_path / folder / "model.safetensors").touch()
     assert space.find("model", "net") == Path("net")
+
+
+def model_of(folder: Path, dataset: str | None, classes: list[str]) -> Path:
+    """What says of a model where it comes from."""
+    provenance = {"imported": "Caffe"} if dataset is None else {"dataset": dataset}
+    header = {"fingerprint": "f", "provenance": json.dumps(provenance), "classes": json.dumps(classes)}
+    folder.mkdir(parents=True)
+    save_file({"w": np.zeros(1)}, folder / "model.safetensors", header)
+    return folder
+
+
+def dataset_of(folder: Path, fingerprint: str, classes: list[str], age: int) -> Path:
+    folder.mkdir(parents=True)
+    file = folder / "dataset.json"
+    file.write_text(json.dumps({"fingerprint": fingerprint, "classes": classes}))
+    os.utime(file, (1e9 - age, 1e9 - age))
+    return folder
+
+
+def test_a_model_goes_with_its_own_dataset_and_a_dataset_with_its_own_model(tmp_path):
+    space, (data, models) = Workspace(tmp_path), (tmp_path / "data", tmp_path / "models")
+    animals, fruit = ["cat", "dog"], ["fig", "pear"]
+    dataset_of(data / "newest", "333", fruit, 0)
+    dataset_of(data / "similar", "222", animals, 1)
+    dataset_of(data / "own", "111", animals, 2)
+    (data / "damaged").mkdir()
+    (data / "damaged" / "dataset.json").write_text("{")
+    own = model_of(models / "m", "111", animals)
+    assert space.dataset_of(own) == space.dataset_of(own / "model.onnx") == data / "own"
+    assert space.dataset_of(own, "newest") == data / "newest"
+    assert space.dataset_of(tmp_path / "lone.onnx") == data / "damaged"  # which nothing is known of
+    assert space.dataset_of(model_of(models / "lost", "999", animals)) == data / "similar"
+    imported = model_of(models / "imported", None, ["a"])
+    with pytest.raises(AlexNetError) as error:
+        space.dataset_of(imported)
+    assert str(error.value) == (
+        f"no dataset in {data} has the classes of {imported}: `alexnet prep` its pictures, or name a "
+        "dataset with --data"
+    )
+    os.utime(own / "model.safetensors", (1e9, 1e9))  # the oldest model
+    assert space.model_of(data / "own") == own
+    assert space.model_of(data / "own", "lost") == models / "lost"
+    assert space.model_of(tmp_path) == space.model_of(data / "newest") == space.find("model", None) != own
+    assert space.imported() == imported
+
+
+@pytest.mark.parametrize(
+    ("place", "arguments", "message"),
+    [
+        (
+            ".",
+            ["eval", "demo-tny"],
+            "there is neither demo-tny/model.safetensors nor models/demo-tny/model.safetensors; ",
+        ),
+        ("..", ["eval"], "no model in models yet; my work has one: add --workspace 'my work'"),
+        ("..", ["info", "demo-tiny"], "demo-tiny is no dataset, model, index or .onnx file: my work has that"),
+        ("photos", ["export", "demo-tiny"], ".. has that: add --workspace .."),
+        ("photos", ["export", "models/demo-tiny"], "make one with `alexnet train` or `alexnet import torchvision`"),
+    ],
+)
+def test_an_error_says_where_it_may_be_that_is_not_here(place, arguments, message, tmp_path, monkeypatch, capsys):
+    model_of(tmp_path / "my work" / "models" / "demo-tiny", "111", [])
+    (tmp_path / "my work" / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "my work" / place)
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    if arguments[-1] == "demo-tny":
+        assert said.endswith("did you mean 'demo-tiny'?\n")
+
+
+def test_without_arguments_there_is_help(capsys):
+    for arguments in ([], ["--debug"]):
+        assert main(arguments) == 0
+        said = capsys.readouterr()
+        assert said.out.startswith("Usage: ")
+        assert said.err == ""
+
+
+def test_wrong_values_are_told_without_the_librarys_words(capsys):
+    assert main(["eval", "--views", "3"]) == 2
+    assert capsys.readouterr().err.startswith("error: Invalid value for '--views': '3' is not one of '1', '10'")
+    assert main(["train", "--gpus", "2", "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.startswith("error: give one of --device, --devices and --gpus (see ")
+
+
+def next_after(*words: str, capsys) -> list[str]:
+    """What `prep` shows after its first line."""
+    capsys.readouterr()
+    assert main(["prep", *words, "--workers", "1"]) == 0
+    return capsys.readouterr().out.splitlines()[1:]
+
+
+def test_prep_names_what_makes_the_best_of_a_dataset(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_folder(Path("p"), files())
+    write_folder(Path("one"), {"a.png": files()["cats/0.png"]})
+    few = "8 training pictures are few to learn from alone: "
+    assert next_after("p", capsys=capsys) == [
+        f"{few}`alexnet import torchvision`, then `alexnet train p --from torchvision` starts from a model that has "
+        "seen more",
+        "Next: alexnet train p",
+    ]
+    model_of(Path("models/big net"), None, [])
+    assert next_after("p", "q", capsys=capsys) == [
+        f"{few}`alexnet train q --from 'big net'` starts from a model that has seen more",
+        "Next: alexnet train q --from 'big net'",
+    ]
+    assert next_after("p", "small", "--size", "32", capsys=capsys) == ["Next: alexnet train small"]
+    assert next_after("one", capsys=capsys) == ["Next: alexnet index data/one"]
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a/"])
@@ -220,6 +336,8 @@ def test_a_wheel_works_without_the_checkout(tmp_path):
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(place)]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
     assert (place / "alexnet_cli" / "py.typed").exists()
+    page = [file.name for file in (ROOT / "alexnet_cli" / "serving" / "page").iterdir()]
+    assert sorted(file.name for file in (place / "alexnet_cli" / "serving" / "page").iterdir()) == sorted(page)
     assert (place / "bin" / "alexnet").exists()
     program = (
         f"import sys; sys.path.insert(0, {str(place)!r}); import alexnet_cli; print(alexnet_cli.__file__); "

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_cli.bars import detail_lines
-from alexnet_cli.console import fail, show_table
+from alexnet_cli.console import JsonArray, fail, percent, show_json, show_table
 from alexnet_cli.data.store import Dataset
 
 COLUMNS = 60
@@ -136,3 +136,24 @@ def test_an_error_names_its_rank(capsys: pytest.CaptureFixture[str], monkeypatch
         monkeypatch.setenv("RANK", rank)
         fail("the reason")
     assert capsys.readouterr().err == "error: the reason\nerror: the reason\nerror (rank 1): the reason\n"
+
+
+@pytest.mark.parametrize(
+    ("probability", "shown"),
+    [(1.0, "100.0 %"), (0.428, "42.8 %"), (0.0012, "0.12 %"), (0.0001, "0.01 %"), (3e-7, "< 0.01 %"), (0.0, "0.0 %")],
+)
+def test_a_probability_in_per_cent(probability: float, shown: str) -> None:
+    assert percent(probability) == shown
+
+
+def test_json_that_waits_on_disk_is_that_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    items = [{"path": "photos/é\n\udcff.jpg", "classes": [0.5, None]}, "x" * (1 << 21), []]
+    for content in (items, []):
+        array = JsonArray()
+        for item in content:
+            array.append(item)
+        show_json({"model": "m", "answers": array, "failed": [1]})
+        printed = capsys.readouterr().out
+        show_json({"model": "m", "answers": content, "failed": [1]})
+        assert printed == capsys.readouterr().out
+        assert printed.count("\n") == 1

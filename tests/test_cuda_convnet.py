@@ -2,10 +2,12 @@
 
 The files below were written for this test, with the values that docs/2012-source.md lists. Whoever has the original
 files can compare our recipes with those: `CUDA_CONVNET=cifar-19:LAYERS:PARAMS pytest tests/test_cuda_convnet.py`.
+Layers are compared in their order, whatever their names.
 """
 
 import configparser
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,277 +27,174 @@ from alexnet_cli.nets.layers import (
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training.schedule import learning_rate, learning_rates, weight_decays
 
-LAYERS_19 = """
-[conv1]
-type=conv
-inputs=data
-filters=32
-padding=2
-stride=1
-filterSize=5
-initW=0.0001
-[pool1]
-type=pool
-pool=max
-inputs=conv1
-sizeX=3
-stride=2
-neuron=relu
-[conv2]
-type=conv
-inputs=pool1
-filters=32
-padding=2
-stride=1
-filterSize=5
-neuron=relu
-initW=0.01
-[pool2]
-type=pool
-pool=avg
-inputs=conv2
-sizeX=3
-stride=2
-[conv3]
-type=conv
-inputs=pool2
-filters=64
-padding=2
-stride=1
-filterSize=5
-neuron=relu
-initW=0.01
-[pool3]
-type=pool
-pool=avg
-inputs=conv3
-sizeX=3
-stride=2
-[fc10]
-type=fc
-outputs=10
-inputs=pool3
-initW=0.01
-"""
-PARAMS_19 = "".join(
-    f"[{name}]\nepsW=0.001\nepsB=0.002\nmomW=0.9\nmomB=0.9\nwc={decay}\n"
-    for name, decay in (("conv1", 0.004), ("conv2", 0.004), ("conv3", 0.004), ("fc10", 3))
-)
-LAYERS_11 = """
-[conv1]
-type=conv
-inputs=data
-filters=64
-padding=2
-stride=1
-filterSize=5
-neuron=relu
-initW=0.0001
-[pool1]
-type=pool
-pool=max
-inputs=conv1
-sizeX=3
-stride=2
-[rnorm1]
-type=cmrnorm
-inputs=pool1
-size=9
-[conv2]
-type=conv
-inputs=rnorm1
-filters=64
-padding=2
-stride=1
-filterSize=5
-neuron=relu
-initW=0.01
-[rnorm2]
-type=cmrnorm
-inputs=conv2
-size=9
-[pool2]
-type=pool
-pool=max
-inputs=rnorm2
-sizeX=3
-stride=2
-[local3]
-type=local
-inputs=pool2
-filters=64
-padding=1
-stride=1
-filterSize=3
-neuron=relu
-initW=0.04
-[local4]
-type=local
-inputs=local3
-filters=32
-padding=1
-stride=1
-filterSize=3
-neuron=relu
-initW=0.04
-[fc10]
-type=fc
-outputs=10
-inputs=local4
-initW=0.01
-"""
-PARAMS_11 = "".join(
-    f"[{name}]\nepsW=0.001\nepsB=0.002\nmomW=0.9\nmomB=0.9\nwc={decay}\n"
-    for name, decay in (("conv1", 0), ("conv2", 0), ("local3", 0.004), ("local4", 0.004), ("fc10", 0.01))
-) + "".join(f"[{name}]\nscale=0.001\npow=0.75\n" for name in ("rnorm1", "rnorm2"))
-LAYERS_2012 = """
-[conv1]
-type=conv
-inputs=data
-filters=96
-padding=0
-stride=4
-filterSize=11
-initW=0.01
-[rnorm1]
-type=cmrnorm
-inputs=conv1
-size=5
-minDiv=2
-[pool1]
-type=pool
-pool=max
-inputs=rnorm1
-sizeX=3
-stride=2
-neuron=relu
-[conv2]
-type=conv
-inputs=pool1
-filters=256
-padding=2
-stride=1
-filterSize=5
-neuron=relu
-initW=0.01
-initB=1
-[rnorm2]
-type=cmrnorm
-inputs=conv2
-size=5
-minDiv=2
-[rnorm3]
-type=rnorm
-inputs=rnorm2
-size=5
-[pool2]
-type=pool
-pool=max
-inputs=rnorm3
-sizeX=3
-stride=2
-[conv3]
-type=conv
-inputs=pool2
-filters=384
-padding=1
-stride=1
-filterSize=3
-neuron=relu
-initW=0.03
-[conv4]
-type=conv
-inputs=conv3
-filters=384
-padding=1
-stride=1
-filterSize=3
-neuron=relu
-initW=0.03
-initB=1
-[conv5]
-type=conv
-inputs=conv4
-filters=256
-padding=1
-stride=1
-filterSize=3
-neuron=relu
-initW=0.03
-initB=1
-[pool5]
-type=pool
-pool=max
-inputs=conv5
-sizeX=3
-stride=2
-[fc6]
-type=fc
-outputs=4096
-inputs=pool5
-neuron=relu
-initW=0.01
-initB=1
-dropout=0.5
-[fc7]
-type=fc
-outputs=4096
-inputs=fc6
-neuron=relu
-initW=0.01
-initB=1
-dropout=0.5
-[fc8]
-type=fc
-outputs=1000
-inputs=fc7
-initW=0.01
-"""
-PARAMS_2012 = (
-    "".join(
-        f"[{name}]\nepsW=0.01\nepsB=0.02\nmomW=0.9\nmomB=0.9\nwc=0.0005\n"
-        for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+
+def section(name: str, **values: object) -> str:
+    return f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def conv(name: str, inputs: str, filters: int, size: int, weights: float, **others: object) -> str:
+    padding = others.pop("padding", size // 2)
+    shape = {"filters": filters, "filterSize": size, "stride": 1, "padding": padding, "initW": weights}
+    return section(name, **{"type": "conv", "inputs": inputs} | shape | others)
+
+
+def pool(name: str, inputs: str, kind: str = "max", **others: object) -> str:
+    return section(name, type="pool", pool=kind, inputs=inputs, sizeX=3, stride=2, **others)
+
+
+def norm(name: str, inputs: str, kind: str = "cmrnorm", **others: object) -> str:
+    return section(name, type=kind, inputs=inputs, **others)
+
+
+def fc(name: str, inputs: str, outputs: int, **others: object) -> str:
+    return section(name, type="fc", inputs=inputs, outputs=outputs, initW=0.01, **others)
+
+
+def layers_19(*, norms: bool = False) -> str:
+    return (
+        conv("conv1", "data", 32, 5, 0.0001, neuron="ident")
+        + pool("pool1", "conv1", neuron="relu")
+        + norms * norm("rnorm1", "pool1", "rnorm", size=3)
+        + conv("conv2", "rnorm1" if norms else "pool1", 32, 5, 0.01, neuron="relu")
+        + pool("pool2", "conv2", "avg")
+        + norms * norm("rnorm2", "pool2", "rnorm", size=3)
+        + conv("conv3", "rnorm2" if norms else "pool2", 64, 5, 0.01, neuron="relu")
+        + pool("pool3", "conv3", "avg")
+        + fc("fc10", "pool3", 10, neuron="ident")
     )
-    + "[rnorm1]\nscale=0.0001\npow=0.75\n[rnorm2]\nscale=0.0001\npow=0.75\n[rnorm3]\nscale=0.001\npow=0.75\n"
-)
+
+
+def layers_13(*, norms: bool = False) -> str:
+    return (
+        conv("conv1", "data", 64, 5, 0.0001, neuron="relu")
+        + pool("pool1", "conv1")
+        + norms * norm("rnorm1", "pool1", size=9)
+        + conv("conv2", "rnorm1" if norms else "pool1", 64, 5, 0.01, neuron="relu")
+        + norms * norm("rnorm2", "conv2", size=9)
+        + pool("pool2", "rnorm2" if norms else "conv2")
+        + conv("local3", "pool2", 64 if norms else 32, 3, 0.04, type="local", neuron="relu")
+        + conv("local4", "local3", 32, 3, 0.04, type="local", neuron="relu")
+        + fc("fc10", "local4", 10, neuron="ident")
+    )
+
+
+def layers_2012() -> str:
+    """Each layer once for each GPU: the letter that ends its name. What reads both GPUs has a list of numbers."""
+    return "".join(_of_gpu(g) for g in "ab") + fc("fc8", "fc7a,fc7b", 1000)
+
+
+def _of_gpu(g: str) -> str:
+    hidden = {"neuron": "relu", "initB": 1, "dropout": 0.5}
+    both = {"filterSize": "3,3", "padding": "1,1", "stride": "1,1", "initW": "0.03,0.03"}
+    return (
+        conv(f"conv1{g}", "data", 48, 11, 0.01, padding=0, stride=4)
+        + norm(f"rnorm1{g}", f"conv1{g}", size=5, minDiv=2)
+        + pool(f"pool1{g}", f"rnorm1{g}", neuron="relu")
+        + conv(f"conv2{g}", f"pool1{g}", 128, 5, 0.01, neuron="relu", initB=1)
+        + norm(f"rnorm2{g}", f"conv2{g}", size=5, minDiv=2)
+        + norm(f"rnorm3{g}", f"rnorm2{g}", "rnorm", size=5)
+        + pool(f"pool2{g}", f"rnorm3{g}")
+        + conv(f"conv3{g}", "pool2a,pool2b", 192, 3, 0.03, neuron="relu", **both)
+        + conv(f"conv4{g}", f"conv3{g}", 192, 3, 0.03, neuron="relu", initB=1)
+        + conv(f"conv5{g}", f"conv4{g}", 128, 3, 0.03, neuron="relu", initB=1)
+        + pool(f"pool5{g}", f"conv5{g}")
+        + fc(f"fc6{g}", "pool5a,pool5b", 2048, **hidden)
+        + fc(f"fc7{g}", "fc6a,fc6b", 2048, **hidden)
+    )
+
+
+def rates(decays: dict[str, float], weights: float = 0.001, biases: float = 0.002) -> str:
+    return "".join(
+        section(name, epsW=weights, epsB=biases, momW=0.9, momB=0.9, wc=decay) for name, decay in decays.items()
+    )
+
+
+def scales(*names: str, scale: float) -> str:
+    return "".join(section(name, scale=scale, pow=0.75) for name in names)
+
+
+WEIGHTED_2012 = [f"{name}{g}" for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7") for g in "ab"]
+OF_19 = {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004}
+OF_13 = {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004}
 FILES = {
-    "cifar-19": (LAYERS_19, PARAMS_19),
-    "cifar-11": (LAYERS_11, PARAMS_11),
-    "original-2012": (LAYERS_2012, PARAMS_2012),
+    "cifar-19": (layers_19(), rates(OF_19 | {"fc10": 3})),
+    "cifar-18": (layers_19(norms=True), rates(OF_19 | {"fc10": 1}) + scales("rnorm1", "rnorm2", scale=5e-5)),
+    "cifar-13": (layers_13(), rates(OF_13 | {"fc10": 0.004})),
+    "cifar-11": (layers_13(norms=True), rates(OF_13 | {"fc10": 0.01}) + scales("rnorm1", "rnorm2", scale=0.001)),
+    "original-2012": (
+        layers_2012(),
+        rates(dict.fromkeys([*WEIGHTED_2012, "fc8"], 0.0005), 0.01, 0.02)
+        + scales("rnorm1a", "rnorm1b", "rnorm2a", "rnorm2b", scale=1e-4)
+        + scales("rnorm3a", "rnorm3b", scale=0.001),
+    ),
 }
 KINDS = {Convolution: "conv", Local: "local", Dense: "fc"}
 
 
-def of_files(layers: str, params: str) -> dict[str, list]:
-    """Each layer with weights: its numbers, and what follows it until the next, in order."""
+def of_files(layers: str, params: str) -> list[list]:
+    """Each layer with weights, in order: its numbers and its input, then what follows it until the next.
+
+    The sections of the two GPUs, whose names end with `a` and `b`, are one layer here, and must agree.
+    """
     net, settings = configparser.ConfigParser(), configparser.ConfigParser()
     net.read_string(layers)
     settings.read_string(params)
-    described: dict[str, list] = {}
+    steps_of: dict[str, dict[str, list]] = {}
+    follows: dict[str, list] = {}  # of each GPU: the steps of its latest layer
     for name in net.sections():
         layer, own = net[name], settings[name] if settings.has_section(name) else {}
-        kind, size = layer["type"], layer.getint("size") or layer.getint("filterSize") or layer.getint("sizeX")
-        if kind in ("data", "softmax", "cost.logreg"):
+        if layer["type"] in ("data", "softmax", "cost.logreg"):
             continue
-        if kind in ("conv", "local", "fc"):
-            numbers = [kind, layer.getint("filters") or layer.getint("outputs"), size, layer.getint("stride")]
-            numbers += [layer.getint("padding"), layer.getfloat("initW"), layer.getfloat("initB", 0)]
-            numbers += [float(own[key]) for key in ("epsW", "epsB", "momW", "wc")]
-            described[name] = follows = [numbers]
-        elif kind == "pool":
-            follows.append([layer["pool"], size, layer.getint("stride")])
-        else:  # cuda-convnet divides the scale by the number of activations in a window
-            window = size if kind == "cmrnorm" else size**2
-            follows.append([kind, size, float(own["scale"]) / window, float(own["pow"]), layer.getfloat("minDiv", 1)])
-        if "neuron" in layer:
-            follows.append(layer["neuron"].split("[")[0])
+        stem, gpu = of_gpu(name)
+        if layer["type"] in ("conv", "local", "fc"):
+            follows[gpu] = steps_of.setdefault(stem, {})[gpu] = [weighted(layer, own, gpu)]
+        else:
+            follows[gpu].append(between(layer, own))
+        if layer.get("neuron", "ident") != "ident":
+            follows[gpu].append(layer["neuron"].split("[")[0])
         if "dropout" in layer:
-            follows.append(["dropout", layer.getfloat("dropout")])
+            follows[gpu].append(["dropout", layer.getfloat("dropout")])
+    described = []
+    for stem, of_gpus in steps_of.items():
+        (kind, width, *numbers), *others = steps = next(iter(of_gpus.values()))
+        assert all(each == steps for each in of_gpus.values()), stem
+        described.append([[kind, width * len(of_gpus), *numbers], *others])
     return described
 
 
-def of_recipe(recipe: Recipe) -> dict[str, list]:
-    described, training = {}, recipe.training
+def of_gpu(name: str) -> tuple[str, str]:
+    """`conv1a` is `conv1` of GPU `a`; `fc8` belongs to none alone."""
+    return (name[:-1], name[-1]) if name[-1] in "ab" and name[-2].isdigit() else (name, "")
+
+
+def one(layer: Mapping[str, str], key: str, default: float | None = None) -> float | None:
+    """A number; a list, one for each input, must have the same number throughout."""
+    if key not in layer:
+        return default
+    (number,) = {float(each) for each in layer[key].split(",")}
+    return number
+
+
+def weighted(layer: Mapping[str, str], own: Mapping[str, str], gpu: str) -> list:
+    size, stride, padding = (one(layer, key) for key in ("filterSize", "stride", "padding"))
+    sources = {of_gpu(each.strip())[1] for each in layer["inputs"].split(",")}
+    width = one(layer, "filters") or one(layer, "outputs")
+    numbers = [size, stride, padding, one(layer, "initW"), one(layer, "initB", 0)]
+    sees = "all" if len(sources) > 1 else "own"
+    return [layer["type"], width, sees, *numbers, *(one(own, key) for key in ("epsW", "epsB", "momW", "wc"))]
+
+
+def between(layer: Mapping[str, str], own: Mapping[str, str]) -> list:
+    if layer["type"] == "pool":
+        return [layer["pool"], one(layer, "sizeX"), one(layer, "stride")]
+    size = one(layer, "size")
+    # cuda-convnet divides the scale by the number of activations in a window
+    window = size if layer["type"] == "cmrnorm" else size**2
+    return [layer["type"], size, one(own, "scale") / window, one(own, "pow"), one(layer, "minDiv", 1)]
+
+
+def of_recipe(recipe: Recipe) -> list[list]:
+    described, training, several = [], recipe.training, recipe.network.columns > 1
     names = [f"columns.0.{name}.weighted.{which}" for name in recipe.network.layers for which in ("weight", "bias")]
     rates = learning_rates(recipe, names, learning_rate(training, 1, []), 1)
     decays = weight_decays(recipe, names)
@@ -305,7 +204,8 @@ def of_recipe(recipe: Recipe) -> dict[str, list]:
         stride = getattr(layer, "stride", None if isinstance(layer, Dense) else 1)
         weights, biases = (f"columns.0.{name}.weighted.{which}" for which in ("weight", "bias"))
         assert decays[biases] == 0
-        numbers = [KINDS[type(layer)], width, size, stride, padding, layer.weights, layer.bias]
+        sees = layer.input if several and name != next(iter(recipe.network.layers)) else "own"
+        numbers = [KINDS[type(layer)], width, sees, size, stride, padding, layer.weights, layer.bias]
         follows: list = [[*numbers, rates[weights], rates[biases], training.momentum, decays[weights]]]
         for operation in (recipe.network.operations[step] for step in layer.then):
             match operation:
@@ -322,7 +222,7 @@ def of_recipe(recipe: Recipe) -> dict[str, list]:
                 case _:
                     assert not operation.inverted
                     follows.append(["dropout", operation.p])
-        described[name] = follows
+        described.append(follows)
     return described
 
 
@@ -334,11 +234,11 @@ def files() -> dict[str, tuple[str, str]]:
 @pytest.mark.parametrize("name", files())
 def test_a_recipe_has_every_value_of_the_files(name):
     expected, found = of_files(*files()[name]), of_recipe(recipes.load(name))
-    assert list(found) == list(expected)
-    for layer, steps in expected.items():
-        assert len(found[layer]) == len(steps), layer
-        for (ours, *own), (theirs, *others) in zip(map(_listed, found[layer]), map(_listed, steps), strict=True):
-            assert (ours, own) == (theirs, pytest.approx(others)), layer
+    assert len(found) == len(expected)
+    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True), 1):
+        assert len(ours) == len(theirs), number
+        for own, other in zip(map(_listed, ours), map(_listed, theirs), strict=True):
+            assert own == [pytest.approx(each) if isinstance(each, float) else each for each in other], number
 
 
 def _listed(step: str | list) -> list:
@@ -348,4 +248,6 @@ def _listed(step: str | list) -> list:
 def test_another_value_is_noticed():
     layers, params = FILES["cifar-19"]
     assert of_files(layers, params.replace("wc=3", "wc=1")) != of_recipe(recipes.load("cifar-19"))
-    assert of_files(layers, params.replace("wc=3", "wc=1"))["fc10"] == of_recipe(recipes.load("cifar-18"))["fc10"]
+    assert of_files(layers, params.replace("wc=3", "wc=1"))[-1] == of_recipe(recipes.load("cifar-18"))[-1]
+    layers, params = FILES["original-2012"]
+    assert of_files(layers.replace("inputs=pool2a,pool2b", "inputs=pool2a"), params)[2][0][2] == "own"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
+from alexnet_cli.data.augment import INITIAL, seed_of, stream
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.experiments import tables
@@ -21,6 +22,7 @@ from alexnet_cli.experiments.tables import table1, table2
 from alexnet_cli.inference.evaluation import average_probabilities, evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
+from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.training.train import train
 
 CPU = torch.device("cpu")
@@ -75,6 +77,9 @@ def test_figure_3_has_a_block_for_each_column(models, tmp_path):
     kernels = [part.weight.detach().numpy() for part in Model.load(models[0]).net.weighted("conv1")]
     assert [row[:2] for row in report.rows] == [["0", "4"], ["1", "4"]]
     np.testing.assert_allclose(report.facts["saturation"], [saturation(each) for each in kernels])
+    untrained = initialize(recipes.load(models[0] / "recipe.toml").build(3), seed_of(stream(0, INITIAL)))
+    begun = [structure(part.weight.detach().numpy()) for part in untrained.weighted("conv1")]
+    np.testing.assert_allclose(report.facts["structure_at_the_start"], begun, rtol=2e-3)  # they are kept in float16
     drawn = np.asarray(Image.open(tmp_path / "figure-3.png"))
     side, top = 11 * 5, 28
     shown = drawn[top + 2 : top + side : 5, 4 + 2 : 4 + side : 5].astype(float)  # the middle of each weight

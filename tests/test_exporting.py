@@ -83,6 +83,18 @@ def test_other_views_can_be_asked_of_the_same_file(exports, pictures):
         np.testing.assert_allclose(by_the_network(folder, pictures, *view)[1], got[1], atol=1e-5)
 
 
+def test_wherever_a_view_lies_the_central_crop_of_the_mean_is_subtracted(packed, pictures, tmp_path):
+    folder = save_untrained(packed, tmp_path / "m", settings=["image.mean_crop=central"])
+    net, exported = Model.load(folder), OnnxModel.open(export_model(folder, pictures=pictures).path)
+    for view in ten_views(72, 67):
+        mean = net.mean_image[2:69, 2:69][:, :: 1 if view.columns[0] < view.columns[-1] else -1]
+        centred = (pictures[:, view.rows][:, :, view.columns] - mean) / np.float32(58)
+        with torch.no_grad():
+            logits, _ = net.net(torch.from_numpy(centred).permute(0, 3, 1, 2))
+        probabilities, _ = exported.run(pictures, view)
+        np.testing.assert_allclose(probabilities, logits.softmax(1).numpy(), atol=1e-5)
+
+
 def test_one_file_that_takes_uint8_pictures_and_says_what_it_is(exports):
     done, folder = exports["fp32"], exports["fp32"].path.parent
     assert sorted(file.name for file in folder.iterdir()) == [

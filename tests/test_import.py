@@ -23,6 +23,7 @@ from alexnet_cli.errors import BadArtefact
 from alexnet_cli.importing.caffe import mean_image
 from alexnet_cli.importing.model import import_model
 from alexnet_cli.importing.weights import CAFFE_MEAN
+from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.layers import AveragePool
 
@@ -82,7 +83,7 @@ def test_torchvisions_own_size_has_its_parameters_and_imagenets_classes(tmp_path
     model = import_model(str(tmp_path / "a.pth"))
     assert sum(parameter.numel() for parameter in model.net.parameters()) == 61_100_840
     assert model.recipe.network == recipes.load("torchvision").network
-    assert (model.classes[0], model.classes[999], len(set(model.classes))) == ("tench", "toilet tissue", 1000)
+    assert (model.classes[0], model.classes[999], len(set(model.classes))) == ("n01440764", "n15075141", 1000)
 
 
 def test_nothing_of_a_state_dict_is_dropped(tmp_path):
@@ -409,6 +410,7 @@ def test_a_pooling_of_its_own_in_one_layer_of_the_zoos_graph(weights, pictures, 
 # By command
 
 
+@pytest.mark.exports
 def test_an_imported_model_is_exported_evaluated_and_fine_tuned(packed, source, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
@@ -418,13 +420,15 @@ def test_an_imported_model_is_exported_evaluated_and_fine_tuned(packed, source, 
     said = json.loads(capsys.readouterr().out)
     assert (said["model"], said["classes"], said["recipe"]) == ("vision", 3, "torchvision")
     assert Model.load(Path("models/vision")).classes == packed.classes
-    assert main(["export", "vision"]) == 0
+    assert OnnxModel.open(Path("models/vision/model.onnx")).fingerprint == said["fingerprint"]
+    assert "`vision.pth` (SHA-256 `" in Path("models/vision/MODEL_CARD.md").read_text()
     assert main(["info", "vision"]) == 0
     out = capsys.readouterr().out
     assert "vision.pth" in out
     assert main(["prep", str(source), "large", "--workers", "1"]) == 0
     tuned = ["train", "large", "--from", "vision", "--out", "tuned", "--epochs", "1", "--set", "training.batch=14"]
     assert main(tuned) == 0
+    assert OnnxModel.open(Path("models/tuned/model.onnx")).fingerprint == Model.load(Path("models/tuned")).fingerprint
     assert main(["eval", "vision", "tuned", "--data", "large", "--views", "1"]) == 0
     capsys.readouterr()
     assert main(["import", "vision.pth"]) == 1

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -55,7 +56,7 @@ def test_a_folder(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == (
         "index indexes/photos: 12 pictures (12 added, 0 kept, 0 removed, 1 refused)\n"
-        "Next: alexnet search PICTURE --index photos\n"
+        "Next: alexnet search photos/cat/0.png --index photos\n"
     )
     assert err.count("refused cat/bad.jpg: not a picture") == 1
     assert "13 pictures, 13 to embed: 24 features of 4 bytes each make an index of 0 MB on disk" in err
@@ -72,10 +73,32 @@ def test_a_folder(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(os.listdir("indexes/photos")) == ["images.sqlite", "index.faiss", "index.json"]
 
 
+@pytest.mark.parametrize("kind", ["folder", "dataset", "zip", "dataset of a zip"])
+def test_the_next_search_is_of_a_picture_that_is_there(
+    space: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (space / "photos").rename(space / "my photos")
+    source, named = Path("my photos"), "'my photos/cat/0.png'"
+    if "zip" in kind:
+        with zipfile.ZipFile("packed.zip", "w") as zipped:
+            for path in source.rglob("*.png"):
+                zipped.write(path)
+        source, named = Path("packed.zip"), "PICTURE"
+    if "dataset" in kind:
+        source = prepare(source, Path("data/pets"), size=SIZE, workers=1, val_fraction=0).dataset.path
+    capsys.readouterr()
+    assert main(["index", str(source), "--model", "m.onnx", "--out", "mine"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"Next: alexnet search {named} --index mine"
+    if named != "PICTURE":
+        assert main(shlex.split(said)[2:]) == 0
+
+
 def test_json_is_the_only_output(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", "photos", "--model", "m.onnx", "--out", "mine", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed.pop("images_per_second") > 0
+    assert printed.pop("left_out") == []
     assert printed == {"index": "mine", "model": "m", "images": 12, "added": 12, "kept": 0, "removed": 0, "refused": 0}
 
 
@@ -243,18 +266,18 @@ def test_another_model_or_source_is_refused(space: Path, capsys: pytest.CaptureF
     update()
     before = content()
     assert error_of("index", "photos", "--model", "other.onnx", capsys=capsys) == (
-        "indexes/photos was built with model m (seed-0), not with seed-1: take that one with --model, or build another "
-        "index with --out"
+        "indexes/photos was built with model m (seed-0), not with other (seed-1): take that one with --model, or build "
+        "another index with --out photos-2"
     )
     assert error_of("index", "photos", "--model", "half.onnx", capsys=capsys) == (
         "indexes/photos was built with an fp32 file of its model, not fp16: take such a file with --model, or build "
-        "another index with --out"
+        "another index with --out photos-2"
     )
     assert error_of("search", "photos/cat/0.png", "--model", "half.onnx", capsys=capsys).startswith(
         "indexes/photos was built with an fp32 file of its model, not fp16"
     )
     assert error_of("index", "more/photos", "--model", "m.onnx", capsys=capsys) == (
-        f"indexes/photos is an index of {space}/photos, not of more/photos: choose another name with --out"
+        f"indexes/photos is an index of {space}/photos, not of more/photos: name another with --out photos-2"
     )
     assert content() == before
 

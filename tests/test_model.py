@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, model_name
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import read_tensors, write_tensors
 from alexnet_cli.model import Model
+from alexnet_cli.model_card import model_card
 from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.training import checkpoint
 
@@ -19,17 +21,66 @@ from alexnet_cli.training import checkpoint
 def model(narrow, packed):
     net = initialize(narrow.build(3), 0)
     mean_image = packed.statistics().mean_image
-    return Model(net=net, recipe=narrow, classes=packed.classes, mean_image=mean_image, provenance={"seed": 0})
+    return Model(
+        net=net,
+        recipe=narrow,
+        classes=packed.classes,
+        words={"red": "the colour red"},
+        mean_image=mean_image,
+        provenance={"seed": 0},
+    )
 
 
 def test_a_model_comes_back_as_it_was(model, tmp_path):
     model.save(tmp_path)
     again = Model.load(tmp_path)
     assert (again.recipe, again.classes, again.provenance) == (model.recipe, model.classes, {"seed": 0})
+    assert again.words == model.words == {"red": "the colour red"}
     assert again.fingerprint == model.fingerprint
     assert (again.mean_image == model.mean_image).all()
     for name, weight in model.net.state_dict().items():
         assert torch.equal(weight, again.net.state_dict()[name])
+
+
+TRAINED = {
+    "seed": 3, "dataset": "f00d", "dataset_name": "my colours", "from": None, "from_name": None, "precision": "bf16",
+    "training_images": 42_000, "validation_error": 0.125, "validation_top5_error": 0.0, "epochs": 2, "seconds": 1.5,
+    "date": "2026-01-01", "version": "1", "torch": "2", "machine": "a machine",
+}  # fmt: skip
+
+
+def card_of(model, folder):
+    model.save(folder)
+    return (folder / "MODEL_CARD.md").read_text()
+
+
+def test_the_card_says_what_a_model_is_and_how_it_was_made(model, tmp_path):
+    card = card_of(replace(model, provenance=TRAINED), tmp_path / "m")
+    assert card.startswith("# m\n\nA network of recipe `small-data`: ")
+    assert f"fingerprint `{model.fingerprint}`" in card
+    assert "Classes: blue, green, the colour red." in card
+    assert "The 42,000 training pictures of dataset `my colours` (fingerprint `f00d`), for 2 epochs" in card
+    command = "    alexnet train 'my colours' --recipe models/m/recipe.toml --seed 3 --precision bf16\n"
+    assert command in card  # the recipe was changed by --set
+    assert "one view: 12.5%, top-5 0.0%. Ten views, as in the paper: `alexnet eval m --data 'my colours'`." in card
+    assert "one of its 3 classes" in card
+    assert "terms of the pictures that it was trained on may limit" in card
+
+
+def test_the_command_in_the_card_names_a_recipe_that_was_not_changed(model, tmp_path):
+    small = recipes.load("small-data")
+    tuned = TRAINED | {"from": "beef", "from_name": "vision"}
+    for epochs, words in ((small.training.epochs, ""), (5, " --epochs 5")):
+        recipe = small.with_training(epochs=epochs)
+        card = model_card(replace(model, recipe=recipe, provenance=tuned, saved_fingerprint="f"), "m")
+        command = f"alexnet train 'my colours' --recipe small-data{words} --seed 3 --precision bf16 --from vision\n"
+        assert command in card
+        assert "started from the weights of `vision`" in card
+
+
+def test_what_prints_badly_is_escaped_in_a_card(model, tmp_path):
+    card = card_of(replace(model, classes=["a\x1b[2J", "b\n# c", "\ud800"], words={}, provenance={}), tmp_path / "m")
+    assert "Classes: a\\x1b[2J, b\\n# c, \\ud800." in card
 
 
 def test_the_fingerprint_is_of_all_that_decides_the_outputs(model):

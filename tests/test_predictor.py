@@ -43,6 +43,7 @@ def test_both_describe_themselves_alike(folder, packed):
     assert (network.name, network.classes, network.precision) == ("m", packed.classes, "fp32")
     assert (network.feature_name, network.feature_size) == ("fc7", 32)
     assert network.fingerprint == Model.load(folder).fingerprint
+    assert network.class_names == onnx.class_names == ["colour of the sky", "green", "red"]
 
 
 def test_paths_bytes_and_arrays_agree(model, photos):
@@ -63,7 +64,7 @@ def test_paths_bytes_and_arrays_agree(model, photos):
 def test_predictions_are_the_most_probable_classes(model, photos):
     (row,) = model.run(load_picture(photos[0], 72)[None])[0]
     order = np.argsort(-row)
-    expected = [Prediction(label=model.classes[i], name=model.classes[i], probability=float(row[i])) for i in order]
+    expected = [Prediction(label=model.classes[i], name=model.class_names[i], probability=float(row[i])) for i in order]
     assert model.predict(photos[0]) == [expected]  # three classes are all there are
     assert model.predict(photos[0], top=2) == [expected[:2]]
     assert model.predict([]) == []

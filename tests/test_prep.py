@@ -82,7 +82,9 @@ def test_packs_a_zip_and_names_the_next_command(source: Path, capsys) -> None:
     shown = capsys.readouterr()
     assert shown.out.splitlines() == [
         "packed data/photos: 18 train, 6 val pictures, 2 classes, 0 rejected",
-        "Next: alexnet train photos",
+        "dataset photos has pictures of 16 pixels, and no recipe here takes such: prep with --size 256 or --size 32, "
+        "or name a recipe of your own with --recipe",
+        "Next: alexnet train photos --recipe RECIPE.toml",
     ]
     assert "packing: 24 of 24" in shown.err
     dataset = Dataset.open(Path("data/photos"))
@@ -105,6 +107,7 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(source: Path, ca
         "splits": {"train": 18, "val": 6},
         "classes": ["cats", "dogs"],
         "rejected": 0,
+        "left_out": [],
     }
 
 

@@ -4,6 +4,7 @@ import json
 import statistics
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from conftest import NARROW, SIZE
 from PIL import Image
@@ -37,6 +38,16 @@ def test_epochs_to_the_target_are_interpolated_linearly():
     assert epochs(0.25) == 1
     assert epochs(0.5, 0.26) is None
     assert epochs() is None
+
+
+def test_epochs_beyond_the_limit_are_not_of_this_experiment(small_pictures, tmp_path):
+    """The folder has them from a command with more epochs."""
+    more, fewer = (
+        figure1(small_pictures, tmp_path / "f", "the command", settings=SMALL, seeds=1, epochs=epochs)
+        for epochs in (3, 1)
+    )
+    assert {len(run["errors"]) for run in fewer.facts["runs"]} == {1}
+    assert fewer.facts["runs"][0]["errors"] == more.facts["runs"][0]["errors"][:1]
 
 
 def test_a_trial_is_given_up_when_its_pace_is_too_slow() -> None:
@@ -82,8 +93,8 @@ def test_figure_1_says_how_far_it_is_and_how_long_it_may_take() -> None:
         return Trial(net="n", rate=0.1, seed=0, errors=[0.5], seconds=seconds)
 
     so_far = figure1_module._so_far
-    assert so_far([], 3) == "run 1 of 12"
-    assert so_far([trial(600), trial(1200)], 3) == "run 3 of 12, about 2 h 30 min left"
+    assert so_far([], 20, 4) == "run 1 of 20"
+    assert so_far([trial(600), trial(1200)], 20, 4) == "run 3 of 20, at most 18 h 00 min left"
 
 
 def test_figure_1_goes_on_after_a_rate_that_diverges_in_the_last_update_of_an_epoch(
@@ -102,7 +113,7 @@ def test_an_ablation_keeps_its_own_lines_and_takes_the_other_lines_from_the_base
     changed = recipes.differences(made, paper)
     assert own.items() <= changed.items()
     assert changed["image.divide_by"] == 58
-    assert {layer.weights for layer in list(made.network.layers.values())[:-1]} == {"he"}
+    assert {layer.weights for layer in list(made.network.layers.values())[1:-1]} == {"he"}
     expected = recipes.load("small-data").training
     if name == "no-colour-noise":
         expected = replace(expected, augmentation=["random_crop", "reflection"])
@@ -110,7 +121,7 @@ def test_an_ablation_keeps_its_own_lines_and_takes_the_other_lines_from_the_base
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-@pytest.mark.parametrize("base", ["paper", "original-2012", "caffenet", "tiny", "torchvision"])
+@pytest.mark.parametrize("base", ["paper", "original-2012", "caffenet", "small-data"])
 def test_every_ablation_of_every_base_is_a_network(name, base):
     made = variant(name, base, 1.0)
     assert recipes.differences(recipes.load(name), recipes.load("paper")).items() <= (
@@ -127,6 +138,34 @@ def test_every_ablation_of_every_base_is_a_network(name, base):
 def test_a_base_with_other_layers_is_refused(base):
     with pytest.raises(BadRecipe, match=rf"^--base {base}: its layers are conv1, .*, and ablations are of paper's$"):
         variant("tanh", base, 1.0)
+
+
+@pytest.mark.parametrize("base", ["tiny", "torchvision"])
+def test_a_base_with_other_widths_is_refused(base):
+    with pytest.raises(
+        BadRecipe, match=rf"^--base {base}: its layers have other widths .* --base small-data, and --width"
+    ):
+        variant("one-gpu", base, 1.0)
+
+
+def test_a_star_needs_more_than_chance():
+    """For three seeds, SciPy's `stats.t.ppf(0.975, 4)` is 2.776."""
+    assert ablations_module._difference(0.0277, 0.01, 3) == "+2.8 ± 1.0"
+    assert ablations_module._difference(-0.0279, 0.01, 3) == "-2.8 ± 1.0*"
+    assert ablations_module._difference(0.0224, 0.01, 20) == "+2.2 ± 1.0*"
+    assert ablations_module._difference(0.5, None, 1) == "+50.0 (one seed: shows nothing)"
+
+
+def test_the_ratio_of_two_means_has_a_standard_error():
+    random = np.random.default_rng(0)
+    some, others = random.normal(60, 1.2, 4), random.normal(8, 0.3, 4)
+    ratio, error = figure1_module._ratio(list(some), list(others))
+    assert ratio == pytest.approx(some.mean() / others.mean())
+    simulated = random.normal(some.mean(), some.std(ddof=1) / 2, 100_000) / random.normal(
+        others.mean(), others.std(ddof=1) / 2, 100_000
+    )
+    assert error == pytest.approx(simulated.std(), rel=0.03)
+    assert figure1_module._ratio([60.0], [8.0, 9.0])[1] is None
 
 
 def test_one_gpu_at_half_width():

@@ -128,6 +128,20 @@ def test_a_name_that_means_another_folder_is_not_printed(packed, recipe, tmp_pat
     assert json.loads(capsys.readouterr().out)["model"] == "models/m"
 
 
+@pytest.mark.exports
+def test_an_export_that_is_interrupted_leaves_the_model_and_says_how_to_go_on(packed, tmp_path, monkeypatch, capsys):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("alexnet_cli.interface.export", interrupted)
+    assert main([*TRAIN, str(packed.path), "--out", "m", "--epochs", "1"]) == 130
+    said = capsys.readouterr()
+    assert said.out == "trained models/m: 1 epochs\n"
+    assert said.err.splitlines()[-1] == "error: interrupted; resume with: alexnet export m"
+    assert Model.load(Path("models/m")).provenance["epochs"] == 1
+
+
 def test_no_name_is_no_folder(packed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*TRAIN, str(packed.path), "--out", ""]) == 1

@@ -86,7 +86,7 @@ def write_made_up_index(folder: Path, seed: int) -> Path:
     facts = {"format": 1, "kind": "flat", "named_kind": None, "metric": "euclidean", "generation": "new"}
     facts |= {"count": ROWS, "dimension": WIDE, "unfinished": 0, "image_size": SIZE, "model": "m", "model_path": "m"}
     facts |= {"model_fingerprint": "seed-0", "precision": "fp32", "source": str(folder), "named": str(folder)}
-    facts |= {"are_files": False, "files": {}}
+    facts |= {"split": None, "are_files": False, "files": {}, "names": {}}
     for name, file in (("index.faiss", "index.new.faiss"), ("images.sqlite", "images.new.sqlite")):
         facts["files"][name] = {"bytes": (folder / file).stat().st_size, "checksum": file_checksum(folder / file)}
     facts["files"]["index.faiss"]["checksum"] = writer.checksum
@@ -219,8 +219,8 @@ def test_paths_lead_to_the_files_from_wherever(
 def test_another_model_is_refused(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_onnx(searchable / "other.onnx", seed=1)
     assert error_of("search", "photos/dog/2.png", "--model", "other.onnx", capsys=capsys) == (
-        "indexes/photos was built with model pets (seed-0), not with seed-1: take that one with --model, or build "
-        "another index with --out"
+        "indexes/photos was built with model pets (seed-0), not with other (seed-1): take that one with --model, or "
+        "build another index with --out photos-2"
     )
 
 
@@ -232,7 +232,7 @@ def test_the_index_finds_its_model(searchable: Path, capsys: pytest.CaptureFixtu
     assert answer("search", "photos/dog/2.png", capsys=capsys)["model"] == "old"
     shutil.rmtree("models/old")
     assert error_of("search", "photos/dog/2.png", capsys=capsys).startswith(
-        "indexes/photos was built with model pets (seed-0), not with seed-1: "
+        "indexes/photos was built with model pets (seed-0), not with pets (seed-1): "
     )
     shutil.rmtree("models/pets")
     assert error_of("search", "photos/dog/2.png", capsys=capsys).startswith(
@@ -384,6 +384,23 @@ def test_predict(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
         order = np.argsort(-expected)[:5]
         assert [best["label"] for best in one["classes"]] == [CLASSES[i] for i in order]
         np.testing.assert_allclose([best["probability"] for best in one["classes"]], expected[order], rtol=1e-4)
+
+
+def test_people_read_words_where_labels_are_wordnet_ids(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_onnx(searchable / "birds.onnx", classes=["n02012849", "n03126707"])
+    (one,) = answer("predict", "photos/dog/2.png", "--model", "birds.onnx", capsys=capsys)["predictions"]
+    named = {best["label"]: best["name"] for best in one["classes"]}
+    assert named == {"n02012849": "crane (wading bird)", "n03126707": "crane (lifting device)"}
+    shutil.copytree("photos/dog", "fish/n01440764")
+    shutil.copytree("photos/cat", "fish/cat")
+    update("fish", model="birds.onnx", name="fish")
+    (query,) = answer("search", "photos/dog/2.png", "--index", "fish", "-k", "12", capsys=capsys)["queries"]
+    assert {(near["label"], near["name"]) for near in query["neighbours"]} == {("n01440764", "tench"), ("cat", "cat")}
+    assert main(["search", "photos/dog/2.png", "--index", "fish", "--html", "page.html", "-k", "1"]) == 0
+    assert "tench" in Tags(Path("page.html").read_text()).text
+    assert "│ 1 │ tench │" in capsys.readouterr().out
+    described = answer("info", "birds.onnx", capsys=capsys)
+    assert described["names"] == ["crane (wading bird)", "crane (lifting device)"]
 
 
 def test_predict_with_fewer_than_five_classes(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.training import checkpoint
-from alexnet_cli.training.runs import resume_run
+from alexnet_cli.training.runs import choose_recipe, resume_run
 from alexnet_cli.training.train import check_batches, train
 from alexnet_cli.training.trainer import Options, Trainer
 
@@ -215,6 +215,38 @@ def test_pictures_of_another_size_and_a_single_class_are_refused(packed, narrow,
         train(packed, recipes.load("paper"), tmp_path / "m")
     with pytest.raises(BadArtefact, match="dataset colours has one class, so there is nothing to tell apart"):
         train(replace(packed, classes=["red"]), narrow, tmp_path / "m")
+    with pytest.raises(
+        BadRecipe, match=r"dataset colours has 32: prep with --size 256, or choose another .*: cifar-11, "
+    ):
+        train(replace(packed, image_size=32), recipes.load("paper"), tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("size", "pictures", "name"),
+    [(256, 10, "small-data"), (256, 99_999, "small-data"), (256, 100_000, "paper"), (32, 50_000, "cifar-18")],
+)
+def test_the_recipe_goes_by_the_size_of_the_dataset(packed, size, pictures, name):
+    dataset, listener = replace(packed, image_size=size, counts={"train": pictures}), Listener()
+    assert choose_recipe(None, dataset, progress=listener).name == name
+    assert listener.notes == [f"recipe {name}, for {pictures:,} pictures; --recipe names another"]
+    assert choose_recipe("tiny", dataset, progress=listener).name == "tiny"
+    assert len(listener.notes) == 1
+
+
+def test_without_a_recipe_for_the_size_one_has_to_be_named(packed, narrow):
+    with pytest.raises(BadRecipe) as error:
+        choose_recipe(None, packed)
+    assert str(error.value) == (
+        "dataset colours has pictures of 72 pixels, and no recipe here takes such: prep with --size 256 or --size 32, "
+        "or name a recipe of your own with --recipe"
+    )
+
+
+def test_a_model_that_is_fine_tuned_has_the_recipe(packed, narrow):
+    net, listener = initialize(narrow.build(3), 0), Listener()
+    start = Model(net=net, recipe=narrow, classes=["a"], mean_image=np.zeros(()), provenance={})
+    assert choose_recipe(None, packed, start=start, progress=listener) == narrow
+    assert listener.notes == ["recipe small-data, that of the model it starts from; --recipe names another"]
 
 
 NORMALIZED = [*NARROW, 'fc6.then=["batch_norm", "relu"]', "training.epochs=1"]
@@ -286,7 +318,9 @@ def test_fine_tuning_names_the_layers_that_only_one_of_both_has(packed, narrow, 
     more = [f"network.layers={layers}", 'fc5.type="dense"', "fc5.units=288", 'fc5.weights="he"', "fc5.bias=0"]
     recipe = recipes.load("small-data", [*NARROW, "training.epochs=1", *more, 'fc5.then=["relu"]', 'fc6.input="own"'])
     listener = Listener()
-    with pytest.raises(BadRecipe, match=r"^--from: columns\.0\.fc6\.weighted\.weight is "):  # its input is another
+    with pytest.raises(
+        BadRecipe, match=r"^--from: columns\.0\.fc6\.weighted\.weight is .* take the model's own, small-data$"
+    ):
         train(packed, recipe, tmp_path / "m", start=start, progress=listener)
     assert listener.notes[-2:] == [
         f"conv5 of {tmp_path}/start is not in this recipe: left out",
@@ -299,11 +333,13 @@ def test_fine_tuning_names_the_layers_that_only_one_of_both_has(packed, narrow, 
     [
         (
             "image.divide_by=1.0",
-            "--from: the model's image.divide_by is 58.0, recipe small-data's is 1.0: use --set image.divide_by=58.0",
+            "--from: the model's image.divide_by is 58.0, recipe small-data's is 1.0: leave --recipe out to take "
+            "the model's, small-data, or use --set image.divide_by=58.0",
         ),
         (
             "image.colour=grey",
-            '--from: the model\'s image.colour is "rgb", recipe small-data\'s is "grey": use --set image.colour="rgb"',
+            '--from: the model\'s image.colour is "rgb", recipe small-data\'s is "grey": leave --recipe out to take '
+            'the model\'s, small-data, or use --set image.colour="rgb"',
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """The command line: one module per command, and what holds for all of them, such as exit codes."""
 
 import errno
+import os
 import signal
 import sys
 import threading
@@ -12,8 +13,10 @@ import typer
 import alexnet_cli
 from alexnet_cli.commands import (
     demo,
+    duplicates,
     evaluate,
     export,
+    features,
     import_,
     index,
     info,
@@ -22,6 +25,7 @@ from alexnet_cli.commands import (
     recipes,
     reproduce,
     search,
+    serve,
     train,
 )
 from alexnet_cli.commands.usage import Command
@@ -37,6 +41,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": predict.predict,
     "index": index.index,
     "search": search.search,
+    "duplicates": duplicates.duplicates,
+    "features": features.features,
+    "serve": serve.serve,
     "recipes": recipes.recipes,
     "info": info.info,
     "import": import_.import_weights,
@@ -87,20 +94,26 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
     try:
+        words = [word for word in given if word != "--debug"] or ["--help"]
         try:
-            code = int(app([word for word in given if word != "--debug"], standalone_mode=False) or 0)
+            code = int(app(words, standalone_mode=False) or 0)
         finally:
             close_consoles()
+        sys.stdout.flush()
         if code == 130:  # typer returns this after Ctrl-C and prints nothing
             raise KeyboardInterrupt
         return code
     except typer.TyperException as error:
         message = " ".join(error.format_message().split())  # the choices of an argument come one a line
+        message = message.replace(": Value error, ", ": ").removeprefix("Invalid value: ")
         fail(f"{message} (see `alexnet --help`, or `--help` after a command)")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         fail("; ".join([str(error) or "interrupted", *_notes(error)]))
         return 130
+    except BrokenPipeError:  # the next program of the pipe, such as head, has read enough: no words, as Typer does it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if debug:
             raise

@@ -1,11 +1,12 @@
 """What several commands share: options, the processes of torchrun, and commands that are printed for the user."""
 
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,12 +14,13 @@ from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.commands import completion
 from alexnet_cli.console import Console
 from alexnet_cli.distributed import is_distributed, process_group
-from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable, abbreviate, visible
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace, path_of
 
 if TYPE_CHECKING:
+    from alexnet_cli.data.inputs import Inputs
+    from alexnet_cli.data.store import Dataset
     from alexnet_cli.distributed import World
 
 HERE = Path(".")
@@ -55,9 +57,20 @@ ModelOption = Annotated[
         autocompletion=completion.models,
     ),
 ]
-PicturesArgument = Annotated[
-    list[Path], typer.Argument(metavar="PICTURE", help="Pictures in any format that Pillow reads.")
-]
+PICTURES: Any = typer.Argument(
+    metavar="PICTURE",
+    help="Pictures, folders of them, patterns in quotes such as 'photos/*.jpg', or - for a list of paths on standard "
+    "input, one a line.",
+)
+PicturesArgument = Annotated[list[str], PICTURES]
+CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the answers to a CSV file.")]
+
+
+class Views(StrEnum):
+    """How many views of a picture are averaged."""
+
+    one = "1"
+    ten = "10"
 
 
 class Precision(StrEnum):
@@ -79,29 +92,65 @@ def command_line(*words: object, workspace: Path = HERE) -> str:
     return Workspace(workspace).command(*words)
 
 
-class Failures:
-    """Pictures that cannot be read, among ``count``: each is told when it is met, and the command fails at its end."""
+def inputs_of(words: Sequence[str]) -> "Inputs":
+    """The pictures that the arguments of a command lead to; "-" stands for the paths on standard input."""
+    from alexnet_cli.data.inputs import find_inputs
 
-    def __init__(self, count: int, console: Console) -> None:
-        self.count, self.console = count, console
+    return find_inputs(words, sys.stdin.buffer)
+
+
+class Failures:
+    """Which of the pictures of a command have no answer: each is told when it is met, and the command fails at its end.
+
+    What leads to no picture at all is among them.
+    """
+
+    def __init__(self, inputs: "Inputs", console: Console) -> None:
+        self.count, self.console = len(inputs), console
         self.failed: list[dict[str, str]] = []  # path, reason: as in JSON
+        for name, reason in inputs.empty:
+            self._add(name, reason)
 
     def without(self, pairs: Iterable[tuple[object, Result | BadPicture]]) -> Iterator[tuple[str, Result]]:
         """The path and the result of each of ``pairs`` that has one."""
         for picture, result in pairs:
-            if not isinstance(result, BadPicture):
+            if isinstance(result, BadPicture):
+                self._add(str(picture), str(result))
+            else:
                 yield str(picture), result
-                continue
-            self.failed.append({"path": str(picture), "reason": str(result)})
-            if self.count > 1:
-                self.console.note(f"failed {picture}: {result}")
+
+    def _add(self, path: str, reason: str) -> None:
+        self.failed.append({"path": path, "reason": reason})
+        if self.count > 1:
+            self.console.note(f"failed {path}: {reason}")
 
     def check(self) -> None:
         """Raises BadPicture if there was any."""
         if self.failed and self.count == 1:
             raise BadPicture("{path}: {reason}".format(**self.failed[0]))
         if self.failed:
-            raise BadPicture(f"{len(self.failed):,} of {counted(self.count, 'picture')} could not be read")
+            raise BadPicture(f"{len(self.failed):,} of {self.count:,} pictures could not be read")
+
+
+def counted(items: Iterable[Result], task: str, total: int, progress: Progress) -> Iterator[Result]:
+    """``items``, with a progress bar for ``task`` if there is more than a batch of them."""
+    from alexnet_cli.inference.predictor import BATCH
+
+    for done, item in enumerate(items, 1):
+        yield item
+        if total > BATCH:
+            progress.advance(task, done, total)
+
+
+def by_reason(refused: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for each reason: the picture, or how many there are and the first three. ``refused``: name, reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in refused:
+        names.setdefault(reason, []).append(name)
+    return [
+        f"{visible(some[0])}: {reason}" if len(some) == 1 else f"{len(some):,} pictures: {reason} ({abbreviate(some)})"
+        for reason, some in names.items()
+    ]
 
 
 def name_of(folder: Path, kind: str, space: Workspace) -> str:
@@ -118,6 +167,13 @@ def to_resume(folder: Path, space: Workspace, dataset: Path | None = None) -> st
     out = folder.name if folder.parent == space.home("model") else path_of(folder)
     moved = [] if dataset is None else [path_of(dataset)]
     return space.command("train", *moved, "--resume", "--out", out)
+
+
+def to_mend(index: Path, source: Path, space: Workspace) -> str:
+    """The command that mends an index of which pictures are missing at its ``source``, for where the user is."""
+    moved = [] if source.exists() else ["FOLDER"]
+    root = space.root if index.parent == space.home("index") else index.resolve().parent.parent
+    return Workspace(root).command("index", *moved, "--out", index.name)
 
 
 @contextmanager
@@ -143,6 +199,32 @@ def resumable(command: str, run: Path | None = None, world: "World | None" = Non
         if isinstance(error, Resumable) or not isinstance(error, AlexNetError):
             error.__notes__ = advices() or getattr(error, "__notes__", [])  # the outermost block knows what was typed
         raise
+
+
+def better_start(dataset: "Dataset", space: Workspace) -> tuple[str, list[str]]:
+    """What is better than to train the few pictures of ``dataset`` from the start: a sentence, and the words of the
+    command if there is a model to start from. Both are empty if they are not few."""
+    from alexnet_cli.defaults import are_few
+
+    if not are_few(dataset):
+        return "", []
+    model = space.imported()
+    words = ["train", name_of(dataset.path, "dataset", space)]
+    words += ["--from", "torchvision" if model is None else name_of(model, "model", space)]
+    first = f"`{command_line('import', 'torchvision', workspace=space.root)}`, then " if model is None else ""
+    command = command_line(*words, workspace=space.root)
+    few = f"{dataset.counts['train']:,} training pictures are few to learn from alone"
+    return f"{few}: {first}`{command}` starts from a model that has seen more", [] if model is None else words
+
+
+def write_onnx(folder: Path, space: Workspace) -> None:
+    """Write `model.onnx` of the new model in ``folder``, so that what follows needs no torch."""
+    import alexnet_cli as alexnet
+
+    again = command_line("export", name_of(folder, "model", space), workspace=space.root)
+    with closing(Console()) as console, resumable(again):
+        console.note(f"exporting {folder}")
+        alexnet.export(folder, datasets=space.all("dataset"), progress=console)
 
 
 def refuse_torchrun(command: str) -> None:

@@ -18,7 +18,7 @@ def demo(
     ] = Path("demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole chain on bundled photographs.
+    """Run the whole chain on photographs.
 
     From prep to search it takes a minute or two. The photographs come with scikit-image. Each is a class, and random
     views of it are its pictures. Run again, the command keeps what is finished.

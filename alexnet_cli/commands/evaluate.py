@@ -1,7 +1,6 @@
 """`alexnet eval`."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from alexnet_cli.commands.common import (
     DataOption,
     DeviceOption,
     JsonOption,
+    Views,
     WorkspaceOption,
     command_line,
     name_of,
@@ -26,11 +26,6 @@ from alexnet_cli.workspace import Workspace
 if TYPE_CHECKING:
     from alexnet_cli.data.store import Dataset
     from alexnet_cli.inference.evaluation import Evaluation
-
-
-class Views(StrEnum):
-    one = "1"
-    ten = "10"
 
 
 def evaluate(
@@ -69,7 +64,7 @@ def evaluate(
 
     space, chosen = Workspace(workspace), pick_device(device)
     paths = [space.find_classifier(named) for named in (models or (None,))]
-    dataset = alexnet.open_dataset(space.find("dataset", data))
+    dataset = alexnet.open_dataset(space.dataset_of(paths[0], data))
     with processes(chosen) as (world, console):
         console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
         evaluation = alexnet.evaluate(
@@ -86,7 +81,7 @@ def evaluate(
             show(f"wrote {report / REPORT_FILE}")
         folders = [name_of(path, "model", space) for path in paths if path.suffix != ".onnx"]
         if folders:
-            show(f"Next: {command_line('export', folders[0], workspace=workspace)}")
+            show(f"Next: {command_line('index', '--model', folders[0], workspace=workspace)}")
 
 
 def as_table(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.artefacts import RECIPE_FILE
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line
+from alexnet_cli.artefacts import CARD_FILE, RECIPE_FILE
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, name_of, write_onnx
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import LOCK_FILE, is_temporary, one_writer
@@ -40,7 +40,7 @@ def import_weights(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Import weights that were trained elsewhere.
+    """Import weights trained elsewhere.
 
     Makes a model from the weights of torchvision's AlexNet, Caffe's AlexNet or CaffeNet, or the ONNX zoo's AlexNet.
 
@@ -53,26 +53,29 @@ def import_weights(
     console, space = Console(), Workspace(workspace)
     folder = space.new("model", out or Path(source).stem)
     _check_free(folder)
-    labels = None
-    if classes is not None:
-        is_file = Path(classes).is_file()
-        labels = read_classes(Path(classes)) if is_file else Dataset.open(space.find("dataset", classes)).classes
+    labels, words = None, dict[str, str]()
+    if classes is not None and Path(classes).is_file():
+        labels = read_classes(Path(classes))
+    elif classes is not None:
+        dataset = Dataset.open(space.find("dataset", classes))
+        labels, words = dataset.classes, dataset.words
     console.note(f"importing {source} into {folder}")
-    model = import_model(source, recipe=recipe, classes=labels, mean=mean)
+    model = import_model(source, recipe=recipe, classes=labels, words=words, mean=mean)
     with one_writer(folder, "model"):
         _check_free(folder)
         model.save(folder)
+    write_onnx(folder, space)
     parameters = parameter_count(model.net)
     if as_json:
         facts = {"model": folder.name, "path": str(folder), "recipe": model.recipe.name, "parameters": parameters}
         show_json(facts | {"classes": len(model.classes), "fingerprint": model.fingerprint})
         return
     show(f"imported {folder}: recipe {model.recipe.name}, {parameters:,} parameters, {len(model.classes):,} classes")
-    show(f"Next: {command_line('export', folder.name, workspace=workspace)}")
+    show(f"Next: {command_line('index', 'PICTURES', '--model', name_of(folder, 'model', space), workspace=workspace)}")
 
 
 def _check_free(folder: Path) -> None:
     """Raises BadArtefact if ``folder`` holds more than an import leaves that was killed while it wrote."""
-    ours = (RECIPE_FILE, LOCK_FILE)
+    ours = (RECIPE_FILE, CARD_FILE, LOCK_FILE)
     if folder.exists() and not all(file.name in ours or is_temporary(file) for file in folder.iterdir()):
         raise BadArtefact(f"{folder} exists: choose another name with --out")

@@ -1,11 +1,12 @@
 """`alexnet info`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from alexnet_cli.commands import completion
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, to_resume
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, to_mend, to_resume
 from alexnet_cli.console import Console, show_json, show_table
 from alexnet_cli.workspace import Workspace
 
@@ -39,6 +40,8 @@ def info(
     facts = describe(kind, found)
     if kind == "run":
         facts["resume"] = to_resume(found, space)
+    if facts.get("missing"):
+        facts["mend"] = to_mend(found, Path(facts["source"]), space)
     if verify:
         facts["verified"] = verify_artefact(kind, found, Console())
     if as_json:

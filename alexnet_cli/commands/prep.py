@@ -2,14 +2,26 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, processes
+from alexnet_cli.commands.common import (
+    HERE,
+    JsonOption,
+    WorkspaceOption,
+    better_start,
+    command_line,
+    name_of,
+    processes,
+)
 from alexnet_cli.console import show, show_json
+from alexnet_cli.errors import BadRecipe
 from alexnet_cli.wording import counted
-from alexnet_cli.workspace import Workspace
+from alexnet_cli.workspace import Workspace, path_of
+
+if TYPE_CHECKING:
+    from alexnet_cli.data.store import Dataset
 
 
 class OnBad(StrEnum):
@@ -56,7 +68,8 @@ def prep(
     import alexnet_cli as alexnet
     from alexnet_cli.data.sources import default_name
 
-    folder = Workspace(workspace).new("dataset", dataset or default_name(source))
+    space = Workspace(workspace)
+    folder = space.new("dataset", dataset or default_name(source))
     with processes() as (world, console):
         prepared = alexnet.prepare(
             source,
@@ -68,14 +81,34 @@ def prep(
             progress=console,
             world=world,
         )
+        if prepared.left_out:
+            console.note(f"left out: {'; '.join(prepared.left_out)}")
     if not world.is_main:
         return
     if as_json:
         show_json(prepared.as_json())
         return
     splits = ", ".join(f"{count:,} {split}" for split, count in prepared.dataset.counts.items())
-    classes = len(prepared.dataset.classes)
-    show(f"packed {folder}: {splits} pictures, {counted(classes, 'class')}, {prepared.rejected:,} rejected")
+    classes = counted(len(prepared.dataset.classes), "class")
+    show(f"packed {folder}: {splits} pictures, {classes}, {prepared.rejected:,} rejected")
     if prepared.rejected:
         show(f"what was rejected, and why: {folder / 'rejected.csv'}")
-    show(f"Next: {command_line('train', folder.name, workspace=workspace)}")
+    show(f"Next: {command_line(*_next(prepared.dataset, space), workspace=workspace)}")
+
+
+def _next(dataset: "Dataset", space: Workspace) -> list[str]:
+    """The words of the command that makes the best of ``dataset``; shows why, if that is not to train it."""
+    from alexnet_cli.defaults import recipe_for
+
+    name = name_of(dataset.path, "dataset", space)
+    if len(dataset.classes) == 1:
+        return ["index", path_of(dataset.path)]
+    try:
+        recipe_for(dataset)
+    except BadRecipe as error:
+        show(str(error))
+        return ["train", name, "--recipe", "RECIPE.toml"]
+    advice, words = better_start(dataset, space)
+    if advice:
+        show(advice)
+    return words or ["train", name]

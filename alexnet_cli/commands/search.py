@@ -1,20 +1,35 @@
 """`alexnet search`."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alexnet_cli.commands import completion
-from alexnet_cli.commands.common import HERE, Failures, JsonOption, PicturesArgument, WorkspaceOption
-from alexnet_cli.console import Console, show_json, show_table
+from alexnet_cli.commands.common import (
+    HERE,
+    CsvOption,
+    Failures,
+    JsonOption,
+    PicturesArgument,
+    WorkspaceOption,
+    counted,
+    inputs_of,
+)
+from alexnet_cli.console import Console, JsonArray, show_json, show_path, show_table
 from alexnet_cli.errors import AlexNetError, visible
+from alexnet_cli.files import write_csv
+from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.wording import distances
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
+    from alexnet_cli.data.inputs import Inputs
     from alexnet_cli.retrieval.searcher import Answer, Searcher
+
+COLUMNS = ("query", "rank", "path", "label", "name", "distance")  # of the CSV file
 
 
 def search(
@@ -37,6 +52,19 @@ def search(
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="Number of neighbours per picture.")] = 10,
+    max_distance: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="D", help="Only neighbours up to this distance, in the unit of those that are printed."
+        ),
+    ] = None,
+    mean: Annotated[
+        bool, typer.Option("--mean", help="Take all pictures as one query: the mean of their features.")
+    ] = False,
+    paths: Annotated[
+        bool, typer.Option("--paths", help="Print the neighbours' paths and nothing else, one a line, for a pipe.")
+    ] = False,
+    table: CsvOption = None,
     sheet: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a contact sheet of the neighbours, a PNG file.")
     ] = None,
@@ -46,35 +74,72 @@ def search(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the most similar pictures of an index.
+    """Find the most similar pictures.
 
-    Similarity is the Euclidean distance between the features (fc7) of two pictures. A picture that cannot be read does
-    not stop the others.
+    They are those of an index whose features (fc7) have the smallest Euclidean distance to those of the picture. A
+    picture that cannot be read does not stop the others.
 
     Example: alexnet search image.jpg
     """
     import alexnet_cli as alexnet
     from alexnet_cli.retrieval.searcher import Answer
 
-    console, space = Console(), Workspace(workspace)
+    if paths and as_json:
+        raise typer.BadParameter("give one of --paths and --json")
+    console, space, inputs = Console(), Workspace(workspace), inputs_of(pictures)
     own = None if model is None else space.find_classifier(model)
     found = space.find("index", index)
-    with alexnet.open_index(
-        found, model=own, workspace=workspace, pictures=len(pictures), progress=console
-    ) as searcher:
-        failures, answers = Failures(len(pictures), console), list[Answer]()
-        for path_of_query, neighbours in failures.without(searcher.search_each(pictures, k)):
-            answer = Answer(path=path_of_query, neighbours=neighbours)
-            if as_json or sheet or page:  # else memory stays flat, however many queries there are
-                answers.append(answer)
-            if not as_json:
+    with contextlib.ExitStack() as stack:
+        searcher = stack.enter_context(
+            alexnet.open_index(found, model=own, workspace=workspace, pictures=len(inputs), progress=console)
+        )
+        write = None if table is None else stack.enter_context(write_csv(table, COLUMNS))
+        failures, queries, drawn = Failures(inputs, console), JsonArray(), list[Answer]()
+        is_quiet = as_json or paths or table is not None
+        for answer in _answers(searcher, inputs, failures, k, mean, console if is_quiet else SILENT):
+            answer = answer.within(max_distance)
+            if sheet or page:  # else memory stays flat, however many queries there are
+                drawn.append(answer)
+            if as_json:
+                queries.append(answer.as_json())
+            if write is not None:
+                for one in answer.neighbours:
+                    write((answer.path, one.rank, one.path, one.label, one.name, one.distance))
+            if paths:
+                for one in answer.neighbours:
+                    show_path(one.path)
+            if not is_quiet:
                 _show(answer)
         if as_json:
             facts = {"index": searcher.index.path.name, "model": searcher.model.name}
-            show_json(facts | {"queries": [answer.as_json() for answer in answers], "failed": failures.failed})
-        if answers and (sheet or page):
-            _draw(answers, searcher, sheet, page, console)
+            show_json(facts | {"queries": queries, "failed": failures.failed})
+        if drawn:
+            _draw(drawn, searcher, sheet, page, console)
+    if table is not None:
+        console.note(f"wrote {table}")
     failures.check()
+
+
+def _answers(
+    searcher: "Searcher", inputs: "Inputs", failures: Failures, k: int, mean: bool, progress: Progress
+) -> "Iterator[Answer]":
+    """An answer for each picture that can be read, or one for their ``mean``."""
+    from alexnet_cli.retrieval.searcher import Answer
+
+    count = len(inputs.pictures)
+    if not mean:
+        each = counted(searcher.search_each(inputs.pictures, k), "searching", count, progress)
+        for path, neighbours in failures.without(each):
+            yield Answer(path=path, neighbours=neighbours)
+        return
+    each_row = counted(searcher.model.features_each(inputs.pictures), "embedding", count, progress)
+    total, used = None, list[str]()
+    for path, row in failures.without(each_row):
+        used.append(path)
+        total = row.astype(float) if total is None else total + row
+    if total is not None:
+        neighbours = searcher.search_features(total / len(used), k)
+        yield Answer(path=f"the mean of {len(used):,} pictures", pictures=used, neighbours=neighbours)
 
 
 def _show(answer: "Answer") -> None:

@@ -13,11 +13,13 @@ from alexnet_cli.commands.common import (
     JsonOption,
     Precision,
     WorkspaceOption,
+    better_start,
     command_line,
     name_of,
     processes,
     resumable,
     to_resume,
+    write_onnx,
 )
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadRecipe
@@ -38,7 +40,7 @@ def train(
         str | None,
         typer.Option(
             metavar="RECIPE",
-            help="Name of a recipe, or a .toml file. Default: paper.",
+            help="Name of a recipe, or a .toml file. Default: by the dataset's size.",
             autocompletion=completion.recipes,
         ),
     ] = None,
@@ -119,7 +121,10 @@ def train(
         else:
             data = space.find("dataset", dataset)
             tuned = None if start is None else Model.load(space.find("model", start))
-            chosen = runs.choose_recipe(recipe, settings or (), epochs=epochs, start=tuned)
+            packed = alexnet.open_dataset(data)
+            chosen = runs.choose_recipe(recipe, packed, settings or (), epochs=epochs, start=tuned, progress=console)
+            if recipe is None and tuned is None and (advice := better_start(packed, space)[0]):
+                console.note(advice)
             if folder is None:
                 folder, unfinished = runs.new_folder(home, f"{data.resolve().name}-{chosen.name}")
                 for run in unfinished:
@@ -131,10 +136,12 @@ def train(
         result = {"model": name_of(folder, "model", space), **runs.run_facts(folder, model)}
     if not world.is_main:
         return
+    if not as_json:
+        show(f"trained {folder}: {counted(result['epochs'], 'epoch')}")
+    write_onnx(folder, space)
     if as_json:
         show_json(result)
     else:
-        show(f"trained {folder}: {counted(result['epochs'], 'epoch')}")
         show(f"Next: {command_line('eval', result['model'], workspace=workspace)}")
 
 

@@ -10,6 +10,7 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from alexnet_cli.data.jpeg import read_header
 from alexnet_cli.data.limits import FORMATS, HEAVY_FORMATS, HEAVY_PIXELS, PIXELS
 from alexnet_cli.data.locations import is_system_error, read_file
+from alexnet_cli.data.unread import is_heic, register_heic
 from alexnet_cli.errors import BadPicture, first_line
 
 try:
@@ -48,7 +49,7 @@ def load_picture(source: Path | bytes, size: int = 256) -> np.ndarray:
 
     ``source`` is a file's path or content. Its format is told from the content, not from the name. EXIF orientation is
     applied; an animation gives its first frame; transparent pixels become white; 16-bit grey keeps its high byte.
-    Resizing is bilinear with anti-aliasing.
+    Resizing is bilinear with anti-aliasing. HEIC needs the extra `heic`.
 
     Raises BadPicture, with the reason, for a file that is missing, not a regular file, not a picture, damaged, a
     camera's RAW file or over one of `limits`; OSError or MemoryError if the system has no files or memory left.
@@ -118,7 +119,11 @@ def decode_jpeg(content: bytes, size: int) -> np.ndarray | None:
 
 def _load_other(content: bytes) -> tuple[np.ndarray, int]:
     """The central square (S, S, 3) of a picture that is no JPEG, and its orientation."""
-    with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
+    formats = tuple(FORMATS)
+    if is_heic(content):
+        register_heic()
+        formats = ("HEIF",)
+    with Image.open(io.BytesIO(content), formats=formats) as image:
         width, height = image.size
         limit = HEAVY_PIXELS if image.format in HEAVY_FORMATS else PIXELS
         if width * height > limit:

@@ -24,6 +24,7 @@ from alexnet_cli.data.packing import count_pictures, pack_chunks
 from alexnet_cli.data.pictures import RESIZER
 from alexnet_cli.data.sources import open_source
 from alexnet_cli.data.store import FORMAT, IMAGES, LARGEST, SMALLEST, Dataset, check_content, content_checksum
+from alexnet_cli.data.unread import advices, reads_heic
 from alexnet_cli.distributed import SINGLE_PROCESS, World, available_cores
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource
 from alexnet_cli.files import one_writer, read_json, sweep, sync_folder, write_json
@@ -41,6 +42,7 @@ class Prepared:
     """The result of `prepare`."""
 
     dataset: Dataset
+    left_out: list[str]  # how many pictures of the source were not tried, each with what to do about them
     images_per_second: float  # of this run; 0 if there was nothing to pack
 
     @property
@@ -55,6 +57,7 @@ class Prepared:
             "splits": {"train": 0, "val": 0} | self.dataset.counts,
             "classes": self.dataset.classes,
             "rejected": self.rejected,
+            "left_out": self.left_out,
             "images_per_second": round(self.images_per_second, 1),
         }
 
@@ -109,7 +112,7 @@ def prepare(
             pending = _pending(plan)
         world.barrier()  # every rank lists the work before any rank starts
         if is_complete:
-            return Prepared(dataset=Dataset.open(folder), images_per_second=0.0)
+            return Prepared(dataset=Dataset.open(folder), left_out=advices(listing.unread), images_per_second=0.0)
         if len(pending) < len(plan.chunks):
             total = count_pictures(plan.chunks)
             packed = total - count_pictures(pending)
@@ -119,7 +122,7 @@ def prepare(
             if world.is_main:
                 _finish(plan, progress)
         dataset = Dataset.open(folder)
-    return Prepared(dataset=dataset, images_per_second=rate)
+    return Prepared(dataset=dataset, left_out=advices(listing.unread), images_per_second=rate)
 
 
 def _check_folder(folder: Path) -> None:
@@ -154,8 +157,8 @@ def _plan(path: Path, folder: Path, size: int, listing: Listing, on_bad: str) ->
     for name in listing.classes:
         if name != printable(name):
             raise BadSource(f"the name of the class {name!a} is not UTF-8: rename its folder")
-    settings = (FORMAT, chunks.CHUNK_SIZE, RESIZER, size, listing.layout, listing.classes, listing.rejected)
-    digest = hashlib.sha256(repr(settings).encode())
+    decoding = (FORMAT, chunks.CHUNK_SIZE, RESIZER, reads_heic(), size)
+    digest = hashlib.sha256(repr((*decoding, listing.layout, listing.classes, listing.rejected)).encode())
     for entry in listing.entries:
         line = f"{entry.split}\0{entry.label}\0{entry.name}\0{entry.location.stamp}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))

@@ -71,7 +71,7 @@ class Preprocessor(nn.Module):
         """
         views = images.float().index_select(1, rows).index_select(2, columns)  # (B, h, w, 3)
         if self.image.mean_crop == "central":
-            rows, columns = (along - along.amin() + self.image.border for along in (rows, columns))
+            rows, columns = (along - along.amin(0) + self.image.border for along in (rows, columns))
         mean = self.mean_image.index_select(0, rows).index_select(1, columns)
         return self.finish((views - mean) / self.image.divide_by).permute(0, 3, 1, 2)
 

@@ -12,6 +12,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from alexnet_cli.data.archives import Files, decompress, decompressor, is_tar, tar_members, zip_members
 from alexnet_cli.data.limits import EXPANSION, SUFFIXES, TAR_BYTES
 from alexnet_cli.data.locations import ZIP_SIGNATURE, Location, Locations, is_system_error, read_location
+from alexnet_cli.data.unread import HEIC_SUFFIXES, advices, reads_heic, unread_suffix
 from alexnet_cli.errors import AlexNetError, BadSource, first_line
 
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
@@ -171,7 +173,22 @@ def is_picture(name: str) -> bool:
     """Whether a file may be a picture by its name. Only decoding shows whether it is one."""
     file_name = posixpath.basename(name).lower()
     suffix = posixpath.splitext(file_name)[1]
-    return not is_hidden(name) and (suffix in SUFFIXES or (not suffix and file_name not in TEXT_FILES))
+    is_read = suffix in SUFFIXES or (suffix in HEIC_SUFFIXES and reads_heic())
+    return not is_hidden(name) and (is_read or (not suffix and file_name not in TEXT_FILES))
+
+
+def count_unread(source: Source) -> Counter[str]:
+    """Suffix -> the number of pictures of ``source`` that are left out, since their format is not read here."""
+    names = (name for name in source.locations if not is_picture(name) and not is_hidden(name))
+    return Counter(suffix for name in names if (suffix := unread_suffix(name)))
+
+
+def no_pictures(source: Source, advice: str) -> str:
+    """The error for a source without pictures: what to do about those that are not read here, or else ``advice``."""
+    unread = advices(count_unread(source))
+    if unread:
+        return f"no pictures in {source.path} that can be read: {'; '.join(unread)}"
+    return f"no pictures in {source.path}: {advice}"
 
 
 def is_hidden(name: str) -> bool:

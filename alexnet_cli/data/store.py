@@ -101,6 +101,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_checksums(self) -> np.ndarray:
+        """XXH3 of each image, (N,) uint64."""
+        return self.checksums if self.packed is None else self.checksums[self.packed]
+
     @cached_property
     def _file(self) -> int:
         """Descriptor of the images' file, which is closed with this object.

@@ -33,6 +33,9 @@ ABLATIONS = (
     "without-conv4",
     "without-conv5",
 )
+# Student's t for 95 %, of two means over so many seeds each: with few, two standard errors are often chance.
+STUDENT_T = {2: 4.30, 3: 2.78, 4: 2.45, 5: 2.31}
+T_OF_MORE = 2.23
 
 
 def ablations(
@@ -71,15 +74,22 @@ def ablations(
 def variant(name: str, base: str, width: float) -> Recipe:
     """Ablation ``name`` with ``base``'s changes to `paper` where it has none itself, and ``width`` times as wide.
 
-    Raises BadRecipe if ``base`` has other layers than `paper`: an ablation says what it changes of those.
+    Raises BadRecipe if ``base`` has other layers than `paper`, or other widths: an ablation says what it changes of
+    those.
     """
     paper, ablation, changed = recipes.load("paper"), recipes.load(name), recipes.load(base)
     if list(changed.network.layers) != list(paper.network.layers):
         raise BadRecipe(
             f"--base {base}: its layers are {', '.join(changed.network.layers)}, and ablations are of paper's"
         )
+    differences = recipes.differences(changed, paper)
+    if any(key == "network.columns" or key.endswith((".kernels", ".units")) for key in differences):
+        raise BadRecipe(
+            f"--base {base}: its layers have other widths than paper's, and ablations change those: use --base "
+            "small-data, and --width for all layers"
+        )
     own = recipes.differences(ablation, paper)
-    lines = {key: value for key, value in recipes.differences(changed, paper).items() if key not in own}
+    lines = {key: value for key, value in differences.items() if key not in own}
     sections = recipes.sections(ablation)
     kept = {key: value for key, value in lines.items() if key.split(".")[0] in sections}
     named = {step for key, value in kept.items() if key.endswith(".then") for step in value}  # operations of its own
@@ -132,7 +142,7 @@ def _report(
                 "baseline" if name == BASELINE else name,
                 f"{_parameters(recipe_of[name], dataset):,}",
                 f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}"),
-                "" if name == BASELINE else _difference(difference, uncertainty),
+                "" if name == BASELINE else _difference(difference, uncertainty, len(top1_errors)),
                 "" if increase is None else f"+{100 * increase:.2g}",
             ]
         )
@@ -144,7 +154,8 @@ def _report(
         claims = "One seed cannot show a difference, so none is given; --seeds 3 can. "
     else:
         claims = (
-            "Differences with their standard errors; a star marks those of more than two, and the others show nothing. "
+            "Differences with their standard errors; a star marks those that chance alone makes once in twenty rows "
+            "(Student's t), and the others show nothing. "
         )
     note = (
         "A scaled-down version of the paper's experiment: "
@@ -166,10 +177,10 @@ def _standard_error(some: Sequence[float], others: Sequence[float]) -> float | N
     return float((statistics.variance(some) / len(some) + statistics.variance(others) / len(others)) ** 0.5)
 
 
-def _difference(difference: float, uncertainty: float | None) -> str:
+def _difference(difference: float, uncertainty: float | None, seeds: int) -> str:
     if uncertainty is None:
-        return f"{100 * difference:+.1f}"
-    star = "*" if abs(difference) > 2 * uncertainty else ""
+        return f"{100 * difference:+.1f} (one seed: shows nothing)"
+    star = "*" if abs(difference) > STUDENT_T.get(seeds, T_OF_MORE) * uncertainty else ""
     return f"{100 * difference:+.1f} ± {100 * uncertainty:.1f}{star}"
 
 

@@ -22,7 +22,8 @@ from alexnet_cli.wording import duration
 
 TARGET = 0.25  # training error
 NETS = ("figure-1-relu", "figure-1-tanh")
-RATES = (0.01, 0.003, 0.001, 0.0003)  # the fast ones first: each runs for at most as long as the best so far took
+RATES = (0.01, 0.003, 0.001, 0.0003)
+EARLY = 5  # epochs, after which the better rates go first: each runs for at most as long as the best so far took
 PUBLISHED_RATIO = 6.0
 
 
@@ -68,19 +69,25 @@ def figure1(
     """
     recipe_of = {net: recipes.load(net, list(settings)) for net in NETS}
     trials: list[Trial] = []
+    runs: list[Trial] = []  # the early ones too
     for net, recipe in recipe_of.items():
         limit = epochs or recipe.training.epochs
         shortest = limit
-        for rate in RATES:
-            progress.note(_so_far(trials, seeds))
-            trial = _run_trial(recipe, rate, 0, shortest, dataset, folder, options, progress)
+
+        def run(recipe: Recipe, rate: float, seed: int, epochs: int, limit: int = limit) -> Trial:
+            progress.note(_so_far(runs, len(NETS) * (2 * len(RATES) + seeds - 1), limit))
+            runs.append(_run_trial(recipe, rate, seed, epochs, dataset, folder, options, progress))
+            return runs[-1]
+
+        early = [run(recipe, rate, 0, min(EARLY, limit)) for rate in RATES]
+        for rate in [trial.rate for trial in sorted(early, key=lambda trial: min(trial.errors, default=1.0))]:
+            trial = run(recipe, rate, 0, shortest)
             trials.append(trial)
             if trial.epochs is not None:
                 shortest = min(shortest, len(trial.errors))
         rate = _fastest_rate(trials, net)
         for seed in range(1, seeds):
-            progress.note(_so_far(trials, seeds))
-            trials.append(_run_trial(recipe, rate, seed, limit, dataset, folder, options, progress))
+            trials.append(run(recipe, rate, seed, limit))
     _draw(trials, folder / "figure-1.png")
     report = _report(trials, dataset, command)
     report.write(folder, recipe_of)
@@ -108,14 +115,19 @@ def _run_trial(
     except Diverged as error:
         progress.note(str(error).split(":")[0])
         diverged = True
-    return Trial(net=net, rate=rate, seed=seed, errors=_errors(run), diverged=diverged, seconds=_seconds(run))
+    # The folder may hold more epochs, of a command with a larger --epochs.
+    history = _history(run)[:epochs]
+    errors, seconds = [row["train_error"] for row in history], sum(row["seconds"] for row in history)
+    return Trial(net=net, rate=rate, seed=seed, errors=errors, diverged=diverged, seconds=seconds)
 
 
-def _so_far(trials: Sequence[Trial], seeds: int) -> str:
-    """Which run comes next, and how long all that are left may take if they take as long as those before."""
-    total = len(NETS) * (len(RATES) + seeds - 1)
-    left = (total - len(trials)) * sum(trial.seconds for trial in trials) / max(len(trials), 1)
-    return f"run {len(trials) + 1} of {total}" + (f", about {duration(left)} left" if trials else "")
+def _so_far(before: Sequence[Trial], total: int, limit: int) -> str:
+    """Which of ``total`` runs comes next, and how long those that are left take if each has ``limit`` epochs."""
+    text, epochs = f"run {len(before) + 1} of {total}", sum(len(trial.errors) for trial in before)
+    if not epochs:
+        return text
+    left = (total - len(before)) * limit * sum(trial.seconds for trial in before) / epochs
+    return f"{text}, at most {duration(left)} left"
 
 
 def _is_decided(errors: list[float], limit: int) -> bool:
@@ -126,23 +138,16 @@ def _is_decided(errors: list[float], limit: int) -> bool:
     """
     if not errors or errors[-1] <= TARGET:
         return bool(errors)
-    if len(errors) < 5:
+    if len(errors) < EARLY:
         return False
     half = len(errors) // 2
     pace = (errors[-1 - half] - errors[-1]) / half
     return errors[-1] - pace * (limit - len(errors)) > TARGET
 
 
-def _errors(run: Path) -> list[float]:
-    if not (run / CHECKPOINT_FILE).exists():
-        return []
-    return [row["train_error"] for row in checkpoint.read_state(run).history]
-
-
-def _seconds(run: Path) -> float:
-    if not (run / CHECKPOINT_FILE).exists():
-        return 0.0
-    return float(sum(row["seconds"] for row in checkpoint.read_state(run).history))
+def _history(run: Path) -> list[dict[str, Any]]:
+    """A row for each epoch of a run."""
+    return checkpoint.read_state(run).history if (run / CHECKPOINT_FILE).exists() else []
 
 
 def _fastest_rate(trials: Sequence[Trial], net: str) -> float:
@@ -168,14 +173,17 @@ def _report(trials: Sequence[Trial], dataset: Dataset, command: str) -> Report:
         {"net": t.net, "rate": t.rate, "seed": t.seed, "epochs": t.epochs, "errors": t.errors} for t in trials
     ]
     if all(reached.values()):
-        facts["ratio"] = statistics.mean(reached["figure-1-tanh"]) / statistics.mean(reached["figure-1-relu"])
-        rows.append(["tanh / ReLU", "", "", f"{facts['ratio']:.1f} times as many epochs (published: 6)"])
+        facts["ratio"], facts["standard_error"] = _ratio(reached["figure-1-tanh"], reached["figure-1-relu"])
+        error = "" if facts["standard_error"] is None else f" ± {facts['standard_error']:.1f}"
+        rows.append(["tanh / ReLU", "", "", f"{facts['ratio']:.1f}{error} times as many epochs (published: 6)"])
     pictures = dataset.counts["train"]
     note = (
         f"Epochs until the training error, measured while training, is {TARGET:.0%}; {pictures:,} training pictures of "
         f"dataset {dataset.name} (CIFAR-10 has 50,000). The nets are the layers of cuda-convnet's net of 19 % (recipes "
         "figure-1-relu, figure-1-tanh), without weight decay or crops; the paper does not say which four-layer net it "
-        "used. A rate is given up once the pace of its later half of epochs is too slow to come before the best so far."
+        "used. A rate is given up once the pace of its later half of epochs is too slow to beat the best so far. "
+        "Epochs are mean ± standard deviation over seeds, of which the first also chose the rate; the ratio has its "
+        "standard error."
     )
     columns = ["net", "learning rate", "runs", "epochs to 25 % training error"]
     title = "Figure 1: ReLU against tanh on CIFAR-10"
@@ -189,6 +197,15 @@ def _report(trials: Sequence[Trial], dataset: Dataset, command: str) -> Report:
         facts=facts,
         figures=["figure-1.png"],
     )
+
+
+def _ratio(some: Sequence[float], others: Sequence[float]) -> tuple[float, float | None]:
+    """Of two means over seeds, and its standard error; None if one of them has a single seed."""
+    ratio = statistics.mean(some) / statistics.mean(others)
+    if min(len(some), len(others)) < 2:
+        return ratio, None
+    squares = (statistics.variance(each) / len(each) / statistics.mean(each) ** 2 for each in (some, others))
+    return ratio, ratio * float(sum(squares) ** 0.5)
 
 
 def _summary(trials: Sequence[Trial]) -> str:

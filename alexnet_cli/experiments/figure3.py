@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from alexnet_cli.errors import AlexNetError
+from alexnet_cli.artefacts import KERNELS
+from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.experiments.report import Report, model_sentence
 from alexnet_cli.figures.lettering import font
 from alexnet_cli.files import atomic_write
@@ -18,7 +19,8 @@ ZOOM, GAP, HEAD = 5, 4, 28  # pixels: per weight, between kernels, above a block
 def figure3(model: Path, folder: Path, command: str) -> Report:
     """Draw `figure-3.png` and measure the colour saturation of each column's kernels.
 
-    Raises BadArtefact if ``model`` is not the folder of a model, AlexNetError if it does not begin with a convolution.
+    Raises BadArtefact if ``model`` is not the folder of a model or its first kernels are damaged, AlexNetError if it
+    does not begin with a convolution.
     """
     loaded = Model.load(model)
     first = next(iter(loaded.recipe.network.layers))
@@ -28,6 +30,7 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
         raise AlexNetError(f"figure 3 shows kernels, and {first} of {loaded.recipe.name} is no convolution")
     saturations = [saturation(kernels) for kernels in columns]
     structures = [structure(kernels) for kernels in columns]
+    starts = _starts(model, columns)
     by_chance = float(structure(np.random.default_rng(0).standard_normal((1000, *columns[0].shape[1:]))).mean())
     with atomic_write(folder / "figure-3.png") as temporary:
         draw(columns, [float(each.mean()) for each in saturations]).save(temporary, "PNG")
@@ -38,13 +41,14 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
             f"{each.mean():.3f}",
             f"{each.min():.3f} to {each.max():.3f}",
             f"{waves.mean():.3f}",
+            "" if before is None else f"{before.mean():.3f}",
         ]
-        for i, (kernels, each, waves) in enumerate(zip(columns, saturations, structures, strict=True))
+        for i, (kernels, each, waves, before) in enumerate(zip(columns, saturations, structures, starts, strict=True))
     ]
     report = Report(
         name="figure-3",
         title="Figure 3: the kernels of the first layer",
-        columns=["column", "kernels", "mean colour saturation", "from, to", "structure"],
+        columns=["column", "kernels", "mean colour saturation", "from, to", "structure", "at the start"],
         rows=rows,
         note=f"{model_sentence(loaded, model)} Saturation is the share of a kernel's energy that is not grey: 0 for a "
         "kernel that weighs red, green and blue alike everywhere, 1 for one that only compares them; random kernels, "
@@ -55,6 +59,7 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
         facts={
             "saturation": [each.tolist() for each in saturations],
             "structure": [each.tolist() for each in structures],
+            "structure_at_the_start": [None if each is None else each.tolist() for each in starts],
             "structure_of_random_kernels": by_chance,
             "model": loaded.fingerprint,
         },
@@ -62,6 +67,20 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
     )
     report.write(folder, {loaded.recipe.name: loaded.recipe})
     return report
+
+
+def _starts(model: Path, columns: list[np.ndarray]) -> list[np.ndarray | None]:
+    """The `structure` of the kernels of each column before their first update, if the run kept them."""
+    file = model / KERNELS / "0000.npy"
+    if not file.is_file():
+        return [None] * len(columns)
+    try:
+        kept = np.load(file)  # (K, C, h, w) float16, column after column
+    except (OSError, ValueError) as error:
+        raise BadArtefact(f"{file} cannot be read ({error})") from None
+    if kept.shape != (sum(map(len, columns)), *columns[0].shape[1:]):
+        raise BadArtefact(f"{file} holds kernels of another network")
+    return [structure(part.astype(np.float32)) for part in np.split(kept, np.cumsum([*map(len, columns)])[:-1])]
 
 
 def saturation(kernels: np.ndarray) -> np.ndarray:

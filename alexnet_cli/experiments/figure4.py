@@ -15,6 +15,7 @@ from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.wording import distances, shortened
+from alexnet_cli.wordnet import class_names
 
 SHOWN, BEST = 8, 5  # images that are classified, and classes shown for each
 QUERIES, NEAREST = 5, 6  # query images, and neighbours shown for each
@@ -54,9 +55,9 @@ def figure4(
     network = NetworkModel.of(loaded, device)
     check_fit(network, dataset)
     test, train = dataset.split("val"), dataset.split("train")
-    class_names = [dataset.words.get(label, label) for label in dataset.classes]
-    classified = classify(network, test, class_names)
-    retrieved = retrieve(network, test, train, class_names, progress)
+    names = class_names(dataset.classes, dataset.words)
+    classified = classify(network, test, names)
+    retrieved = retrieve(network, test, train, names, progress)
     _draw(classified, retrieved, folder / "figure-4.png")
     rows = [
         [one.label, "right" if one.classes[0] == one.label else "wrong"]
@@ -80,7 +81,7 @@ def figure4(
     return report
 
 
-def classify(network: Predictor, test: Split, class_names: list[str]) -> list[Classified]:
+def classify(network: Predictor, test: Split, names: list[str]) -> list[Classified]:
     """The predictions of ``network`` for SHOWN images, spread evenly over ``test``."""
     positions = spread(len(test), SHOWN)
     images = test.read(positions)
@@ -89,8 +90,8 @@ def classify(network: Predictor, test: Split, class_names: list[str]) -> list[Cl
     return [
         Classified(
             image=image,
-            label=class_names[test.labels[position]],
-            classes=[class_names[i] for i in best],
+            label=names[test.labels[position]],
+            classes=[names[i] for i in best],
             probabilities=[float(row[i]) for i in best],
         )
         for image, position, row, best in zip(images, positions, probabilities, order, strict=True)
@@ -98,7 +99,7 @@ def classify(network: Predictor, test: Split, class_names: list[str]) -> list[Cl
 
 
 def retrieve(
-    network: Predictor, test: Split, train: Split, class_names: list[str], progress: Progress = SILENT
+    network: Predictor, test: Split, train: Split, names: list[str], progress: Progress = SILENT
 ) -> list[Retrieved]:
     """QUERIES images of ``test``, other than those `classify` takes, and the NEAREST images of ``train`` to each."""
     positions = spread(len(test), QUERIES, shift=len(test) // (4 * SHOWN))
@@ -113,9 +114,9 @@ def retrieve(
     return [
         Retrieved(
             image=image,
-            label=class_names[test.labels[position]],
+            label=names[test.labels[position]],
             neighbours=list(train.read(nearest)),
-            labels=[class_names[train.labels[i]] for i in nearest],
+            labels=[names[train.labels[i]] for i in nearest],
             distances=[float(row[i]) for i in nearest],
         )
         for image, position, row, nearest in zip(test.read(positions), positions, distances, order, strict=True)

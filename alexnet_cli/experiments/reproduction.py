@@ -1,6 +1,6 @@
 """The experiments by the names of `alexnet reproduce`, with their datasets and models from the workspace."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,10 @@ class Request:
         return self.options.devices[0]
 
 
-def _dataset(space: Workspace, request: Request) -> Dataset:
+def _dataset(space: Workspace, request: Request, models: Sequence[Path] = ()) -> Dataset:
+    """The dataset that --data names; else that of the first of ``models``, or the newest if there are none."""
+    if models:
+        return Dataset.open(space.dataset_of(models[0], request.data))
     return Dataset.open(space.find("dataset", request.data))
 
 
@@ -67,18 +70,23 @@ def _figure3(space: Workspace, request: Request, folder: Path, progress: Progres
 
 
 def _figure4(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
-    model, dataset = _models(space, request)[0], _dataset(space, request)
-    return figure4(model, dataset, folder, request.command, device=request.device, progress=progress)
+    models = _models(space, request)
+    return figure4(
+        models[0], _dataset(space, request, models), folder, request.command, device=request.device, progress=progress
+    )
 
 
 def _table1(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
-    models, dataset = _models(space, request), _dataset(space, request)
-    return table1(models, dataset, folder, request.command, device=request.device, progress=progress)
+    models = _models(space, request)
+    return table1(
+        models, _dataset(space, request, models), folder, request.command, device=request.device, progress=progress
+    )
 
 
 def _table2(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
-    models, dataset = _models(space, request), _dataset(space, request)
+    models = _models(space, request)
     pretrained = [space.find("model", name) for name in request.pretrained]
+    dataset = _dataset(space, request, [*models, *pretrained])
     return table2(models, pretrained, dataset, folder, request.command, device=request.device, progress=progress)
 
 

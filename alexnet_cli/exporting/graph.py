@@ -74,6 +74,7 @@ def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto
     for key, value in {
         "alexnet_format": str(FORMAT),
         "classes": json.dumps(model.classes, ensure_ascii=False),
+        "words": json.dumps(model.words, ensure_ascii=False),
         "fingerprint": model.fingerprint,
         "recipe": dumps(model.recipe),
         "precision": precision,

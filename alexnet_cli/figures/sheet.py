@@ -30,7 +30,7 @@ def thumbnails(answers: Sequence[Answer], collection: Collection | None, size: i
     """
     return [
         (
-            _small(_query(answer.path, size)),
+            _small(_query(answer.pictures[0] if answer.pictures else answer.path, size)),
             [_small(pixels) for pixels in _load(collection, [near.source_path for near in answer.neighbours], size)],
         )
         for answer in answers

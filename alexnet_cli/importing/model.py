@@ -3,7 +3,7 @@
 import datetime
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.importing import caffe, onnx_zoo, torchvision
 from alexnet_cli.importing.weights import Imported, build_network, per_colour_scale
 from alexnet_cli.model import Model
+from alexnet_cli.wordnet import ilsvrc2012
 
 # To add a format, write a module with such a function and name it here: path, recipe's name or None -> what it holds.
 READERS: dict[str, Callable[[Path, str | None], Imported]] = {
@@ -28,13 +29,19 @@ LARGEST = 4 * 10**9  # bytes of a file: 500 million weights in float64
 
 
 def import_model(
-    source: str, *, recipe: str | None = None, classes: list[str] | None = None, mean: Path | None = None
+    source: str,
+    *,
+    recipe: str | None = None,
+    classes: list[str] | None = None,
+    words: Mapping[str, str] | None = None,
+    mean: Path | None = None,
 ) -> Model:
     """A model of ours from ``source``: the word `torchvision`, or a file of torchvision, Caffe or the ONNX zoo.
 
     ``recipe``: instead of the one that the file is taken to be of. ``classes``: in label order; by default those that
-    the file names, or ImageNet's if there are 1000. ``mean``: a `.binaryproto` mean image. Raises BadArtefact for a
-    file that is none of these, is damaged, or does not fit, naming the first layer that differs.
+    the file names, or ImageNet's if there are 1000. ``words``: what they mean, by class. ``mean``: a `.binaryproto`
+    mean image. Raises BadArtefact for a file that is none of these, is damaged, or does not fit, naming the first layer
+    that differs.
     """
     found = _read(source, recipe)
     divide_by, scale = per_colour_scale(found.deviation)
@@ -47,6 +54,7 @@ def import_model(
     return Model(
         net=net.to(memory_format=torch.channels_last).eval(),
         recipe=replace(fitted, image=replace(fitted.image, divide_by=divide_by)),
+        words=dict(words or {}),
         classes=_classes(classes or found.classes, len(found.weights[net.last][0]), source),
         mean_image=np.tile(colour, (size, size, 1)) if mean is None else caffe.mean_image(mean, size),
         provenance={
@@ -84,16 +92,12 @@ def _read(source: str, recipe: str | None) -> Imported:
 
 def _classes(given: list[str], count: int, source: str) -> list[str]:
     if not given and count == 1000:
-        from torchvision.models import AlexNet_Weights
-
-        # Every 1000-class file has ILSVRC's order, that of the sorted WordNet ids.
-        given = list(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
+        given = ilsvrc2012()  # every file of 1000 classes has them in this order
     if not given:
         raise BadArtefact(f"{source} has {count} classes and does not name them: name a file or dataset with --classes")
     if len(given) != count:
         raise BadArtefact(f"{source} has {count} classes, but {len(given)} are named by --classes")
-    # Two of ImageNet's classes are called crane, and two maillot.
-    times = Counter(given)
+    times = Counter(given)  # as words, two of ImageNet's classes are called crane, and two maillot
     return [name if times[name] == 1 else f"{name} ({i})" for i, name in enumerate(given)]
 
 

@@ -11,7 +11,6 @@ from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.inference.predictor import BATCH, Predictor
-from alexnet_cli.inference.views import views as views_of
 from alexnet_cli.progress import SILENT, Progress
 
 TOP = 5  # the classes that are kept of each image, and the five of the top-5 error
@@ -162,12 +161,7 @@ def _probabilities(
 
 def average_probabilities(models: Sequence[Predictor], images: np.ndarray, *, views: int) -> np.ndarray:
     """Mean over ``views`` (1 or 10) views and all ``models``: images (B, S, S, 3) uint8 to (B, classes) float64."""
-    total: np.ndarray | float = 0.0
-    for model in models:
-        for view in views_of(views, model.image_size, model.crop):
-            probabilities, _ = model.run(images, view)
-            total = total + probabilities.astype(np.float64)
-    return np.asarray(total) / (len(models) * views)
+    return np.asarray(np.mean([model.average(images, views) for model in models], axis=0, dtype=np.float64))
 
 
 def label_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

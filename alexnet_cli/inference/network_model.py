@@ -23,12 +23,13 @@ class NetworkModel(Predictor):
         preprocessor: Preprocessor,
         classes: list[str],
         *,
+        words: dict[str, str] | None = None,
         name: str = "",
         fingerprint: str = "",
         precision: str = "fp32",
     ) -> None:
         """``name`` and ``fingerprint`` stay empty for a network that is still in training."""
-        self.net, self.preprocessor, self.classes = net, preprocessor, classes
+        self.net, self.preprocessor, self.classes, self.words = net, preprocessor, classes, words or {}
         self.name, self.fingerprint, self.precision = name, fingerprint, precision
         self.image_size, self.crop = preprocessor.image.size, preprocessor.image.crop
         self.feature_name = net.features_name
@@ -46,6 +47,7 @@ class NetworkModel(Predictor):
             model.net.to(device).eval(),
             Preprocessor(model.recipe.image, model.mean_image, device),
             model.classes,
+            words=model.words,
             name=model.recipe.name if model.path is None else model_name(model.path),
             fingerprint=model.fingerprint,
         )
@@ -54,13 +56,21 @@ class NetworkModel(Predictor):
         shown = centre_view(self.image_size, self.crop) if view is None else view
         return self._run_in_batches(images, lambda batch: self._forward(batch, shown))
 
+    def activations(self, images: np.ndarray, layer: str) -> np.ndarray:
+        centre = centre_view(self.image_size, self.crop)
+        with torch.inference_mode():
+            return np.asarray(self.net.activations(self._inputs(images, centre), layer).float().cpu())
+
     @torch.inference_mode()
     def _forward(self, images: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
-        device, count = self.preprocessor.device, len(images)
-        rows, columns = (np.broadcast_to(along, (count, self.crop)) for along in view)
-        # torch warns of a tensor that shares memory with a read-only array.
-        pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
-        inputs = self.preprocessor.crop(pixels.to(device), Crops(rows=rows, columns=columns))  # (B, C, crop, crop)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        inputs = self._inputs(images, view)
+        with torch.autocast(self.preprocessor.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits, features = self.net(inputs)
         return logits.float().softmax(dim=1).cpu().numpy(), features.float().cpu().numpy()
+
+    def _inputs(self, images: np.ndarray, view: View) -> torch.Tensor:
+        """A view of ``images`` as the network takes it: (B, C, crop, crop)."""
+        rows, columns = (np.broadcast_to(along, (len(images), self.crop)) for along in view)
+        # torch warns of a tensor that shares memory with a read-only array.
+        pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
+        return self.preprocessor.crop(pixels.to(self.preprocessor.device), Crops(rows=rows, columns=columns))

@@ -84,6 +84,9 @@ class OnnxModel(Predictor):
         self.classes = json.loads(metadata["classes"])
         if not (isinstance(self.classes, list) and all(isinstance(name, str) for name in self.classes)):
             raise ValueError("its classes are no list of texts")
+        self.words = json.loads(metadata.get("words", "{}"))
+        if not (isinstance(self.words, dict) and all(isinstance(word, str) for word in self.words.values())):
+            raise ValueError("its words are no table of texts")
         self.fingerprint, self.precision = metadata["fingerprint"], metadata["precision"]
         self.crop = int(metadata["crop"])
         (image,) = self.session.get_inputs()
@@ -117,7 +120,7 @@ class OnnxModel(Predictor):
         file.check()
         few = pictures is not None and pictures <= FEW and device in (None, "cpu")
         providers = [CPU] if few else _providers(device)
-        runtime = Runtime(_options(few), providers, must=device is not None, progress=progress)
+        runtime = Runtime(session_options(few), providers, must=device is not None, progress=progress)
         try:
             return cls(file, runtime)
         except (AlexNetError, OSError):
@@ -154,7 +157,7 @@ class OnnxModel(Predictor):
             return self._view_session
 
 
-def _options(few: bool) -> "onnxruntime.SessionOptions":
+def session_options(few: bool) -> "onnxruntime.SessionOptions":
     """For inference on ``few`` pictures or on many."""
     import onnxruntime
 

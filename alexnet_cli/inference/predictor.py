@@ -1,17 +1,20 @@
 """The interface that everything above inference uses: pictures in, class probabilities and features out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.errors import BadPicture, NotFinite
+from alexnet_cli.errors import AlexNetError, BadPicture, NotFinite
 from alexnet_cli.inference.views import View
+from alexnet_cli.inference.views import views as views_of
 from alexnet_cli.prefetch import batched, prefetch
+from alexnet_cli.wordnet import class_names
 
 BATCH = 64  # images per forward pass: bounds memory
 
@@ -24,24 +27,8 @@ class Prediction:
     """A class and its probability."""
 
     label: str
-    name: str  # in words; the label where they are not known
+    name: str  # what people read: words where the label is a WordNet id, else the label
     probability: float  # 0 to 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Some pictures, and what the network makes of those that can be read."""
-
-    pictures: list[Picture]
-    bad: dict[int, BadPicture]  # position -> why the picture cannot be read
-    probabilities: np.ndarray  # (n, classes) float32 of the n others, in order
-    features: np.ndarray  # (n, D) float32, likewise
-
-    def pair(self, results: Iterable[Result]) -> Iterator[tuple[Picture, Result | BadPicture]]:
-        """Each picture, in order, with its own of ``results`` (n), or with why it cannot be read."""
-        remaining = iter(results)
-        for position, picture in enumerate(self.pictures):
-            yield picture, self.bad[position] if position in self.bad else next(remaining)
 
 
 class Predictor(ABC):
@@ -49,6 +36,7 @@ class Predictor(ABC):
 
     name: str  # of the model
     classes: list[str]  # labels, in the order of the probabilities
+    words: Mapping[str, str] = {}  # class -> its meaning, if the source of the model's dataset has that
     image_size: int  # S, in pixels
     crop: int  # side of a view, in pixels
     feature_size: int  # D; 4096 for the paper's fc7
@@ -63,42 +51,82 @@ class Predictor(ABC):
         ``view``: the crop that the network is shown; the central one if None.
         """
 
-    def predict(self, pictures: Picture | Iterable[Picture], top: int = 5) -> list[list[Prediction]]:
-        """The ``top`` most probable classes of each picture's centre view, most probable first.
+    def activations(self, images: np.ndarray, layer: str) -> np.ndarray:
+        """What leaves the hidden ``layer`` for the centre view of ``images`` (N, S, S, 3) uint8, at most a batch.
+
+        (N, C, H, W) or (N, units) float32. Raises AlexNetError if there is no such layer, or if this is an ONNX file,
+        which has ``feature_name`` alone.
+        """
+        if layer != self.feature_name:
+            raise AlexNetError(f"an ONNX file has only {self.feature_name}: for {layer}, name the model's folder")
+        return self.run(images)[1]
+
+    def average(self, images: np.ndarray, views: int) -> np.ndarray:
+        """Mean of the probabilities over ``views`` (1 or 10) views: ``images`` (N, S, S, 3) uint8 to (N, classes).
+
+        Raises AlexNetError for another number of views.
+        """
+        shown = views_of(views, self.image_size, self.crop)
+        if len(shown) == 1:
+            return self.run(images)[0]
+        return np.asarray(np.mean([self.run(images, view)[0] for view in shown], axis=0, dtype=np.float64))
+
+    def predict(self, pictures: Picture | Iterable[Picture], top: int = 5, *, views: int = 1) -> list[list[Prediction]]:
+        """The ``top`` most probable classes of each picture, most probable first.
 
         ``pictures``: one or many. A file of any size and format that `alexnet prep` reads is cut to its central square
-        and resized to S; an array must have that form already. Raises BadPicture, naming the first picture that
-        cannot be read.
+        and resized to S; an array must have that form already. ``views``: 1, the centre, or 10, whose probabilities are
+        averaged (§4.1). Raises BadPicture, naming the first picture that cannot be read; AlexNetError for another
+        number of views, or if ``top`` is less than 1.
         """
-        return _results(self.predict_each(pictures, top))
+        return _results(self.predict_each(pictures, top, views=views))
 
     def predict_each(
-        self, pictures: Picture | Iterable[Picture], top: int = 5
+        self, pictures: Picture | Iterable[Picture], top: int = 5, *, views: int = 1
     ) -> Iterator[tuple[Picture, list[Prediction] | BadPicture]]:
         """Each picture with its `predict`, or with why it cannot be read; pictures are read as they are used."""
-        for batch in self.batches(pictures):
-            yield from batch.pair([self._best(row, top) for row in batch.probabilities])
+        if top < 1:
+            raise AlexNetError(f"top is {top}: ask for 1 class or more")
+        yield from self.answer_each(
+            pictures, lambda images: [self.best(row, top) for row in self.average(images, views)]
+        )
 
     def features(self, pictures: Picture | Iterable[Picture]) -> np.ndarray:
         """Activations of layer ``feature_name`` for each picture's centre view, (N, D) float32.
 
         ``pictures`` and errors: as in `predict`.
         """
-        pairs = (pair for batch in self.batches(pictures) for pair in batch.pair(batch.features))
-        return np.array(_results(pairs), np.float32).reshape(-1, self.feature_size)
+        rows = _results(self.features_each(pictures))
+        return np.array(rows, np.float32).reshape(-1, self.feature_size)
 
-    def batches(self, pictures: Picture | Iterable[Picture]) -> Iterator[Batch]:
-        """``pictures``, BATCH at a time, as they are used: the next batch is read during inference."""
+    def features_each(self, pictures: Picture | Iterable[Picture]) -> Iterator[tuple[Picture, np.ndarray | BadPicture]]:
+        """Each picture with its `features` (D,), or with why it cannot be read; pictures are read as they are used."""
+        return self.answer_each(pictures, lambda images: self.run(images)[1])
+
+    def answer_each(
+        self, pictures: Picture | Iterable[Picture], answer: Callable[[np.ndarray], Iterable[Result]]
+    ) -> Iterator[tuple[Picture, Result | BadPicture]]:
+        """Each picture with what ``answer`` makes of its pixels, or with why it cannot be read.
+
+        ``answer`` gets the pixels (n, S, S, 3) uint8 of BATCH pictures, less those that cannot be read, and returns n
+        results. Pictures are read as they are used: the next batch is read during inference.
+        """
         for some, images, bad in prefetch(self._load, batched(_each(pictures), BATCH)):
-            probabilities, features = self.run(images)
-            yield Batch(pictures=some, bad=bad, probabilities=probabilities, features=features)
+            results = iter(answer(images) if len(images) else ())
+            for position, picture in enumerate(some):
+                yield picture, bad[position] if position in bad else next(results)
 
-    def _best(self, probabilities: np.ndarray, top: int) -> list[Prediction]:
+    def best(self, probabilities: np.ndarray, top: int = 5) -> list[Prediction]:
+        """The ``top`` most probable classes of ``probabilities`` (classes,), most probable first."""
         return [self._prediction(int(i), probabilities) for i in np.argsort(-probabilities, kind="stable")[:top]]
 
     def _prediction(self, i: int, probabilities: np.ndarray) -> Prediction:
-        label = self.classes[i]
-        return Prediction(label=label, name=label, probability=float(probabilities[i]))
+        return Prediction(label=self.classes[i], name=self.class_names[i], probability=float(probabilities[i]))
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """What people read for each of ``classes``."""
+        return class_names(self.classes, self.words)
 
     def _load(self, pictures: list[Picture]) -> tuple[list[Picture], np.ndarray, dict[int, BadPicture]]:
         """``pictures``, the pixels (n, S, S, 3) uint8 of those that can be read, and why the others cannot."""

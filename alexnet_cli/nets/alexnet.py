@@ -8,7 +8,7 @@ In 2012 each column was a GPU. A layer takes its input from its own column or, b
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import cast
@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from alexnet_cli.errors import BadRecipe, first_line
+from alexnet_cli.errors import AlexNetError, BadRecipe, first_line
 from alexnet_cli.nets.columns import drop, exchange, gather
 from alexnet_cli.nets.layers import Dropout, Layer, Linear, Network, Operation, Shape
 
@@ -88,6 +88,25 @@ class AlexNet(nn.Module):
         fc7 (B, 4096), before its dropout. In training, ``dropout_seed`` decides which units are dropped; ``rows``
         (first, total) says where the images stand in a batch of which other processes have the rest.
         """
+        for _, features, parts in self._run(images, dropout_seed, rows):  # noqa: B007 - those of the last layer
+            pass
+        logits = self._classify(gather(parts, self.devices[0]))
+        return logits, gather(features, self.devices[0]).flatten(1)
+
+    def activations(self, images: Tensor, layer: str) -> Tensor:
+        """What leaves the hidden ``layer`` in testing, before its dropout: (B, C, H, W) or (B, units), all columns'.
+
+        ``images``: as in `forward`. Raises AlexNetError if there is no such layer.
+        """
+        for name, activations, _ in self._run(images, None, None):
+            if name == layer:
+                return gather(activations, self.devices[0])
+        raise AlexNetError(f"this network has no hidden layer {layer!r}: it has {', '.join(self.hidden)}")
+
+    def _run(
+        self, images: Tensor, dropout_seed: int | None, rows: tuple[int, int] | None
+    ) -> Iterator[tuple[str, list[Tensor], list[Tensor]]]:
+        """For each hidden layer its name, and what leaves it, column by column: before and after its dropout."""
         parts = [images.to(device) for device in self.devices]
         for i, (name, layer) in enumerate(self.hidden.items()):
             if layer.input == "all":
@@ -102,8 +121,7 @@ class AlexNet(nn.Module):
                     parts = drop(parts, operation.p, dropout_seed + i, rows)
                 if (factor := operation.factor(training=self.training)) != 1:
                     parts = [part * factor for part in parts]
-        logits = self._classify(gather(parts, self.devices[0]))
-        return logits, gather(features, self.devices[0]).flatten(1)
+            yield name, features, parts
 
     def _classify(self, activations: Tensor) -> Tensor:
         """The last layer, in fp32 also under autocast: logits that bf16 cannot tell apart would be ties."""

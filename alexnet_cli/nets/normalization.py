@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 # On a CPU the maps are processed in pieces that fit the cache. Each piece is read from memory once; whole-tensor
 # operations would read and write the maps some ten times.
-PIECE = 2 << 20  # bytes
+PIECE = 1 << 19  # bytes; the fp32 temporaries of half-precision maps are twice as large
 
 
 class LocalResponseNorm(nn.Module):
@@ -109,7 +109,7 @@ class _ResponseNorm(torch.autograd.Function):
             for a, b in zip(_pieces(maps), _pieces(normalized), strict=True):
                 a = _wide(a)
                 s = torch.mm(a * a, window).add_(k)  # (positions, C)
-                torch.mul(a, _power(s, beta), out=b)
+                b.copy_(_power(s, beta).mul_(a))
                 if ctx.needs_input_grad[0]:
                     scales.append(s)
         ctx.save_for_backward(maps, *scales)
@@ -127,9 +127,9 @@ class _ResponseNorm(torch.autograd.Function):
             pieces = zip(_pieces(maps), scales, _pieces(gradient), _pieces(result), strict=True)
             for a, s, g, r in pieces:
                 a = _wide(a)
-                direct = g * _power(s, beta)  # the gradient through the numerator
+                direct = _power(s, beta).mul_(_wide(g))  # the gradient through the numerator
                 through_scales = torch.mm((direct * a).div_(s), window)  # and through the scales of all neighbours
-                torch.sub(direct, through_scales.mul_(a), out=r)
+                r.copy_(direct.sub_(through_scales.mul_(a)))
         return result, None, None, None, None
 
 

@@ -5,6 +5,7 @@ import contextlib
 import datetime
 import math
 import secrets
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from alexnet_cli.artefacts import INDEX_FILE, model_name
+from alexnet_cli.data.unread import HEIC, reads_heic
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
-from alexnet_cli.files import atomic_write, file_checksum, one_writer
+from alexnet_cli.files import atomic_write, file_checksum, free_name, one_writer
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture
@@ -26,6 +28,7 @@ from alexnet_cli.retrieval.kinds import KINDS, Flat, build_kind, check_kind, cho
 from alexnet_cli.retrieval.layout import CODES, FORMAT, TABLE, VECTORS, of_generation, tidy, write_facts
 from alexnet_cli.retrieval.table import TableWriter
 from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
+from alexnet_cli.wordnet import class_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class Built:
     kept: int
     removed: int  # gone from the source
     refused: list[tuple[str, str]]  # name, reason
+    left_out: list[str]  # how many pictures of the source were not tried, each with what to do about them
     images_per_second: float
 
     def as_json(self, index: str, model: str) -> dict[str, Any]:
@@ -49,6 +53,7 @@ class Built:
             "kept": self.kept,
             "removed": self.removed,
             "refused": len(self.refused),
+            "left_out": self.left_out,
             "images_per_second": round(self.images_per_second, 1),
         }
 
@@ -91,17 +96,20 @@ def build_index(
             remove_parts(folder, keep=parts)  # those of pictures that have changed since
         if old is not None and changes.none and not old.facts["unfinished"] and old.facts["kind"] == kind:
             progress.note(f"all {len(old):,} pictures are in {folder} already")
-            if world.is_main and named_kind != old.facts["named_kind"]:
-                write_facts(folder, old.facts | {"named_kind": named_kind})
+            facts = old.facts | _source_facts(collection) | {"named_kind": named_kind}
+            if world.is_main and facts != old.facts:
+                write_facts(folder, facts)
             refused = [(picture.name, reason) for picture, reason in changes.refused]
-            return Built(images=len(old), added=0, kept=len(old), removed=0, refused=refused, images_per_second=0.0)
+            counts = {"images": len(old), "added": 0, "kept": len(old), "removed": 0}
+            return Built(**counts, refused=refused, left_out=collection.left_out(), images_per_second=0.0)
         _check_disk_space(changes, parts, model.feature_size, folder, progress)
         embedded = embed(parts, collection, model, progress=progress, world=world)
         with world.main_first():
             if world.is_main:
                 writer = _Writer(collection, model, folder, model_path, kind, named_kind, progress)
                 return writer.write(old, changes, embedded)
-        return Built(images=0, added=0, kept=0, removed=0, refused=[], images_per_second=embedded.images_per_second)
+        counts = {"images": 0, "added": 0, "kept": 0, "removed": 0}
+        return Built(**counts, refused=[], left_out=[], images_per_second=embedded.images_per_second)
 
 
 # What has changed
@@ -133,7 +141,7 @@ def _compare(old: Index | None, pictures: list[IndexedPicture]) -> _Changes:
         if stamp == picture.stamp:
             kept.append((row, picture))
             same_labels &= label == picture.label
-        elif refusals.get(picture.name, ("", None))[1] == picture.stamp:
+        elif picture.name in refusals and _is_refused_still(*refusals[picture.name], picture.stamp):
             refused.append((picture, refusals[picture.name][0]))
         else:
             fresh.append(picture)
@@ -142,6 +150,11 @@ def _compare(old: Index | None, pictures: list[IndexedPicture]) -> _Changes:
     return _Changes(
         total=len(pictures), kept=kept, refused=refused, fresh=fresh, removed=removed, same_labels=same_labels
     )
+
+
+def _is_refused_still(reason: str, old_stamp: str, stamp: str) -> bool:
+    """Whether a picture that was refused is not worth another try: it is the same, and so is what can be read here."""
+    return stamp == old_stamp and not (reason == HEIC and reads_heic())
 
 
 def _kind_of(named: str | None, old: Index | None, changes: _Changes, model: Predictor) -> str:
@@ -158,14 +171,44 @@ def _open_old(folder: Path, collection: Collection, model: Predictor) -> Index |
     old = Index.open(folder)
     try:
         old.check_model(model)
-        if old.source != collection.source.resolve():
-            raise BadArtefact(
-                f"{folder} is an index of {old.source}, not of {collection.source}: choose another name with --out"
-            )
+        _check_source(old, collection)
     except Exception:
         old.close()
         raise
     return old
+
+
+def _check_source(old: Index, collection: Collection) -> None:
+    """Raise BadArtefact unless ``old`` is an index of ``collection``, or of one that is gone and had mostly the same.
+
+    So a folder may move, and no index is replaced because another folder has its name.
+    """
+    name, split = collection.source, old.facts["split"]
+    is_same = old.source == name.resolve()
+    if is_same and split == collection.split:
+        return
+    why, advice = f"{old.path} is an index of {old.source}, not of {name}", _another_name(old.path)
+    if is_same:
+        raise BadArtefact(f"{old.path} is an index of the split {split} of {name}, not of {collection.split}: {advice}")
+    if old.source.exists():
+        raise BadArtefact(f"{why}: {advice}")
+    there = {picture.name for picture in collection.all()}
+    found = sum(path in there for _, path, _, _ in old.table.rows())
+    if 2 * found <= len(old):
+        raise BadArtefact(f"{why}, where only {found:,} of its {len(old):,} pictures are: {advice}")
+
+
+def _another_name(folder: Path) -> str:
+    return f"name another with --out {shlex.quote(free_name(folder))}"
+
+
+def _source_facts(collection: Collection) -> dict[str, Any]:
+    return {
+        "source": str(collection.source.resolve()),
+        "named": str(collection.source),
+        "split": collection.split,
+        "are_files": collection.are_files,
+    }
 
 
 def _check_disk_space(
@@ -215,6 +258,7 @@ class _Writer:
         with contextlib.closing(vectors):
             facts = self._facts() | build_kind(self.kind, vectors, self.files.get(CODES, Path()), self.progress)
         facts |= {"unfinished": unfinished, "count": rows.count, "dimension": self.model.feature_size}
+        facts["names"] = self._names(rows.labels)
         facts["files"] = self._file_facts(rows.vectors.checksum)
         write_facts(self.folder, facts)
         remove_parts(self.folder)
@@ -229,6 +273,7 @@ class _Writer:
             kept=len(changes.kept),
             removed=changes.removed,
             refused=rows.refused,
+            left_out=self.collection.left_out(),
             images_per_second=embedded.images_per_second,
         )
 
@@ -273,14 +318,18 @@ class _Writer:
             "model_fingerprint": self.model.fingerprint,
             "precision": self.model.precision,
             "image_size": self.model.image_size,
-            "source": str(self.collection.source.resolve()),
-            "named": str(self.collection.source),
-            "are_files": self.collection.are_files,
+            **_source_facts(self.collection),
             "built": datetime.date.today().isoformat(),
             "kind": self.kind,
             "named_kind": self.named_kind,  # by the user; None: chosen by size
             "generation": self.generation,
         }
+
+    def _names(self, labels: set[str]) -> dict[str, str]:
+        """What people read for each of ``labels`` that they do not read as it is."""
+        ordered = sorted(labels)
+        names = zip(ordered, class_names(ordered, self.collection.words), strict=True)
+        return {label: name for label, name in names if name != label}
 
     def _file_facts(self, vectors_checksum: str) -> dict[str, dict[str, Any]]:
         """Size and checksum of each file; of the vectors, the checksum is without the header."""
@@ -299,6 +348,7 @@ class _Rows:
     def __init__(self, vectors: Path, table: Path, dimension: int) -> None:
         self.vectors, self.table = VectorWriter(vectors, dimension), TableWriter(table)
         self.refused: list[tuple[str, str]] = []  # name, reason
+        self.labels: set[str] = set()
 
     @property
     def count(self) -> int:
@@ -309,6 +359,7 @@ class _Rows:
         lines = [(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)]
         self.table.add(lines, vectors)
         self.vectors.add(vectors)
+        self.labels |= {one.label for one in pictures if one.label is not None}
 
     def refuse(self, picture: IndexedPicture, reason: str) -> None:
         """Note that ``picture`` cannot be embedded; it is tried again once it has changed."""

@@ -1,9 +1,11 @@
 """Collections of pictures to index: a folder, an archive or a packed dataset, listed and loaded in the same way."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Protocol
 
@@ -14,11 +16,22 @@ from alexnet_cli.artefacts import DATASET_FILE
 from alexnet_cli.data.layouts.splits import split_of
 from alexnet_cli.data.originals import original
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.data.sources import Source, is_picture, leads_outside, open_source, split_path
+from alexnet_cli.data.sources import (
+    Source,
+    count_unread,
+    is_picture,
+    leads_outside,
+    no_pictures,
+    open_source,
+    split_path,
+)
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.data.unread import advices
 from alexnet_cli.distributed import available_cores
 from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
 from alexnet_cli.prefetch import prefetch
+
+ALL = "all"  # every split of a dataset
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,13 +50,19 @@ class Collection(Protocol):
     """A collection of pictures."""
 
     source: Path
+    split: str | None  # of a dataset, the split whose pictures these are, or ALL
     are_files: bool  # so that source / name is a file a user can open
+    words: Mapping[str, str]  # label -> its meaning, if the source of a dataset has that
 
     def all(self) -> list[IndexedPicture]:
         """Every picture: those of a folder or an archive sorted by name, those of a dataset in its own order.
 
         Raises BadSource if there is none.
         """
+        ...
+
+    def left_out(self) -> list[str]:
+        """Counts of pictures that `all` leaves out, each with what to do about them."""
         ...
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
@@ -59,13 +78,17 @@ class Collection(Protocol):
         ...
 
 
-def open_collection(path: Path, scratch: Path | None = None) -> Collection:
-    """The collection at ``path``: a dataset's folder, another folder, or an archive. Raises BadArtefact.
+def open_collection(path: Path, scratch: Path | None = None, split: str | None = None) -> Collection:
+    """The collection at ``path``: a dataset's folder, another folder, or an archive.
 
-    A compressed tar is decompressed into a temporary file in the folder ``scratch``, or in the system's if None.
+    A compressed tar is decompressed into a temporary file in the folder ``scratch``, or in the system's if None. Of a
+    dataset, ``split`` is one of its splits, or ALL; "train" if None. Raises BadArtefact for a damaged dataset or one
+    without that split, BadSource if what is no dataset should have a split.
     """
     if (path / DATASET_FILE).is_file():
-        return PackedCollection(Dataset.open(path))
+        return PackedCollection(Dataset.open(path), split or "train")
+    if split is not None:
+        raise BadSource(f"{path} is not a dataset: only a dataset has splits to choose from with --split")
     return FileCollection(path, scratch)
 
 
@@ -74,6 +97,8 @@ class FileCollection:
 
     def __init__(self, path: Path, scratch: Path | None = None) -> None:
         self.source, self.are_files, self.scratch = path, path.is_dir(), scratch
+        self.words: Mapping[str, str] = {}
+        self.split: str | None = None
         self._not_utf8: set[str] = set()  # names as `all` gives them
         self._pool = ThreadPoolExecutor(available_cores())  # decoding takes no lock of Python's
         self._opening = threading.Lock()
@@ -90,11 +115,14 @@ class FileCollection:
     def all(self) -> list[IndexedPicture]:
         names = sorted(filter(is_picture, self.files.locations))
         if not names:
-            raise BadSource(f"no pictures in {self.source}: name a folder, a .zip or a .tar that has some")
+            raise BadSource(no_pictures(self.files, "name a folder, a .zip or a .tar that has some"))
         return [
             IndexedPicture(name=self._utf8(name), label=label, stamp=self.files.stamp(name))
             for name, label in zip(names, labels([self._utf8(name) for name in names]), strict=True)
         ]
+
+    def left_out(self) -> list[str]:
+        return advices(count_unread(self.files))
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         return list(self._pool.map(lambda name: self._load(name, size), names))
@@ -128,22 +156,32 @@ class FileCollection:
 
 
 class PackedCollection:
-    """The training pictures of a packed dataset."""
+    """The pictures of one split of a packed dataset, or of all splits. Whatever the split, `load` finds any picture."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        """Raises BadArtefact if there is no such split."""
         self.dataset, self.source, self.are_files = dataset, dataset.path, False
-        self.split = dataset.split("train")
+        self.words: Mapping[str, str] = dataset.words
+        self.split: str | None = split
+        self._splits = [dataset.split(name) for name in dataset.counts]
+        self._chosen = self._splits if split == ALL else [dataset.split(split)]
+        self._starts = [0, *accumulate(map(len, self._splits))]  # positions of the first picture of each split
         # Sorted hashes of the names: a dictionary of 15 million names would take gigabytes.
-        hashes = np.fromiter(map(_hash, self.split.names), np.uint64, len(self.split))
+        names = chain.from_iterable(one.names for one in self._splits)
+        hashes = np.fromiter(map(_hash, names), np.uint64, self._starts[-1])
         self._positions = np.argsort(hashes)
         self._hashes = hashes[self._positions]
 
     def all(self) -> list[IndexedPicture]:
-        classes, stamp = self.dataset.classes, self.dataset.fingerprint
         return [
-            IndexedPicture(name=name, label=classes[label], stamp=stamp)
-            for name, label in zip(self.split.names, self.split.labels, strict=True)
+            IndexedPicture(name=name, label=self.dataset.classes[label], stamp=f"{checksum:016x}")
+            for split in self._chosen
+            for name, label, checksum in zip(split.names, split.labels, split.image_checksums, strict=True)
         ]
+
+    def left_out(self) -> list[str]:
+        counts = self.dataset.counts.items()
+        return [f"{n:,} {name} pictures: --split takes them" for name, n in counts if self.split not in (name, ALL)]
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         """Raises BadArtefact if the dataset's pictures are not of ``size``."""
@@ -152,9 +190,7 @@ class PackedCollection:
                 f"the model takes pictures of {size} pixels, dataset {self.dataset.name} has "
                 f"{self.dataset.image_size}: prep it with --size {size}"
             )
-        positions = [self._position(name) for name in names]
-        images = iter(self.split.read(np.array([p for p in positions if p is not None], np.int64)))
-        return ["not in the dataset any more" if position is None else next(images) for position in positions]
+        return [self._read(name) for name in names]
 
     def file(self, name: str) -> Path | None:
         return original(self.dataset, name)
@@ -162,16 +198,18 @@ class PackedCollection:
     def close(self) -> None:
         pass
 
-    def _position(self, name: str) -> int | None:
-        """Where the split has the picture; None if it has not."""
+    def _read(self, name: str) -> Loaded:
         wanted = np.uint64(_hash(name))
         for i in range(int(np.searchsorted(self._hashes, wanted)), len(self._hashes)):
-            position = int(self._positions[i])
             if self._hashes[i] != wanted:
                 break
-            if self.split.names[position] == name:
-                return position
-        return None
+            position = int(self._positions[i])
+            number = bisect_right(self._starts, position) - 1
+            split, row = self._splits[number], position - self._starts[number]
+            if split.names[row] == name:
+                image: np.ndarray = split.read(np.array([row]))[0]
+                return image
+        return "not in the dataset any more"
 
 
 def _hash(name: str) -> int:

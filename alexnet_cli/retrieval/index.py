@@ -1,6 +1,7 @@
 """An index on disk: the features of every picture, and which picture each row is."""
 
 import contextlib
+import shlex
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 
 from alexnet_cli.data.sources import leads_outside
 from alexnet_cli.errors import AlexNetError, BadArtefact, WrongModel, check_opens, first_line
+from alexnet_cli.files import free_name
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.retrieval.kinds import KINDS, Kind
 from alexnet_cli.retrieval.layout import CODES, TABLE, VECTORS, compare_checksum, damaged, file_of, read_facts
 from alexnet_cli.retrieval.table import Table
@@ -28,7 +31,7 @@ class Neighbour:
     row: int  # in the index
     path: str  # a file as the user reaches it, or the name within the archive or the dataset's source
     label: str | None
-    name: str | None  # of the class, in words; the label where they are not known
+    name: str | None  # what people read: words where the label is a WordNet id, else the label
     distance: float  # Euclidean, between features
     source_path: str  # within the indexed folder, archive or dataset
 
@@ -119,17 +122,29 @@ class Index:
             if row != expected or not isinstance(path, str):
                 raise damaged(self.path, f"{TABLE} has no picture in row {expected}")
 
+    def missing(self) -> int:
+        """The number of its pictures that are not where they were indexed: all of them if their folder has moved."""
+        if not self.source.exists():
+            return len(self)
+        paths = (path for _, path, _, _ in self.table.rows())
+        if self.facts["are_files"]:
+            return sum(not (self.source / path).exists() for path in paths)
+        with contextlib.closing(open_collection(self.source, split=self.facts["split"])) as collection:
+            there = {picture.name for picture in collection.all()}
+        return sum(path not in there for path in paths)
+
     def check_model(self, model: Predictor) -> None:
         """Raises WrongModel if ``model`` is not the one the index was built with, or not of its precision."""
         if model.fingerprint != self.facts["model_fingerprint"]:
             raise WrongModel(
                 f"{self.path} was built with model {self.facts['model']} ({self.facts['model_fingerprint']}), not with "
-                f"{model.fingerprint}: take that one with --model, or build another index with --out"
+                f"{model.name} ({model.fingerprint}): take that one with --model, or build another index with "
+                f"--out {shlex.quote(free_name(self.path))}"
             )
         if model.precision != self.facts["precision"]:
             raise WrongModel(
                 f"{self.path} was built with an {self.facts['precision']} file of its model, not {model.precision}: "
-                "take such a file with --model, or build another index with --out"
+                f"take such a file with --model, or build another index with --out {shlex.quote(free_name(self.path))}"
             )
 
     def neighbours(self, queries: np.ndarray, k: int) -> list[list[Neighbour]]:
@@ -167,12 +182,29 @@ class Index:
 
     def _neighbour(self, rank: int, row: int, distance: float) -> Neighbour:
         source_path, label = self.table.picture(row)
-        if self.facts["are_files"] and leads_outside(source_path):
-            raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
-        path = str(self.reachable_source / source_path) if self.facts["are_files"] else source_path
+        name = label if label is None else self.facts["names"].get(label, label)
+        path = self._reached(source_path)
         return Neighbour(
-            rank=rank, row=row, path=path, label=label, name=label, distance=distance, source_path=source_path
+            rank=rank, row=row, path=path, label=label, name=name, distance=distance, source_path=source_path
         )
+
+    def file_of(self, source_path: str) -> Path | None:
+        """The file of a picture, as the user reaches it; None if it lies in an archive or a dataset.
+
+        Raises BadArtefact if the path leads out of the indexed folder.
+        """
+        if not self.facts["are_files"]:
+            return None
+        if leads_outside(source_path):
+            raise damaged(self.path, f"a path in {TABLE} leads out of the indexed folder")
+        return self.reachable_source / source_path
+
+    def path_of(self, row: int) -> str:
+        """A file as the user reaches it, or the name within the archive or the dataset's source."""
+        return self._reached(self.table.picture(row)[0])
+
+    def _reached(self, source_path: str) -> str:
+        return str(self.file_of(source_path) or source_path)
 
     @cached_property
     def reachable_source(self) -> Path:

@@ -67,6 +67,8 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "precision": _is_text,
     "source": _is_text,
     "named": _is_text,
+    "names": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    "split": lambda value: value is None or _is_text(value),
     "are_files": lambda value: isinstance(value, bool),
     "generation": _is_generation,
     "files": _is_files,

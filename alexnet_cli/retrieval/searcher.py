@@ -1,11 +1,13 @@
 """Pictures to their neighbours: an index and its model, opened once and asked often, from several threads at once."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import numpy as np
 
 from alexnet_cli.artefacts import MODEL_FILE, ONNX_FILE, model_fingerprint
 from alexnet_cli.errors import BadArtefact, BadPicture, WrongModel
@@ -20,10 +22,19 @@ class Answer:
 
     path: str  # of the query
     neighbours: list[Neighbour]  # nearest first
+    pictures: Sequence[str] = ()  # paths of those whose mean was the query, if it was no picture
+
+    def within(self, distance: float | None) -> "Answer":
+        """With the neighbours up to ``distance``; all of them if None."""
+        if distance is None:
+            return self
+        return replace(self, neighbours=[one for one in self.neighbours if one.distance <= distance])
 
     def as_json(self) -> dict[str, Any]:
         """As `alexnet search --json` prints it."""
-        return {"path": self.path, "neighbours": [neighbour.as_json() for neighbour in self.neighbours]}
+        neighbours = [neighbour.as_json() for neighbour in self.neighbours]
+        pictures = {"pictures": list(self.pictures)} if self.pictures else {}
+        return {"path": self.path, **pictures, "neighbours": neighbours}
 
 
 class Searcher:
@@ -54,8 +65,12 @@ class Searcher:
         self, pictures: Iterable[Picture], k: int = 10
     ) -> Iterator[tuple[Picture, list[Neighbour] | BadPicture]]:
         """Each picture with its `search`, or with why it cannot be read; pictures are read as they are used."""
-        for batch in self.model.batches(pictures):
-            yield from batch.pair(self.index.neighbours(batch.features, k) if len(batch.features) else [])
+        return self.model.answer_each(pictures, lambda images: self.index.neighbours(self.model.run(images)[1], k))
+
+    def search_features(self, features: np.ndarray, k: int = 10) -> list[Neighbour]:
+        """The ``k`` pictures nearest to ``features`` (D,), such as the mean of those of several pictures."""
+        (neighbours,) = self.index.neighbours(features[None].astype(np.float32), k)
+        return neighbours
 
     def neighbours_of_row(self, row: int, k: int = 10) -> list[Neighbour]:
         """The ``k`` pictures nearest to the one in ``row``, including itself and its exact duplicates, at distance 0.

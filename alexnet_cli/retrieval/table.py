@@ -56,6 +56,18 @@ class Table:
             raise damaged(self.file.parent, f"{TABLE} has no picture in row {row}")
         return found[0], found[1]
 
+    def label_counts(self) -> dict[str | None, int]:
+        """How many pictures have each label; the whole table is read."""
+        return dict(self._each("SELECT label, COUNT(*) FROM images GROUP BY label ORDER BY label"))
+
+    def pictures(self, label: str | None, after: int, count: int) -> list[tuple[int, str, str | None]]:
+        """Row, path and label of the first ``count`` pictures of a ``label`` whose rows are greater than ``after``."""
+        with _reading(self.file), self._lock:
+            return self.connection.execute(
+                "SELECT row, path, label FROM images WHERE row > ? AND label IS ? ORDER BY row LIMIT ?",
+                (after, label, count),
+            ).fetchall()
+
     def check_vectors(self, rows: list[int], vectors: np.ndarray) -> None:
         """Raises BadArtefact unless ``vectors`` (n, D) float32 are those that were written for ``rows`` (n,)."""
         wanted: dict[int, object] = {}

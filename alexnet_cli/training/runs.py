@@ -8,6 +8,7 @@ from typing import Any
 from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.defaults import recipe_for
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
@@ -20,16 +21,26 @@ from alexnet_cli.workspace import Workspace
 
 
 def choose_recipe(
-    named: str | Path | None, settings: Sequence[str] = (), *, epochs: int | None = None, start: Model | None = None
+    named: str | Path | None,
+    dataset: Dataset,
+    settings: Sequence[str] = (),
+    *,
+    epochs: int | None = None,
+    start: Model | None = None,
+    progress: Progress = SILENT,
 ) -> Recipe:
-    """The recipe called ``named``; if None, the one of the model ``start`` that is fine-tuned, else `paper`.
+    """The recipe called ``named``; if None, that of the model ``start`` that is fine-tuned, else the one for
+    ``dataset``, which ``progress`` is told.
 
     ``settings``: `section.key=value` on top; ``epochs``: instead of the recipe's. Raises BadRecipe.
     """
     if named is None and start is not None:
         recipe = recipes.adjust(start.recipe, settings)
     else:
-        recipe = recipes.load(named or "paper", settings)
+        recipe = recipes.load(named or recipe_for(dataset), settings)
+    if named is None:
+        why = f"for {dataset.counts['train']:,} pictures" if start is None else "that of the model it starts from"
+        progress.note(f"recipe {recipe.name}, {why}; --recipe names another")
     return recipe if epochs is None else recipe.with_training(epochs=epochs)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import CHECKPOINT_FILE, KERNELS, MODEL_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import World
@@ -19,6 +20,7 @@ from alexnet_cli.model import Model
 from alexnet_cli.nets.layers import BatchNorm
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
+from alexnet_cli.recipes import names as packaged_recipes
 from alexnet_cli.training.schedule import capped
 from alexnet_cli.training.trainer import Options, Trainer
 
@@ -104,12 +106,12 @@ def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Prog
     if dataset.image_size != recipe.image.size:
         raise BadRecipe(
             f"recipe {recipe.name} takes pictures of {recipe.image.size} pixels, dataset {dataset.name} has "
-            f"{dataset.image_size}: prep with --size {recipe.image.size}, or choose another recipe"
+            f"{dataset.image_size}: prep with --size {recipe.image.size}, or choose {_others(dataset.image_size)}"
         )
     if start is not None and start.recipe.image.size != recipe.image.size:
         raise BadRecipe(
             f"--from: the model takes pictures of {start.recipe.image.size} pixels, recipe {recipe.name} of "
-            f"{recipe.image.size}: choose another recipe, or leave --recipe out to take the model's"
+            f"{recipe.image.size}: leave --recipe out to take the model's, {start.recipe.name}"
         )
     for key in ("divide_by", "colour", "mean_crop"):
         if start is None:
@@ -118,11 +120,18 @@ def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Prog
         if theirs != ours:
             raise BadRecipe(
                 f"--from: the model's image.{key} is {json.dumps(theirs)}, recipe {recipe.name}'s is "
-                f"{json.dumps(ours)}: use --set image.{key}={json.dumps(theirs)}"
+                f"{json.dumps(ours)}: leave --recipe out to take the model's, {start.recipe.name}, or use "
+                f"--set image.{key}={json.dumps(theirs)}"
             )
     training = recipe.training
     if training.schedule == "plateau" and "val" not in dataset.counts:
         progress.note("no validation split: the learning rate follows the training error instead")
+
+
+def _others(size: int) -> str:
+    """The recipes for pictures of ``size`` pixels, in words."""
+    fitting = [name for name in packaged_recipes() if recipes.load(name).image.size == size]
+    return f"another recipe: {', '.join(fitting)}" if fitting else "another recipe"
 
 
 def check_batches(dataset: Dataset, recipe: Recipe, world: World) -> None:

@@ -252,7 +252,7 @@ class Trainer:
         if start is not None:
             for note in _notes(start, self.net):
                 self.progress.note(note)
-            _copy_weights(start.net, self.net)
+            _copy_weights(start, self.net)
         self.mean_image = self.dataset.statistics().mean_image if start is None else start.mean_image
         self._save()
         self._keep_kernels(0)
@@ -335,16 +335,20 @@ class Trainer:
     def model(self) -> Model:
         """What has been learned so far."""
         history = self.state.history
+        last = history[-1] if history else {}
         return Model(
             net=self.net.eval(),
             recipe=self.recipe,
             classes=self.dataset.classes,
+            words=self.dataset.words,
             mean_image=self.mean_image,
             path=self.folder,
             provenance={
                 # A model may be given away: no path of this machine goes with it.
                 **{key: value for key, value in self.state.settings.items() if key not in ("recipe", "dataset_path")},
                 "dataset_name": self.dataset.name,
+                "training_images": self.dataset.counts["train"],
+                **{key: error for key, error in last.items() if key.startswith("validation_")},
                 "epochs": len(history),
                 "seconds": round(sum(row["seconds"] for row in history), 1),
                 "date": datetime.date.today().isoformat(),
@@ -381,12 +385,15 @@ def _listed(names: list[str]) -> str:
 
 
 @torch.no_grad()
-def _copy_weights(start: AlexNet, net: AlexNet) -> None:
+def _copy_weights(start: Model, net: AlexNet) -> None:
     """Copy every layer but `_new_layers`. Raises BadRecipe naming the first tensor that differs."""
-    weights, new = start.state_dict(), _new_layers(start, net)
+    weights, new = start.net.state_dict(), _new_layers(start.net, net)
     for name, weight in net.state_dict().items():
         if layer_of(name) in new:
             continue
         if name not in weights or weights[name].shape != weight.shape:
-            raise BadRecipe(f"--from: {name} is {tuple(weight.shape)} in this recipe, but not in the model")
+            raise BadRecipe(
+                f"--from: {name} is {tuple(weight.shape)} in this recipe, but not in the model: "
+                f"leave --recipe out to take the model's own, {start.recipe.name}"
+            )
         weight.copy_(weights[name])

@@ -12,7 +12,7 @@ from alexnet_cli.data.layouts.folders import class_folders
 from alexnet_cli.data.layouts.ilsvrc import ilsvrc2012
 from alexnet_cli.data.layouts.listing import VAL, Listing, replace_validation_split
 from alexnet_cli.data.sources import Source
-from alexnet_cli.errors import visible
+from alexnet_cli.errors import abbreviate, visible
 
 # Lists the pictures of a source, or returns None if the source is in another layout. Raises BadSource if the source is
 # in this layout, but not usable.
@@ -20,6 +20,7 @@ Layout = Callable[[Source], Listing | None]
 
 LAYOUTS: tuple[Layout, ...] = (cifar10, ilsvrc2012, class_folders)  # tried in this order; the last takes every source
 
+FEW = 10  # pictures of a class: with fewer, a note
 DEFAULT_FRACTION = 0.1  # of each class, held out for validation if the source has no validation split
 
 
@@ -42,5 +43,24 @@ def list_pictures(source: Source, val_fraction: float | None = None) -> Listing:
         listing.notes.append(
             f"all pictures have one class ({visible(listing.classes[0])}): enough to index, but not to train"
         )
+    else:
+        listing.notes += _small_classes(listing)
     listing.entries = listing.entries.where(np.argsort(listing.entries.table["split"], kind="stable"))
     return listing
+
+
+def _small_classes(listing: Listing) -> list[str]:
+    """Notes on classes with few pictures to learn from, and with a single one."""
+    table, names = listing.entries.table, np.array(listing.classes, object)
+    counts = np.bincount(table["label"][table["split"] <= VAL], minlength=len(names))
+    few, one = names[(counts > 1) & (counts < FEW)], names[counts == 1]
+    notes = []
+    if len(few):
+        notes.append(f"{_count(few)} fewer than {FEW} pictures, which is little to learn from: {abbreviate(few)}")
+    if len(one) and (table["split"] == VAL).any():
+        notes.append(f"{_count(one)} only one picture, so none to validate: {abbreviate(one)}")
+    return notes
+
+
+def _count(classes: np.ndarray) -> str:
+    return "1 class has" if len(classes) == 1 else f"{len(classes):,} classes have"

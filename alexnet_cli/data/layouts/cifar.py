@@ -7,11 +7,11 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from alexnet_cli.data.layouts.listing import Entries, Listing, abbreviate
+from alexnet_cli.data.layouts.listing import Entries, Listing
 from alexnet_cli.data.layouts.pickles import Array, load_pickle
 from alexnet_cli.data.locations import Location, Locations
 from alexnet_cli.data.sources import Source, is_hidden
-from alexnet_cli.errors import BadSource, first_line
+from alexnet_cli.errors import BadSource, abbreviate, first_line
 
 META = "batches.meta"  # has the names of the classes
 BATCH = re.compile(r"data_batch_\d+|test_batch")

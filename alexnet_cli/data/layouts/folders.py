@@ -1,16 +1,18 @@
 """Class folders, with or without a folder for each split, and flat folders without classes."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from alexnet_cli.data.layouts.listing import PICTURE, SPLITS, Entries, Listing, abbreviate
+from alexnet_cli.data.layouts.listing import PICTURE, SPLITS, Entries, Listing
 from alexnet_cli.data.layouts.splits import Parts, find_splits, split_of
-from alexnet_cli.data.sources import Source, is_hidden, is_picture, leads_outside, split_path
-from alexnet_cli.errors import BadSource, visible
+from alexnet_cli.data.sources import Source, is_hidden, is_picture, leads_outside, no_pictures, split_path
+from alexnet_cli.data.unread import unread_suffix
+from alexnet_cli.errors import BadSource, abbreviate, visible
 
 UNLABELLED = "unlabelled"  # name of the only class of a flat folder
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"  # has the classes of ILSVRC-2012's flat val folder
@@ -34,26 +36,31 @@ class FolderTree:
     folders: set[Parts]  # every folder, also without pictures, as (split, class, ...)
     split_folders: dict[str, str]  # split -> its folder, as it is called; empty if the source has no splits
     rejected: list[tuple[str, str]]  # name and reason
+    unread: Counter[str]  # suffixes of pictures that are left out, since those are not read here
     notes: list[str]
 
     def listing(self, layout: str, words: dict[str, str] | None = None) -> Listing:
         """The pictures as a listing, with classes in sorted order.
 
-        Raises BadSource for an empty split or class, and for pictures of which the class is unknown.
+        Raises BadSource for an empty split, for one whose classes are unknown, and for classes that cannot be trained.
         """
         used = self._used()
         self._check(used)
-        classes = sorted({class_name for _, class_name in used})
+        is_flat = {class_name for _, class_name in used} == {""}
+        if not is_flat:
+            self._leave_out(used)
+        classes = sorted({class_name for _, class_name in used if class_name or is_flat})
         labels = {class_name: label for label, class_name in enumerate(classes)}
         rows = [(0, SPLITS.index(split), labels.get(class_name, -1)) for split, class_name in self.numbers]
         table = np.array(rows, PICTURE)[self.assigned]
         table["row"] = self.rows
         return Listing(
-            layout="flat" if classes == [""] else layout,
+            layout="flat" if is_flat else layout,
             classes=[class_name or UNLABELLED for class_name in classes],
-            entries=Entries(self.source.locations, table),
+            entries=Entries(self.source.locations, table[table["label"] >= 0]),
             words={class_name: words[class_name] for class_name in classes if class_name in words} if words else {},
             rejected=self.rejected,
+            unread=self.unread,
             notes=self.notes,
         )
 
@@ -71,25 +78,36 @@ class FolderTree:
         used = set(np.unique(self.assigned).tolist())
         return {assignment for assignment, number in self.numbers.items() if number in used}
 
-    def _check(self, assigned: set[Assignment]) -> None:
-        is_flat = {class_name for _, class_name in assigned} == {""}
+    def _check(self, used: set[Assignment]) -> None:
+        """Raise BadSource, with everything that stands in the way, if it cannot be packed."""
+        obstacles, is_flat = [], {class_name for _, class_name in used} == {""}
+        classes = {split: {class_name for other, class_name in used if other == split} for split in SPLITS}
         for split in SPLITS:
-            classes = {class_name for other, class_name in assigned if other == split}
-            if not classes and (split == "train" or (split == "val" and "val" in self.split_folders)):
-                raise BadSource(self._why_empty(split))
-            if "" in classes and not is_flat:
+            if not classes[split] and (split == "train" or (split == "val" and "val" in self.split_folders)):
+                obstacles.append(self._why_empty(split))
+            if classes[split] == {""} and not is_flat:
                 loose = [name for _, name in self.assigned_to(Assignment(split, ""))]
-                raise BadSource(
+                obstacles.append(
                     f"{len(loose):,} {split} pictures are in no class folder, so their classes are unknown "
                     f"({abbreviate(loose, 1)}): move them into class folders or, for ILSVRC-2012, add {DEVKIT}"
                 )
-        empty = {folder[:2] for folder in self.folders if len(folder) > 1} - assigned
-        if empty and not is_flat:
-            names = abbreviate("/".join((*self._folder(split), class_name)) for split, class_name in empty)
-            raise BadSource(f"no pictures in class folder {names}: add some, or remove the folder")
-        untrained = {name for _, name in assigned} - {name for split, name in assigned if split == "train"}
-        if untrained:
-            raise BadSource(f"classes without training pictures: {abbreviate(untrained)}")
+        untrained = (classes["val"] | classes["test"]) - classes["train"] - {""}
+        if untrained and classes["train"]:
+            obstacles.append(f"classes without training pictures: {abbreviate(untrained)}")
+        if obstacles:
+            raise BadSource("; ".join(obstacles))
+
+    def _leave_out(self, used: set[Assignment]) -> None:
+        """Note the pictures beside the class folders, and the class folders without pictures."""
+        loose = [name for split in SPLITS for _, name in self.assigned_to(Assignment(split, ""))]
+        if loose:
+            are = "1 picture is" if len(loose) == 1 else f"{len(loose):,} pictures are"
+            self.notes.append(f"{are} in no class folder and left out: {abbreviate(loose)}")
+        empty = {folder[:2] for folder in self.folders if len(folder) > 1} - used
+        if empty:
+            names = ["/".join((*self._folder(split), class_name)) for split, class_name in empty]
+            some = "1 class folder" if len(names) == 1 else f"{len(names):,} class folders"
+            self.notes.append(f"no pictures in {some}: {abbreviate(names)}")
 
     def _folder(self, split: str) -> Parts:
         """The path of a split's folder as it is called; () if the source has no splits."""
@@ -115,7 +133,7 @@ def read_tree(source: Source) -> FolderTree:
     """
     with_pictures = {split_path(name)[:-1] for _, name in _files_inside(source) if is_picture(name)}
     if not with_pictures:
-        raise BadSource(f"no pictures in {source.path}: give a folder that has a folder of pictures for each class")
+        raise BadSource(no_pictures(source, "give a folder that has a folder of pictures for each class"))
     folders = {split_path(name) for name in source.folders if not is_hidden(name) and not leads_outside(name)}
     folders |= with_pictures
     wrapper = _wrapper(folders, with_pictures)
@@ -134,8 +152,12 @@ def read_tree(source: Source) -> FolderTree:
     # In a class folder with pictures, a file may be a picture whatever its suffix. Decoding rejects those that are not.
     classes = {assign(folder)[:2] for folder in with_pictures}
     rows, assigned, numbers, skipped = array("I"), array("I"), dict[Assignment, int](), []
+    unread = Counter[str]()
     for row, name in _files_inside(source):
         part = assign(split_path(name)[depth:])
+        if not is_picture(name) and (suffix := unread_suffix(name)):
+            unread[suffix] += 1
+            continue
         if not is_picture(name) and not (len(part) > 2 and part[:2] in classes):
             continue
         if not part or (part[0] == "test" and len(part) == 2):
@@ -154,6 +176,7 @@ def read_tree(source: Source) -> FolderTree:
         folders={assign(folder) for folder in folders} - {()},
         split_folders={split: folder for folder, split in split_of_folder.items()},
         rejected=[(name, "its name leads out of the archive") for name in outside],
+        unread=unread,
         notes=[note] if skipped else [],
     )
 

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from alexnet_cli.data.archives import decompress, tar_members
 from alexnet_cli.data.layouts.folders import DEVKIT, Assignment, FolderTree, read_tree
-from alexnet_cli.data.layouts.listing import Listing, abbreviate
+from alexnet_cli.data.layouts.listing import Listing
 from alexnet_cli.data.layouts.matlab import read_struct
 from alexnet_cli.data.limits import DEVKIT_BYTES
 from alexnet_cli.data.locations import Locations
 from alexnet_cli.data.sources import Source
-from alexnet_cli.errors import BadPicture, BadSource, first_line
+from alexnet_cli.errors import BadPicture, BadSource, abbreviate, first_line
 
 SPLIT_OF_TAR = {"ILSVRC2012_img_train.tar": "train", "ILSVRC2012_img_val.tar": "val"}
 GROUND_TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"  # the files of the devkit that are used

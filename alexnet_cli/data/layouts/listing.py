@@ -1,14 +1,13 @@
 """What a layout makes of a source: a list of its pictures, each with its split and class."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, overload
 
 import numpy as np
 
 from alexnet_cli.data.locations import Location, Locations
-from alexnet_cli.errors import visible
 
 SPLITS = ("train", "val", "test")  # in the order in which they are packed
 TRAIN, VAL, _ = range(len(SPLITS))
@@ -80,6 +79,7 @@ class Listing:
     entries: Entries
     words: dict[str, str] = field(default_factory=dict)  # class -> its meaning in words, if the source has that
     rejected: list[tuple[str, str]] = field(default_factory=list)  # name of a picture that is left out, and the reason
+    unread: Mapping[str, int] = field(default_factory=dict)  # suffix -> pictures left out, since it is not read here
     notes: list[str] = field(default_factory=list)  # messages for the user
 
 
@@ -109,9 +109,3 @@ def _held_out(names: list[str], fraction: float) -> list[int]:
     count = min(max(1, round(len(names) * fraction)), len(names) - 1)
     hashes = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
     return sorted(range(len(names)), key=hashes.__getitem__)[:count]
-
-
-def abbreviate(names: Iterable[str], limit: int = 3) -> str:
-    """The first ``limit`` of ``names`` in sorted order and the number of the others, for a message of one line."""
-    first = sorted(names)
-    return ", ".join(map(visible, first[:limit])) + (f" and {len(first) - limit:,} more" if len(first) > limit else "")

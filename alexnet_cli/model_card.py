@@ -1,0 +1,118 @@
+"""MODEL_CARD.md, for whoever is given a model: what it is, where it comes from, how it was measured, its limits."""
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from alexnet_cli import recipe as recipes
+from alexnet_cli.artefacts import RECIPE_FILE
+from alexnet_cli.errors import visible
+from alexnet_cli.nets.alexnet import parameter_count
+from alexnet_cli.recipes import names as packaged_recipes
+from alexnet_cli.wordnet import class_names
+
+if TYPE_CHECKING:
+    from alexnet_cli.model import Model
+
+SHOWN = 20  # classes that are named
+LICENCES = {  # what those say who published the weights, by the format they are imported from
+    "torchvision": "torchvision says that its trained models may have terms that derive from the pictures they were "
+    "trained on, and that you must find out whether your use is permitted.",
+    "Caffe": "BVLC published its Caffe models for unrestricted use. Other people's weights may have other terms.",
+    "ONNX zoo": "The zoo's AlexNet is BVLC's, published for unrestricted use. Other weights may have other terms.",
+}
+
+
+def model_card(model: "Model", name: str) -> str:
+    """The card of ``model``, which is called ``name``, in Markdown."""
+    origin = _imported if "imported" in model.provenance else _trained
+    sections = {
+        f"# {name}": _what_it_is(model),
+        **origin(model, name),
+        "## Limits": [
+            f"- It gives every picture one of its {len(model.classes):,} classes, a picture of something else as well.",
+            "- It sees the central square of a picture, no larger than "
+            f"{model.recipe.image.size}×{model.recipe.image.size} pixels.",
+            "- Its errors were measured on pictures like those it was trained on; on others, expect more.",
+            "- Its probabilities are not calibrated: 90 % does not mean that nine of ten such answers are right.",
+        ],
+        "## Licence": [_licence(model)],
+    }
+    lines = [line for title, text in sections.items() for line in (title, "", *text, "")]
+    return "\n".join(map(visible, lines))
+
+
+def _what_it_is(model: "Model") -> list[str]:
+    names = class_names(model.classes, model.words)
+    others = f" ... ({len(names):,} in all)" if len(names) > SHOWN else ""
+    return [
+        f"A network of recipe `{model.recipe.name}`: {model.recipe.description}. "
+        f"{parameter_count(model.net):,} parameters, fingerprint `{model.fingerprint}`.",
+        "",
+        f"Classes: {', '.join(names[:SHOWN])}{others}.",
+    ]
+
+
+def _trained(model: "Model", name: str) -> dict[str, list[str]]:
+    facts = model.provenance
+    if "training_images" not in facts:
+        return {"## Trained on": ["Nobody recorded it."]}
+    tuned = f" It started from the weights of `{facts['from_name'] or facts['from']}`." if facts["from"] else ""
+    command = shlex.join(["alexnet", "eval", name, "--data", facts["dataset_name"]])
+    measured = f"Ten views, as in the paper: `{command}`."
+    if "validation_error" in facts:
+        errors = f"{facts['validation_error']:.1%}, top-5 {facts['validation_top5_error']:.1%}"
+        measured = f"Error on the validation pictures after the last epoch, one view: {errors}. {measured}"
+    return {
+        "## Trained on": [
+            f"The {facts['training_images']:,} training pictures of dataset `{facts['dataset_name']}` (fingerprint "
+            f"`{facts['dataset']}`), for {facts['epochs']} epoch{'s' * (facts['epochs'] != 1)}, which took "
+            f"{facts['seconds']:,} seconds on {facts['machine']}.{tuned} {facts['date']}, "
+            f"alexnet {facts['version']}, torch {facts['torch']}.",
+            "",
+            "To train it again:",
+            "",
+            f"    {_command(model, name)}",
+        ],
+        "## Measured": [measured],
+    }
+
+
+def _command(model: "Model", name: str) -> str:
+    """The command that trains such a model, by a packaged recipe or by the one beside the card."""
+    facts, recipe = model.provenance, model.recipe
+    file, epochs = f"models/{name}/{RECIPE_FILE}", recipe.training.epochs
+    words: list[Any] = ["alexnet", "train", facts["dataset_name"], "--recipe"]
+    packaged = recipes.load(recipe.name) if recipe.name in packaged_recipes() else None
+    if packaged is not None and packaged.with_training(epochs=epochs) == recipe:
+        words += [recipe.name] if packaged == recipe else [recipe.name, "--epochs", epochs]
+    else:
+        words += [file]
+    words += ["--seed", facts["seed"], "--precision", facts["precision"]]
+    words += ["--from", facts["from_name"] or facts["from"]] if facts["from"] else []
+    return shlex.join(map(str, words))
+
+
+def _imported(model: "Model", name: str) -> dict[str, list[str]]:
+    facts = model.provenance
+    digest = f" (SHA-256 `{facts['sha256']}`)" if facts["sha256"] else ""
+    measured = f"On a dataset with its classes: `{shlex.join(['alexnet', 'eval', name, '--data', 'DATASET'])}`."
+    published = recipes.published(model.recipe.name)
+    if published and len(model.classes) == 1000:
+        measured = f"Published for such weights: {recipes.published_line(published)}. {measured}"
+    return {
+        "## Imported from": [
+            f"{facts['imported']}: `{facts['source']}`{digest}; {facts['date']}, alexnet {facts['version']}.",
+            "",
+            f"    {shlex.join(['alexnet', 'import', str(facts['source']), '--out', name])}",
+        ],
+        "## Measured": [measured],
+    }
+
+
+def _licence(model: "Model") -> str:
+    """Of the weights."""
+    facts = model.provenance
+    if "imported" in facts:
+        return LICENCES[facts["imported"]]
+    tuned = ", and those of the model that it started from" if facts.get("from") else ""
+    return f"The terms of the pictures that it was trained on{tuned} may limit how these weights can be used."

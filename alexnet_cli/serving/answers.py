@@ -1,0 +1,160 @@
+"""What the server answers of an open index, as plain values."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from alexnet_cli.data.limits import FORMATS
+from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.errors import BadPicture
+from alexnet_cli.figures.maps import draw_maps
+from alexnet_cli.inference.predictor import Picture, Predictor
+from alexnet_cli.retrieval.index import Neighbour
+from alexnet_cli.serving.library import NotThere, Opened
+from alexnet_cli.serving.thumbnails import SIDE, Cache, encode, key_of
+
+TOP = 5  # classes, as in the paper's figure 4
+
+
+def info(opened: Opened) -> dict[str, Any]:
+    """The index and its model."""
+    facts, model = opened.index.facts, opened.searcher.model
+    return {
+        "model": model.name,
+        "index": opened.index.path.name,
+        "pictures": len(opened.index),
+        "classes": model.classes,
+        "feature": model.feature_name,
+        "generation": opened.generation,
+        "source": facts["named"],
+        "has_files": facts["are_files"],
+    }
+
+
+def search(opened: Opened, query: bytes | int, k: int) -> dict[str, Any]:
+    """Predictions and neighbours of a picture, the content of a file, or of the one in a row.
+
+    If the latter is not there any more, its neighbours are, and there are no predictions. Raises BadPicture, NotThere.
+    """
+    index, model = opened.index, opened.searcher.model
+    label = None
+    if isinstance(query, bytes):
+        probabilities, features = _run(model, query)
+        predictions = model.best(probabilities, TOP)
+        (neighbours,) = index.neighbours(features[None], k)
+    else:
+        _, label = opened.picture(query)
+        neighbours = index.neighbours_of_row(query, k)
+        try:
+            probabilities, _ = _run(model, opened.pixels(query, model.image_size))
+            predictions = model.best(probabilities, TOP)
+        except BadPicture:
+            predictions = []
+    return {
+        "predictions": [vars(prediction) for prediction in predictions],
+        "neighbours": [_neighbour(one) for one in neighbours],
+        "label": label,
+        "generation": opened.generation,
+    }
+
+
+def _run(model: Predictor, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (classes,) and features (D,) of one picture. Raises BadPicture."""
+    ((_, result),) = model.answer_each(picture, lambda images: zip(*model.run(images), strict=True))
+    if isinstance(result, BadPicture):
+        raise result
+    return result
+
+
+def layers(opened: Opened) -> dict[str, Any]:
+    """The model's convolutional layers, first to last."""
+    return {"layers": opened.maps().layers}
+
+
+def maps(opened: Opened, query: bytes | int, layer: str) -> bytes:
+    """What each kernel of a layer shows for a picture, the content of a file, or the one in a row: a PNG."""
+    size = opened.searcher.model.image_size
+    pixels = load_picture(query, size) if isinstance(query, bytes) else opened.pixels(query, size)
+    return draw_maps(opened.maps().run(pixels, layer))
+
+
+def _neighbour(one: Neighbour) -> dict[str, Any]:
+    return {"row": one.row, **one.as_json()}
+
+
+def classes(opened: Opened) -> dict[str, Any]:
+    """The labels of the index's pictures, and how many each has; label null is those of none."""
+    counts = opened.class_counts
+    names = opened.index.facts["names"]
+    rows = [{"label": label, "name": names.get(label, label), "pictures": count} for label, count in counts.items()]
+    return {"classes": rows, "generation": opened.generation}
+
+
+def pictures(opened: Opened, label: str | None, after: int, count: int) -> dict[str, Any]:
+    """The first ``count`` pictures of a class whose rows are greater than ``after``, and whether there are more."""
+    found = opened.index.table.pictures(label, after, count + 1)
+    return _listed(opened, found[:count]) | {"more": len(found) > count}
+
+
+def spread(opened: Opened, count: int) -> dict[str, Any]:
+    """``count`` pictures, evenly spread over the index."""
+    total = len(opened.index)
+    rows = np.unique(((np.arange(count) + 0.5) * total / count).astype(np.int64)).tolist()
+    return _listed(opened, [(row, *opened.picture(row)) for row in rows])
+
+
+def _listed(opened: Opened, found: list[tuple[int, str, str | None]]) -> dict[str, Any]:
+    rows = [
+        {"row": row, "path": str(opened.index.file_of(name) or name), "label": label, "name": label}
+        for row, name, label in found
+    ]
+    return {"pictures": rows, "generation": opened.generation}
+
+
+def thumbnail(opened: Opened, cache: Cache, row: int) -> bytes:
+    """A JPEG of the central square. Raises NotThere, or BadPicture if it cannot be read."""
+    name, _ = opened.picture(row)
+    key = key_of(str(opened.index.source), name, opened.stamp(row))
+    jpeg = cache.get(key)
+    if jpeg is None:
+        jpeg = encode(opened.pixels(row, SIDE))
+        cache.put(key, jpeg)
+    return jpeg
+
+
+def original(opened: Opened, row: int) -> tuple[Path, str]:
+    """The file of a picture and its media type, told from its content.
+
+    Raises NotThere if it lies in an archive or a dataset, is gone, or is no picture any more.
+    """
+    file = opened.file(row)
+    if file is None:
+        raise NotThere(f"{opened.picture(row)[0]} lies in {opened.index.source}, not in a file of its own")
+    if not file.is_file():
+        raise NotThere(f"{file} is not there any more: update the index with `alexnet index`")
+    with open(file, "rb") as content:
+        media_type = _media_type(content.read(16))
+    if media_type is None:
+        try:
+            Image.open(file, formats=tuple(FORMATS)).close()
+        except Exception:  # Pillow's plugins raise all kinds of errors
+            raise NotThere(f"{file} is not a picture") from None
+    return file, media_type or "application/octet-stream"
+
+
+def _media_type(start: bytes) -> str | None:
+    """Of a picture that browsers show; never of a drawing (SVG), which may hold scripts."""
+    starts = {
+        b"\xff\xd8\xff": "image/jpeg",
+        b"\x89PNG\r\n\x1a\n": "image/png",
+        b"GIF8": "image/gif",
+        b"BM": "image/bmp",
+    }
+    for magic, media_type in starts.items():
+        if start.startswith(magic):
+            return media_type
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "image/webp"
+    return "image/avif" if start[4:12] in (b"ftypavif", b"ftypavis") else None

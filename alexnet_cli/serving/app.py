@@ -1,0 +1,241 @@
+"""The server's routes: the page, and the API that it asks. Every answer but a picture is JSON, errors are {"error"}."""
+
+import asyncio
+import shlex
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from alexnet_cli.errors import AlexNetError, BadPicture, NoSuchLayer, first_line
+from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.retrieval.layout import read_facts
+from alexnet_cli.serving import answers, runs
+from alexnet_cli.serving.guard import Guard, at_most
+from alexnet_cli.serving.library import Library, NotThere, Outdated
+from alexnet_cli.serving.thumbnails import Cache
+from alexnet_cli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PAGE = Path(__file__).parent / "page"
+LIMIT = 20_000_000  # bytes of a picture that is sent
+UPLOADS, UPLOAD_SECONDS = 8, 60  # pictures that are received at a time, and how long one may take
+MOST = 1000  # neighbours, or pictures in one list
+# At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded.
+INFERENCES, READINGS = 2, 4
+STATUS: dict[type[Exception], int] = {BadPicture: 400, NotThere: 404, NoSuchLayer: 404, Outdated: 409}
+KEPT_BY_BROWSER = "private, max-age=86400, immutable"  # a picture of one generation of an index
+
+Result = TypeVar("Result")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(
+    space: Workspace, *, host: str = "127.0.0.1", cache: Path | None = None, progress: Progress = SILENT
+) -> Guard:
+    """The ASGI application for the indexes and models of a workspace.
+
+    ``host``: what its server binds, which decides the names it goes by. ``cache``: the folder of the cache of
+    thumbnails; none is kept if None.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> "AsyncIterator[None]":
+        app.state.inferences = anyio.CapacityLimiter(INFERENCES)
+        app.state.readings = anyio.CapacityLimiter(READINGS)
+        app.state.uploads = asyncio.Semaphore(UPLOADS)
+        app.state.library, app.state.thumbnails = Library(space, progress), Cache(cache)
+        try:
+            yield
+        finally:
+            app.state.library.close()
+            app.state.thumbnails.close()
+
+    def unexpected(request: Request, error: Exception) -> Response:
+        progress.note(f"{request.method} {request.url.path}: unexpected {type(error).__name__}: {first_line(error)}")
+        return JSONResponse({"error": f"unexpected {type(error).__name__}; the terminal of the server says more"}, 500)
+
+    app = Starlette(
+        routes=[
+            Route("/", page),
+            Mount("/page", StaticFiles(directory=PAGE)),
+            Route("/api/info", info),
+            Route("/api/indexes", indexes),
+            Route("/api/search", search, methods=["GET", "POST"]),
+            Route("/api/layers", layers),
+            Route("/api/maps", maps, methods=["GET", "POST"]),
+            Route("/api/classes", classes),
+            Route("/api/pictures", pictures),
+            Route("/api/pictures/{row:int}", picture),
+            Route("/api/runs", training_runs),
+        ],
+        exception_handlers={HTTPException: refused, AlexNetError: failed, Exception: unexpected},
+        lifespan=lifespan,
+    )
+    app.state.space = space
+    return Guard(app, host)  # around Starlette's own answer to unexpected errors as well
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """The answer to what Starlette or a handler refuses."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    """The answer where the library raises an error that a user can understand."""
+    return JSONResponse({"error": str(error)}, STATUS.get(type(error), 500))
+
+
+async def page(request: Request) -> Response:
+    return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+async def info(request: Request) -> Response:
+    return await _answer(request, answers.info)
+
+
+async def indexes(request: Request) -> Response:
+    """Every index of the workspace, newest first, without opening them; with what is wrong with it if it is damaged.
+
+    The workspace is quoted, for commands that the page shows.
+    """
+    library: Library = request.app.state.library
+
+    def listed() -> dict[str, Any]:
+        found = []
+        for path in library.paths():
+            try:
+                facts = read_facts(path)
+                found.append({"index": path.name, "pictures": facts["count"], "model": facts["model"]})
+            except AlexNetError as error:
+                found.append({"index": path.name, "error": str(error)})
+        return {"indexes": found, "workspace": shlex.quote(str(library.space.root.resolve()))}
+
+    return JSONResponse(await anyio.to_thread.run_sync(listed, limiter=request.app.state.readings))
+
+
+async def search(request: Request) -> Response:
+    """Predictions and neighbours of the picture that is sent, or of the one in a row."""
+    k = _number(request, "k", default=10, least=1, most=MOST)
+    work = partial(answers.search, query=await _query(request), k=k)
+    return await _answer(request, work, request.app.state.inferences)
+
+
+async def layers(request: Request) -> Response:
+    return await _answer(request, answers.layers)
+
+
+async def maps(request: Request) -> Response:
+    """What a layer shows for the picture that is sent, or for the one in a row."""
+    layer = request.query_params.get("layer", "conv1")
+    work = partial(answers.maps, query=await _query(request), layer=layer)
+    return Response(await _ask(request, work, request.app.state.inferences), media_type="image/png")
+
+
+async def classes(request: Request) -> Response:
+    return await _answer(request, answers.classes)
+
+
+async def pictures(request: Request) -> Response:
+    """Pictures of the index: those of a class, `count` after row `after`; or `spread` of them, evenly over all."""
+    if "spread" in request.query_params:
+        spread = _number(request, "spread", least=1, most=MOST)
+        return await _answer(request, partial(answers.spread, count=spread))
+    label = request.query_params.get("label", "") or None
+    after = _number(request, "after", default=-1, least=-1)
+    count = _number(request, "count", default=60, least=1, most=MOST)
+    return await _answer(request, partial(answers.pictures, label=label, after=after, count=count))
+
+
+async def picture(request: Request) -> Response:
+    """A thumbnail of the picture in a row; with `full`, the original."""
+    row, is_full = request.path_params["row"], "full" in request.query_params
+    headers = {"Cache-Control": KEPT_BY_BROWSER if "generation" in request.query_params else "no-store"}
+    if not is_full:
+        work = partial(answers.thumbnail, cache=request.app.state.thumbnails, row=row)
+        return Response(await _ask(request, work), media_type="image/jpeg", headers=headers)
+    file, media_type = await _ask(request, partial(answers.original, row=row))
+    disposition = "inline" if media_type.startswith("image/") else "attachment"
+    return FileResponse(
+        file, media_type=media_type, filename=file.name, content_disposition_type=disposition, headers=headers
+    )
+
+
+async def training_runs(request: Request) -> Response:
+    work = partial(runs.all_runs, request.app.state.space)
+    return JSONResponse({"runs": await anyio.to_thread.run_sync(work, limiter=request.app.state.readings)})
+
+
+async def _answer(
+    request: Request, work: Callable[..., dict[str, Any]], limiter: anyio.CapacityLimiter | None = None
+) -> Response:
+    return JSONResponse(await _ask(request, work, limiter))
+
+
+async def _ask(request: Request, work: Callable[..., Result], limiter: anyio.CapacityLimiter | None = None) -> Result:
+    """What ``work`` makes of the index that the request names, in a thread of ``limiter``'s or of READINGS."""
+    state, query = request.app.state, request.query_params
+
+    def run() -> Result:
+        with state.library.borrow(query.get("index"), query.get("generation")) as opened:
+            try:
+                return work(opened)
+            except BadPicture as error:
+                if request.method == "POST":
+                    raise
+                raise NotThere(f"the picture cannot be shown: {error}") from None  # it is ours
+
+    return await anyio.to_thread.run_sync(run, limiter=limiter or state.readings)
+
+
+async def _query(request: Request) -> bytes | int:
+    """The picture that is sent, or the row of one of the index's."""
+    return await _body(request) if request.method == "POST" else _number(request, "row", least=0)
+
+
+async def _body(request: Request) -> bytes:
+    """The picture that is sent. Raises HTTPException as soon as it is over the LIMIT, or takes too long."""
+    too_large = HTTPException(413, f"a picture may have {LIMIT // 1_000_000} MB", headers={"Connection": "close"})
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > LIMIT:
+        raise too_large
+    async with request.app.state.uploads:
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                content = await at_most(request.stream(), LIMIT)
+        except TimeoutError:
+            raise HTTPException(
+                408, f"the picture did not come within {UPLOAD_SECONDS} seconds", headers={"Connection": "close"}
+            ) from None
+    if content is None:
+        raise too_large
+    if not content:
+        raise HTTPException(400, "no picture: send its bytes as the body")
+    return content
+
+
+def _number(request: Request, key: str, *, least: int, most: int = 2**40, default: int | None = None) -> int:
+    """A whole number from the query. Raises HTTPException if it is none, or out of range."""
+    text = request.query_params.get(key)
+    if text is None and default is not None:
+        return default
+    try:
+        number = int(text or "")
+    except ValueError:
+        raise HTTPException(400, f"{key} must be a whole number") from None
+    if not least <= number <= most:
+        raise HTTPException(400, f"{key} must be from {least} to {most}")
+    return number

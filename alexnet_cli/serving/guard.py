@@ -1,0 +1,109 @@
+"""What holds of every request and answer: who may ask, what a page may load, how much may be sent."""
+
+import ipaddress
+import socket
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+HEADERS = {
+    # Scripts, styles and requests of this server alone; `blob:` is the picture that was dropped on the page. Nothing
+    # that a script is told becomes HTML: with trusted types, the browser refuses `innerHTML`.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",  # other pages cannot show our pictures
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Guard:
+    """Middleware: refuses requests for a foreign Host or from a foreign Origin, and adds HEADERS to every answer.
+
+    A page of somebody else can send requests to this machine from the browser. It cannot choose the Host that the
+    browser names, which is its own even if its name leads here, and the browser names its Origin.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        """``host``: what the server binds."""
+        self.app, self.host = app, host
+        self.is_local = is_local(host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        reason = self.refusal(Headers(scope=scope))
+        app = self.app if reason is None else JSONResponse({"error": reason}, 403)
+        await app(scope, receive, send_with_headers)
+
+    def refusal(self, headers: Headers) -> str | None:
+        """Why a request with these ``headers`` is refused; None if it is not."""
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")
+        if len(hosts) != 1 or not self.is_own(hosts[0]):
+            return "this server does not go by that name: open it by the address that `alexnet serve` printed"
+        if any(urlsplit_netloc(origin) != hosts[0].lower() for origin in origins):
+            return "another site's page may not ask this server"
+        return None
+
+    def is_own(self, host: str) -> bool:
+        """Whether a Host header names this server, by any port: a tunnel may have another one."""
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        if name in LOOPBACK or self.is_local:
+            return name in LOOPBACK | {self.host.lower()}
+        # An address as such is no name that somebody else could lead here.
+        own = socket.gethostname().lower()
+        return _is_address(name) or name in {self.host.lower(), own, f"{own}.local", socket.getfqdn().lower()}
+
+
+def urlsplit_netloc(origin: str) -> str:
+    """Host and port of an Origin; "" of "null" and of what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def is_local(host: str) -> bool:
+    """Whether a server that binds ``host`` can only be reached from this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def at_most(pieces: AsyncIterator[bytes], limit: int) -> bytes | None:
+    """All of ``pieces``, or None as soon as they are more than ``limit`` bytes."""
+    content = bytearray()
+    async for piece in pieces:
+        if len(content) + len(piece) > limit:
+            return None
+        content += piece
+    return bytes(content)

@@ -1,0 +1,212 @@
+// The search: a picture that is dropped, pasted or chosen, or one of the index; its classes and its neighbours.
+
+import { ask, original, thumbnail } from "./api.js";
+import { bars, emptyBars } from "./bars.js";
+import { announce, count, distance, fileName, h, notice, whole } from "./dom.js";
+import { layers } from "./layers.js";
+import { append, emptyWall, wall } from "./wall.js";
+
+const MOST = 200; // neighbours that are asked for; the sliders choose among them
+const LIMIT = 20e6; // bytes of a picture that the server takes
+const KEPT = 12; // answers, so that the way back is immediate
+const SAMPLES = 24; // pictures to begin with
+let shown = 24; // how many neighbours, as the slider was left
+
+const answers = new Map(); // by what was asked
+
+async function answer(query, context, signal) {
+  const key = JSON.stringify([context.index, context.generation, query.row ?? query.upload.number]);
+  let found = answers.get(key);
+  if (!found) {
+    const parameters = { index: context.index, generation: query.generation, k: MOST, row: query.row };
+    const options = query.upload ? { method: "POST", body: query.upload.file, signal } : { signal };
+    found = await ask("/api/search", parameters, options);
+  }
+  answers.delete(key);
+  answers.set(key, found);
+  if (answers.size > KEPT) answers.delete(answers.keys().next().value);
+  return found;
+}
+
+// Where a search begins.
+export async function showStart(main, context, { choose, signal }) {
+  const samples = h("div", {}, emptyWall(SAMPLES));
+  main.replaceChildren(
+    h(
+      "section",
+      { class: "begin" },
+      h("h1", {}, "Find pictures like yours"),
+      h(
+        "div",
+        { class: "drop" },
+        h("p", { class: "lead" }, "Drop a picture here, or paste one"),
+        h("button", { type: "button", class: "primary", onclick: choose }, "Choose a picture"),
+        isLocal() && h("p", { class: "fine" }, "It stays on this machine."),
+      ),
+    ),
+    h("section", {}, h("h2", {}, `Or begin with one of the ${whole(context.pictures)} in ${context.index}`), samples),
+  );
+  const found = await ask("/api/pictures", { index: context.index, spread: SAMPLES }, { signal });
+  samples.replaceChildren(wall(found.pictures, { ...context, generation: found.generation }, "Pictures of the index"));
+}
+
+function isLocal() {
+  return ["127.0.0.1", "localhost", "[::1]"].includes(location.hostname);
+}
+
+// `query`: {row, generation}, or {upload: {number, file, url}}.
+export async function showAnswer(main, query, context, { choose, signal }) {
+  const side = h("div", { class: "side" }, emptyBars());
+  const results = h("section", { class: "results", "aria-busy": "true" }, emptyWall(shown));
+  const image = queryImage(query, context);
+  main.replaceChildren(
+    h(
+      "div",
+      { class: "search" },
+      h(
+        "aside",
+        { class: "query" },
+        image,
+        h("div", { class: "about" }, side, h("button", { type: "button", onclick: choose }, "Another picture")),
+      ),
+      results,
+    ),
+  );
+  try {
+    if (query.upload && query.upload.file.size > LIMIT) throw new Error("This picture is larger than 20 MB. Make it smaller first.");
+    const found = await answer(query, context, signal);
+    fillSide(side, query, found, context);
+    fillResults(results, query, found, { ...context, generation: found.generation });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    side.replaceChildren();
+    results.replaceChildren(failed(error, context));
+  }
+  results.removeAttribute("aria-busy");
+}
+
+function failed(error, context) {
+  announce(error.message);
+  const title = error.status === 409 ? "The index has changed" : "That did not work";
+  const again = error.status === 409 && h("p", {}, h("a", { href: `/?index=${encodeURIComponent(context.index)}` }, "Begin again"));
+  return notice(title, h("p", { role: "alert" }, error.message), again);
+}
+
+function queryImage(query, context) {
+  const image = h("img", {
+    src: query.upload ? query.upload.url : thumbnail(query.row, { index: context.index, generation: query.generation }),
+    alt: "The picture that is searched with",
+    onerror: (event) => event.target.replaceWith(h("span", { class: "missing" }, "this browser cannot show it")),
+  });
+  return h("figure", {}, image);
+}
+
+function fillSide(side, query, found, context) {
+  const self = query.upload ? null : found.neighbours.find((one) => one.row === query.row);
+  const name = query.upload ? query.upload.file.name : self && fileName(self.path);
+  side.replaceChildren(
+    h(
+      "p",
+      { class: "caption" },
+      name && h("span", { class: "file", title: self ? self.path : name }, name),
+      self && self.name !== null && h("span", { class: "label" }, "class ", h("strong", {}, self.name)),
+      self && context.has_files &&
+        h("a", { href: original(query.row, { ...context, generation: found.generation }), target: "_blank", rel: "noopener" }, "Open the original"),
+    ),
+    h("h2", {}, "The network says"),
+    ...(found.predictions.length
+      ? [bars(found.predictions, found.label ?? null), layers(query, { ...context, generation: found.generation })]
+      : [h("p", { class: "fine" }, "The picture is not where it was indexed. Its neighbours are known, its classes are not.")]),
+  );
+}
+
+function fillResults(results, query, found, context) {
+  const near = found.neighbours.filter((one) => one.row !== query.row);
+  if (!near.length) {
+    results.replaceChildren(notice("No neighbours", h("p", {}, "This picture is the only one of its index.")));
+    return;
+  }
+  const [nearest, furthest] = [near[0].distance, near[near.length - 1].distance];
+  const state = { count: Math.min(shown, near.length), most: furthest, label: "" };
+  const list = wall([], context, "Nearest pictures, nearest first");
+  const summary = h("p", { class: "summary", "aria-live": "polite" });
+  const nothing = h("p", { class: "notice", hidden: true });
+
+  function draw() {
+    const within = near.filter((one) => one.distance <= state.most);
+    const fit = within.filter((one) => state.label === "" || String(one.label) === state.label);
+    const chosen = fit.slice(0, state.count);
+    list.replaceChildren();
+    append(list, chosen, context);
+    summary.textContent = `${count(chosen.length, "picture")} of the ${whole(near.length)} nearest`;
+    nothing.hidden = chosen.length > 0;
+    nothing.textContent = `None of the ${whole(near.length)} nearest fits: choose a larger distance, or all classes.`;
+  }
+
+  results.replaceChildren(
+    h(
+      "header",
+      { class: "bar" },
+      h("div", {}, h("h1", { tabindex: -1 }, "Nearest pictures"), summary),
+      h("div", { class: "controls" }, howMany(near, state, draw), howFar(nearest, furthest, state, draw), whichClass(near, state, draw)),
+    ),
+    list,
+    nothing,
+  );
+  draw();
+  announce(`${count(near.length, "neighbour")} found`);
+}
+
+function howMany(near, state, draw) {
+  return slider("How many", { min: 1, max: near.length, step: 1, value: state.count }, whole, (value) => {
+    shown = state.count = value;
+    draw();
+  });
+}
+
+function howFar(nearest, furthest, state, draw) {
+  const steps = 100;
+  const step = (furthest - nearest) / steps;
+  const at = (value) => (value === steps ? furthest : nearest + value * step);
+  return slider("Distance up to", { min: 0, max: steps, step: 1, value: steps }, (value) => distance(at(value)), (value) => {
+    state.most = at(value);
+    draw();
+  });
+}
+
+function whichClass(near, state, draw) {
+  const counts = new Map();
+  for (const one of near) counts.set(String(one.label), [one.name ?? "no class", (counts.get(String(one.label))?.[1] ?? 0) + 1]);
+  if (counts.size < 2) return null;
+  const choices = [...counts].sort(([, [, a]], [, [, b]]) => b - a);
+  const choose = (event) => {
+    state.label = event.target.value;
+    draw();
+  };
+  return h(
+    "label",
+    { class: "control" },
+    h("span", {}, "Class"),
+    h(
+      "select",
+      { onchange: choose },
+      h("option", { value: "" }, `All (${whole(near.length)})`),
+      choices.map(([label, [name, number]]) => h("option", { value: label }, `${name} (${whole(number)})`)),
+    ),
+  );
+}
+
+function slider(title, attributes, format, changed) {
+  const output = h("b", {}, format(attributes.value)); // not an <output>, which the label would name
+  const input = h("input", {
+    type: "range",
+    ...attributes,
+    "aria-valuetext": format(attributes.value),
+    oninput: () => {
+      output.textContent = format(input.valueAsNumber);
+      input.setAttribute("aria-valuetext", output.textContent);
+      changed(input.valueAsNumber);
+    },
+  });
+  return h("label", { class: "control" }, h("span", {}, title, " ", output), input);
+}

@@ -1,0 +1,81 @@
+"""Training runs of a workspace, finished or not, with their histories."""
+
+import json
+import time
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE, MODEL_FILE, RECIPE_FILE
+from alexnet_cli.files import LOCK_FILE
+from alexnet_cli.workspace import Workspace
+
+KEYS = ("epoch", "loss", "train_error", "validation_error", "learning_rate", "seconds")
+PATIENCE = 3  # times its last epoch that a run may take over the next before it counts as killed
+FIRST_EPOCH = 3600.0  # seconds that it may take over the first
+
+
+def all_runs(space: Workspace) -> list[dict[str, Any]]:
+    """Name, state, recipe, number of epochs and history of each run in the workspace, the one that changed last first.
+
+    The state is "training", "finished" or "stopped". A model that was imported is no run.
+    """
+    runs = []
+    for file in space.home("model").glob(f"*/{RECIPE_FILE}"):
+        folder = file.parent
+        if (folder / HISTORY_FILE).exists() or (folder / CHECKPOINT_FILE).exists() or (folder / LOCK_FILE).exists():
+            runs.append(_run(folder))
+    return sorted(runs, key=lambda run: (-run["changed"], run["name"]))
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    recipe, history = _recipe(folder), _history(folder)
+    changed = max(_time(folder / name) for name in (HISTORY_FILE, RECIPE_FILE, CHECKPOINT_FILE))
+    training = recipe.get("training")
+    return {
+        "name": folder.name,
+        "state": _state(folder, changed, history),
+        "recipe": recipe.get("name", ""),
+        "epochs": training.get("epochs") if isinstance(training, dict) else None,
+        "changed": changed,
+        "history": history,
+    }
+
+
+def _state(folder: Path, changed: float, history: list[dict[str, Any]]) -> str:
+    """The lock is not tried: a process that starts to train just then would find it taken."""
+    seconds = history[-1].get("seconds") if history else None
+    epoch = seconds if isinstance(seconds, int | float) else FIRST_EPOCH / PATIENCE
+    if (folder / LOCK_FILE).exists() and time.time() - changed < PATIENCE * max(epoch, 60):
+        return "training"
+    is_finished = _time(folder / MODEL_FILE) >= _time(folder / CHECKPOINT_FILE) and (folder / MODEL_FILE).exists()
+    return "finished" if is_finished else "stopped"
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        return tomllib.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+    return {}
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    """The rows that can be read, with numbers only."""
+    rows = []
+    with suppress(OSError, ValueError):
+        for line in (folder / HISTORY_FILE).read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if isinstance(row, dict):
+                rows.append({key: row[key] for key in KEYS if _is_number(row.get(key))})
+    return rows
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a finite number, which JSON can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _time(path: Path) -> float:
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0

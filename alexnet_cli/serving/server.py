@@ -1,0 +1,82 @@
+"""The server: a socket, and uvicorn on it."""
+
+import errno
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from alexnet_cli.errors import AlexNetError
+from alexnet_cli.serving.guard import is_local
+
+GRACE = 2  # seconds that requests have to end in when the server is stopped
+WAITING = 2048  # connections that the system holds until they are accepted
+
+
+@dataclass(frozen=True)
+class Address:
+    """A bound socket and the address of its page."""
+
+    socket: socket.socket
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """As it is opened on this machine."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "") else "::1" if self.host == "::" else self.host
+        return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        return is_local(self.host)
+
+
+def bind(host: str, port: int) -> Address:
+    """Bind ``host`` and ``port``; 0 is any free port.
+
+    Raises AlexNetError if that is not possible, with ``errno`` EADDRINUSE in its cause if the port is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise AlexNetError(f"--host {host}: {error.strerror or error}; this machine has no such address") from None
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(WAITING)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AlexNetError(f"port {port} is taken, perhaps by another `alexnet serve`") from error
+        raise AlexNetError(f"cannot bind {host}, port {port}: {error.strerror}") from None
+    return Address(bound, host, bound.getsockname()[1])
+
+
+class Server(uvicorn.Server):
+    """uvicorn, quiet, which tells when it answers."""
+
+    def __init__(self, app: ASGIApp, ready: Callable[[], object] = lambda: None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                ws="none",
+                http="h11",
+                timeout_graceful_shutdown=GRACE,
+            )
+        )
+        self.ready = ready
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()

@@ -1,0 +1,123 @@
+"""`alexnet serve` as a process: how it starts and stops, and what it tells; training runs in its answers."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from starlette.testclient import TestClient
+
+from alexnet_cli.commands import main
+from alexnet_cli.serving.app import create_app
+from alexnet_cli.serving.server import bind
+from alexnet_cli.workspace import Workspace
+
+PHOTOS = 12  # of `searchable`
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process of `alexnet serve`, and the address that it printed; it is ended afterwards."""
+    command = [sys.executable, "-m", "alexnet_cli", "serve", "--port", "0", "--json", *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            yield process, json.loads(process.stdout.readline())["url"]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_stopped(searchable: Path, number: int) -> None:
+    with serving() as (process, url), httpx.Client(base_url=url) as user:
+        assert user.get("/api/info").json()["pictures"] == PHOTOS
+        process.send_signal(number)  # while the connection is open
+        rest, said = process.communicate()
+        assert (process.returncode, rest) == (0, "")
+        assert said.endswith("stopped\n")
+        assert "Traceback" not in said
+
+
+def test_too_large_a_picture_is_refused_over_a_connection(searchable: Path) -> None:
+    with serving() as (_, url), closing(socket.create_connection((httpx.URL(url).host, httpx.URL(url).port))) as user:
+        user.sendall(b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000000\r\n\r\n" + b"x" * 100)
+        answer = user.makefile("rb").read()  # to the end: the server closes the connection
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"a picture may have 20 MB" in answer
+
+
+def test_serving_imports_no_torch(searchable: Path) -> None:
+    program = (
+        "import sys, pathlib, alexnet_cli.commands.serve\n"
+        "from starlette.testclient import TestClient\n"
+        "from alexnet_cli.serving.app import create_app\n"
+        "from alexnet_cli.serving import server\n"
+        "from alexnet_cli.workspace import Workspace\n"
+        "assert not {'torch', 'faiss', 'onnxruntime'} & set(sys.modules)\n"
+        "with TestClient(create_app(Workspace(pathlib.Path('.'))), base_url='http://localhost') as client:\n"
+        "    content = pathlib.Path('photos/cat/0.png').read_bytes()\n"
+        "    assert client.post('/api/search', content=content).json()['neighbours']\n"
+        "    assert client.get('/api/runs').status_code == client.get('/api/pictures/0').status_code == 200\n"
+        "assert not {'torch', 'torchvision', 'scipy', 'matplotlib', 'onnx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_port_that_is_taken_is_told_with_the_command_for_another(
+    searchable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(bind("127.0.0.1", 0).socket) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "--port", str(port), "--workspace", "my photos"]) == 1
+    assert capsys.readouterr().err == (
+        f"error: port {port} is taken, perhaps by another `alexnet serve`; stop that one, or try "
+        "`alexnet serve --port 0 --workspace 'my photos'`\n"
+    )
+
+
+def test_a_host_that_is_not_here_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--host", "192.0.2.1", "--port", "0"]) == 1
+    assert capsys.readouterr().err == "error: cannot bind 192.0.2.1, port 0: Cannot assign requested address\n"
+
+
+def test_another_host_is_served_with_a_warning_of_what_that_means(searchable: Path) -> None:
+    with serving("--host", "0.0.0.0") as (process, url):
+        assert url.startswith("http://127.0.0.1:")
+        assert httpx.get(f"{url}api/info").status_code == 200
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert "warning: at 0.0.0.0, everyone who reaches this machine can see all pictures" in said
+
+
+def test_training_runs_are_told_whatever_is_in_their_files(tmp_path: Path) -> None:
+    def run(name: str, recipe: str, history: str, *others: str) -> None:
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "recipe.toml").write_text(recipe)
+        (folder / "history.jsonl").write_text(history)
+        for other in others:
+            (folder / other).parent.mkdir(exist_ok=True)
+            (folder / other).touch()
+
+    good = '{"epoch": 1, "loss": 2.5, "train_error": 0.5, "learning_rate": 0.01, "seconds": 7}\n'
+    run("done", 'name = "tiny"\n[training]\nepochs = 1', good, "model.safetensors")
+    run("going", "", good * 2, ".alexnet.lock")
+    run("killed", "training = 3", "", "checkpoint/state.safetensors")
+    run("damaged", "[", '{"epoch": NaN, "loss": "<b>", "x": 1}\n[]\n{', "model.safetensors")
+    with TestClient(create_app(Workspace(tmp_path)), base_url="http://localhost") as client:
+        runs = {one["name"]: one for one in client.get("/api/runs").json()["runs"]}
+    assert {name: one["state"] for name, one in runs.items()} == {
+        "done": "finished",
+        "going": "training",
+        "killed": "stopped",
+        "damaged": "finished",
+    }
+    assert (runs["done"]["recipe"], runs["done"]["epochs"], runs["done"]["history"]) == ("tiny", 1, [json.loads(good)])
+    assert len(runs["going"]["history"]) == 2
+    assert runs["damaged"]["history"] == [{}]

@@ -1,0 +1,151 @@
+"""The server of `alexnet serve`, asked in-process: who may ask it, and what it takes of memory and disk."""
+
+import os
+import shutil
+import socket
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from starlette.testclient import TestClient
+from test_serving import PHOTOS, error
+
+from alexnet_cli.serving import guard
+from alexnet_cli.serving.app import create_app
+from alexnet_cli.serving.guard import Guard
+from alexnet_cli.serving.thumbnails import FILE, Cache, cache_folder
+from alexnet_cli.workspace import Workspace
+
+LOCAL = "http://127.0.0.1:8224"
+
+
+# Who may ask
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8224", "localhost", "LOCALHOST:9000", "[::1]:8224"])
+def test_own_hosts_are_answered(client: TestClient, host: str) -> None:
+    assert client.get("/api/info", headers={"host": host}).status_code == 200
+    assert client.get("/api/info", headers={"host": host, "origin": f"http://{host}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8224", "127.0.0.1.evil.example", "localhost.evil.example", "192.0.2.1", "", "["],
+)
+def test_foreign_hosts_are_refused(client: TestClient, host: str) -> None:
+    for address in ("/", "/page/style.css", "/api/info", "/api/pictures/0"):
+        assert "does not go by that name" in error(client.get(address, headers={"host": host}), 403)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "http://127.0.0.1:9000", "http://localhost:8224.evil.example", "", "http://["],
+)
+def test_foreign_origins_are_refused(client: TestClient, origin: str) -> None:
+    answer = client.post("/api/search", content=b"x", headers={"origin": origin})
+    assert error(answer, 403) == "another site's page may not ask this server"
+
+
+def test_every_answer_has_the_headers_that_bind_the_browser(client: TestClient) -> None:
+    addresses = ["/", "/page/style.css", "/api/info", "/api/pictures/0", "/api/pictures/0?full", "/nothing"]
+    answers = [*map(client.get, addresses), client.get("/", headers={"host": "evil.example"})]
+    for answer in answers:
+        assert answer.headers.items() >= {(key.lower(), value) for key, value in guard.HEADERS.items()}
+        policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert "unsafe" not in answer.headers["content-security-policy"]
+
+
+def test_a_server_for_others_goes_by_addresses_and_its_names() -> None:
+    served = Guard(lambda *_: None, "0.0.0.0")
+    own = socket.gethostname().lower()
+    for host in ("192.0.2.7:8224", "[2001:db8::1]:8224", own, f"{own}.local:8224", "localhost"):
+        assert served.is_own(host)
+    assert not served.is_own("evil.example")
+    assert Guard(lambda *_: None, "photos.example").is_own("photos.example:8224")
+    assert not Guard(lambda *_: None, "127.0.0.1").is_own(own)
+
+
+# Bounds
+
+
+def test_twenty_at_once_wait_and_none_fails(searchable: Path, client: TestClient) -> None:
+    contents = [Path(f"photos/{name}/{i}.png").read_bytes() for name in ("cat", "dog") for i in range(6)]
+    together = threading.Barrier(20)
+
+    def ask(number: int) -> tuple[int, str]:
+        together.wait()
+        answer = client.post("/api/search?k=1", content=contents[number % PHOTOS])
+        return answer.status_code, answer.json()["neighbours"][0]["path"]
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(ask, range(20)))
+    paths = [f"photos/{name}/{i}.png" for name in ("cat", "dog") for i in range(6)]
+    assert answers == [(200, paths[number % PHOTOS]) for number in range(20)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_requests_leave_nothing_behind(client: TestClient) -> None:
+    """Not for long: benchmarks/serve.py asks a thousand times."""
+    content = Path("photos/cat/0.png").read_bytes()
+
+    async def held(requests: int) -> tuple[int, int, int]:
+        """The bytes of memory, the threads and the open files that are held after so many requests."""
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(client.app), base_url=LOCAL) as user:
+            for i in range(requests // 2):
+                assert (await user.post("/api/search?k=3", content=content)).status_code == 200
+                assert (await user.get(f"/api/pictures/{i % PHOTOS}")).status_code == 200
+        memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return memory, threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    before, after = client.portal.call(held, 100), client.portal.call(held, 200)
+    assert after[0] - before[0] < 4_000_000
+    assert after[1:] == before[1:]
+
+
+def test_thumbnails_are_kept_within_a_bound(tmp_path: Path) -> None:
+    with closing(Cache(tmp_path, bound=10_000)) as cache:
+        for i in range(50):
+            cache.put(str(i), bytes([i]) * 1000)
+            assert sum(cache.get(str(one)) is not None for one in range(50)) <= 10
+        assert cache.get("49") == bytes([49]) * 1000
+    with closing(Cache(tmp_path, bound=10_000)) as cache:
+        assert cache.get("49") == bytes([49]) * 1000
+        assert cache.get("0") is None
+
+
+def test_a_cached_thumbnail_is_made_again_when_its_picture_changes(searchable: Path, tmp_path: Path) -> None:
+    with TestClient(create_app(Workspace(Path(".")), cache=tmp_path / "cache"), base_url=LOCAL) as client:
+        first = client.get("/api/pictures/0").content
+        assert client.get("/api/pictures/0").content == first
+        shutil.copy("photos/dog/5.png", "photos/cat/0.png")
+        assert client.get("/api/pictures/0").content != first
+
+
+@pytest.mark.parametrize("content", [b"damaged" * 1000, b""])
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    with closing(Cache(tmp_path)) as cache:
+        cache.put("a", b"jpeg")
+        assert cache.get("a") == b"jpeg"
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file" / "cache", None):
+        with closing(Cache(folder)) as cache:
+            cache.put("a", b"jpeg")
+            assert cache.get("a") is None
+
+
+def test_the_cache_lies_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "alexnet"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "alexnet"
