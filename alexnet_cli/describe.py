@@ -93,8 +93,8 @@ def _model(path: Path) -> dict[str, Any]:
     return {
         "recipe": model.recipe.name,
         "description": model.recipe.description,
-        **_classes(model.classes, model.words),
         "layers": list(model.recipe.network.layers),
+        **_classes(model.classes, model.words),
         "parameters": parameter_count(model.net),
         "fingerprint": model.fingerprint,
         **model.provenance,

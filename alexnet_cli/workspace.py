@@ -61,7 +61,7 @@ class Workspace:
         Raises BadArtefact if there is none.
         """
         home = HOMES[kind]
-        commands = " or ".join(f"`{self.command(*command.split())}`" for command in home.commands)
+        commands = " or ".join(f"`{self.command(*each.split())}`" for each in home.commands)
         if named is None:
             for newest in self.all(kind):
                 return newest
@@ -158,6 +158,12 @@ class Workspace:
         return Path(named)
 
 
+def path_of(path: Path) -> str:
+    """``path`` as typed where a single word would be a name."""
+    text = str(path)
+    return text if os.sep in text else os.path.join(".", text)
+
+
 def _told(model: Path) -> dict[str, Any]:
     """What a model says of where it comes from: the `fingerprint` of its dataset, its `classes`, `is_imported`."""
     with suppress(BadArtefact, KeyError, ValueError):  # a damaged one is refused when it is opened
@@ -169,9 +175,3 @@ def _told(model: Path) -> dict[str, Any]:
             "is_imported": "imported" in provenance,
         }
     return {}
-
-
-def path_of(path: Path) -> str:
-    """``path`` as typed where a single word would be a name."""
-    text = str(path)
-    return text if os.sep in text else os.path.join(".", text)

@@ -127,8 +127,12 @@ def test_wrong_usage_exits_2_with_one_line(arguments, capsys):
     ("arguments", "message"),
     [
         (["train"], "no dataset in {0}/data yet: make one with `alexnet prep FOLDER --workspace {0}`, or name"),
-        (["eval"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or "),
-        (["export"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or "),
+        (
+            ["eval"],
+            "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or "
+            "`alexnet import torchvision --workspace {0}`, or name one",
+        ),
+        (["export"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or `alexnet import"),
         (["search", "x.jpg"], "no index in {0}/indexes yet: make one with `alexnet index --workspace {0}`, or name"),
         (
             ["train", "--recipe", "papr", "data"],

@@ -44,14 +44,14 @@ def test_the_chain_by_pasting(
     shell, space = Shell(capsys), ["--workspace", SPACE]
     # What is missing is made by the command in the error.
     assert len(shell.run("info", "nothing", *space, code=1)) == 1
-    (train,) = shell.run("eval", *space, code=1)
+    train, _import_torchvision = shell.run("eval", *space, code=1)
     (prep,) = shell.paste(train, code=1)
     (train,) = shell.paste(prep, FOLDER=source)
     with terminated_after_the_start(tmp_path):
         (resume,) = shell.paste(train, code=130)
     (evaluate,) = shell.paste(resume)
-    (export,) = shell.paste(evaluate)
-    (index,) = shell.paste(export)
+    (index,) = shell.paste(evaluate)
+    assert shell.run("export", *space) == [index]
     (search,) = shell.paste(index)
     picture = source / "val" / "red" / "00.png"
     assert shell.paste(search, PICTURE=picture) == []

@@ -16,7 +16,6 @@ from alexnet_cli.console import Console
 from alexnet_cli.distributed import is_distributed, process_group
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable, abbreviate, visible
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace, path_of
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ class Failures:
         if self.failed and self.count == 1:
             raise BadPicture("{path}: {reason}".format(**self.failed[0]))
         if self.failed:
-            raise BadPicture(f"{len(self.failed):,} of {counted(self.count, 'picture')} could not be read")
+            raise BadPicture(f"{len(self.failed):,} of {self.count:,} pictures could not be read")
 
 
 def with_progress(items: Iterable[Result], task: str, total: int, progress: Progress) -> Iterator[Result]:
@@ -174,7 +173,7 @@ def to_mend(index: Path, source: Path, space: Workspace) -> str:
     """The command that mends an index of which pictures are missing at its ``source``, for where the user is."""
     moved = [] if source.exists() else ["FOLDER"]
     root = space.root if index.parent == space.home("index") else index.resolve().parent.parent
-    return command_line("index", *moved, "--out", index.name, workspace=root)
+    return Workspace(root).command("index", *moved, "--out", index.name)
 
 
 @contextmanager

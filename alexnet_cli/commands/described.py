@@ -11,7 +11,7 @@ def model_in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("what it is", f"a trained network: {facts['description']}" if facts["description"] else "a trained network"),
         ("recipe", facts["recipe"]),
         ("size", f"{counted(facts['parameters'], 'parameter')} in {counted(len(facts['layers']), 'layer')}"),
-        ("tells apart", f"{counted(len(facts['classes']), 'class')}: {_first(facts['classes'])}"),
+        ("tells apart", f"{counted(len(facts['classes']), 'class')}: {_first(facts.get('names', facts['classes']))}"),
         *_origin(facts),
     ]
     if "validation_error" in facts:

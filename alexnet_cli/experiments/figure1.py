@@ -69,20 +69,25 @@ def figure1(
     """
     recipe_of = {net: recipes.load(net, list(settings)) for net in NETS}
     trials: list[Trial] = []
+    runs: list[Trial] = []  # the early ones too
     for net, recipe in recipe_of.items():
         limit = epochs or recipe.training.epochs
         shortest = limit
-        early = [_run_trial(recipe, rate, 0, min(EARLY, limit), dataset, folder, options, progress) for rate in RATES]
+
+        def run(recipe: Recipe, rate: float, seed: int, epochs: int, limit: int = limit) -> Trial:
+            progress.note(_so_far(runs, len(NETS) * (2 * len(RATES) + seeds - 1), limit))
+            runs.append(_run_trial(recipe, rate, seed, epochs, dataset, folder, options, progress))
+            return runs[-1]
+
+        early = [run(recipe, rate, 0, min(EARLY, limit)) for rate in RATES]
         for rate in [trial.rate for trial in sorted(early, key=lambda trial: min(trial.errors, default=1.0))]:
-            progress.note(_so_far(trials, seeds))
-            trial = _run_trial(recipe, rate, 0, shortest, dataset, folder, options, progress)
+            trial = run(recipe, rate, 0, shortest)
             trials.append(trial)
             if trial.epochs is not None:
                 shortest = min(shortest, len(trial.errors))
         rate = _fastest_rate(trials, net)
         for seed in range(1, seeds):
-            progress.note(_so_far(trials, seeds))
-            trials.append(_run_trial(recipe, rate, seed, limit, dataset, folder, options, progress))
+            trials.append(run(recipe, rate, seed, limit))
     _draw(trials, folder / "figure-1.png")
     report = _report(trials, dataset, command)
     report.write(folder, recipe_of)
@@ -111,14 +116,18 @@ def _run_trial(
         progress.note(str(error).split(":")[0])
         diverged = True
     # The folder may hold more epochs, of a command with a larger --epochs.
-    return Trial(net=net, rate=rate, seed=seed, errors=_errors(run)[:epochs], diverged=diverged, seconds=_seconds(run))
+    history = _history(run)[:epochs]
+    errors, seconds = [row["train_error"] for row in history], sum(row["seconds"] for row in history)
+    return Trial(net=net, rate=rate, seed=seed, errors=errors, diverged=diverged, seconds=seconds)
 
 
-def _so_far(trials: Sequence[Trial], seeds: int) -> str:
-    """Which run comes next, and how long all that are left may take if they take as long as those before."""
-    total = len(NETS) * (len(RATES) + seeds - 1)
-    left = (total - len(trials)) * sum(trial.seconds for trial in trials) / max(len(trials), 1)
-    return f"run {len(trials) + 1} of {total}" + (f", about {duration(left)} left" if trials else "")
+def _so_far(before: Sequence[Trial], total: int, limit: int) -> str:
+    """Which of ``total`` runs comes next, and how long those that are left take if each has ``limit`` epochs."""
+    text, epochs = f"run {len(before) + 1} of {total}", sum(len(trial.errors) for trial in before)
+    if not epochs:
+        return text
+    left = (total - len(before)) * limit * sum(trial.seconds for trial in before) / epochs
+    return f"{text}, at most {duration(left)} left"
 
 
 def _is_decided(errors: list[float], limit: int) -> bool:
@@ -136,16 +145,9 @@ def _is_decided(errors: list[float], limit: int) -> bool:
     return errors[-1] - pace * (limit - len(errors)) > TARGET
 
 
-def _errors(run: Path) -> list[float]:
-    if not (run / CHECKPOINT_FILE).exists():
-        return []
-    return [row["train_error"] for row in checkpoint.read_state(run).history]
-
-
-def _seconds(run: Path) -> float:
-    if not (run / CHECKPOINT_FILE).exists():
-        return 0.0
-    return float(sum(row["seconds"] for row in checkpoint.read_state(run).history))
+def _history(run: Path) -> list[dict[str, Any]]:
+    """A row for each epoch of a run."""
+    return checkpoint.read_state(run).history if (run / CHECKPOINT_FILE).exists() else []
 
 
 def _fastest_rate(trials: Sequence[Trial], net: str) -> float:

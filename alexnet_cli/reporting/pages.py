@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from alexnet_cli.console import percent
 from alexnet_cli.data.originals import original
 from alexnet_cli.figures.html import link, page, text
 from alexnet_cli.reporting.results import ClassErrors, Confusion, Results
@@ -218,8 +219,7 @@ class Pages:
 
 
 def _probability(value: float) -> str:
-    """In percent: one decimal, or two digits of what is less than one percent."""
-    return f"{100 * value:.1f}{NO_BREAK}%" if value >= 0.01 else f"{100 * value:.2g}{NO_BREAK}%"
+    return text(percent(value).replace(" ", NO_BREAK))
 
 
 def _percent(value: float, interval: Sequence[float], unit: str = NO_BREAK + "%") -> str:

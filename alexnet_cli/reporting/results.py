@@ -9,6 +9,7 @@ import numpy as np
 
 from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.inference.evaluation import TOP, Scores, interval
+from alexnet_cli.wordnet import class_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,11 @@ class Results:
 
     def name(self, index: int) -> str:
         """A class in words, or its label where they are not known."""
-        label = self.dataset.classes[index]
-        return self.dataset.words.get(label, label)
+        return self._names[index]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return class_names(self.dataset.classes, self.dataset.words)
 
     @cached_property
     def classes(self) -> list[ClassErrors]:
