@@ -62,7 +62,7 @@ def are_near(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _cells(images: np.ndarray) -> np.ndarray:
-    """The means of the cells of a grid over ``images`` (n, S, S, C) uint8: (n, 9, 9, C) float32. Some pixels are left out."""
+    """The means of the cells of a grid over ``images`` (n, S, S, C) uint8, from some of the pixels, float32."""
     step = max(1, images.shape[1] // (CELLS * SAMPLES))
     pixels = images[:, ::step, ::step].astype(np.float32)
     edges = np.linspace(0, pixels.shape[1], CELLS, endpoint=False).astype(int)
