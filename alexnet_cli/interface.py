@@ -4,6 +4,7 @@ Paths are those of artefacts: the folder of a dataset, a model or an index, or a
 """
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -77,6 +78,9 @@ def open_index(
         space = Workspace(index.path.resolve().parent.parent if workspace is None else Path(workspace))
         chosen = model_of(index, space) if model is None else Path(model)
         progress.note(f"searching {index.path} ({len(index):,} pictures) with model {chosen}")
+        if not index.source.exists():
+            told_by = shlex.join(["alexnet", "info", str(index.path)])
+            progress.note(f"its pictures are not at {index.source} any more: {told_by} says how to mend that")
         if index.facts["unfinished"]:
             progress.note(f"{index.facts['unfinished']:,} pictures are not in the index yet: run `alexnet index` again")
         predictor = open_model(chosen, pictures=pictures, datasets=space.all("dataset"), progress=progress)

@@ -225,7 +225,7 @@ def test_prep_says_once_how_many_validation_pictures_are_in_training_too(tmp_pat
             pictures[f"val/{name}/{i}.jpg"] = encoded(photograph(10 * number + i), "JPEG")
     write_folder(tmp_path / "p", pictures)
     assert (
-        "4 of 5 validation pictures are nearly the same as a training picture: errors that are measured on them will "
+        "of 5 validation pictures, 4 are nearly the same as a training picture: errors that are measured on them will "
         "look too good\n"
     ) in prep("--size", "64", capsys=capsys)[1]
     assert "nearly the same" not in prep("--size", "64", capsys=capsys)[1]

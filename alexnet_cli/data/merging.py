@@ -113,9 +113,10 @@ def _note_near_duplicates(
             found.append(pair)
     if found:
         least = "at least " if len(pairs) == near.MOST_PAIRS else ""
+        are = "is" if len(found) == 1 else "are"
         progress.note(
-            f"{least}{len(found):,} of {len(packed['val']):,} validation pictures are nearly the same as a training "
-            "picture: errors that are measured on them will look too good"
+            f"of {len(packed['val']):,} validation pictures, {least}{len(found):,} {are} "
+            "nearly the same as a training picture: errors that are measured on them will look too good"
         )
 
 

@@ -56,7 +56,7 @@ def changes(old: Dataset, listing: Listing) -> str:
     counts = {
         "added": int((~of_both).sum()),
         "removed": int((~np.isin(before[0], now[0])).sum()),
-        "moved between train and val, so that a model trained before may have seen some of val": moved,
+        "moved between train and val, so a model trained before may have seen some of val": moved,
     }
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "some have changed"
 
