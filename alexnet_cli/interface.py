@@ -4,6 +4,7 @@ Paths are those of artefacts: the folder of a dataset, a model or an index, or a
 """
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -80,6 +81,9 @@ def open_index(
         space = Workspace(index.path.resolve().parent.parent if workspace is None else Path(workspace))
         chosen = model_of(index, space) if model is None else Path(model)
         progress.note(f"searching {index.path} ({counted(len(index), 'picture')}) with model {chosen}")
+        if not index.source.exists():
+            told_by = shlex.join(["alexnet", "info", path_of(index.path)])
+            progress.note(f"its pictures are not at {index.source} any more: {told_by} says how to mend that")
         if unfinished := index.facts["unfinished"]:
             again = Workspace(index.path.parent.parent).command(
                 "index", path_of(index.reachable_source), "--out", index.path.name, "--model", chosen

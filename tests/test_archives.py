@@ -357,7 +357,8 @@ def test_damaged_archives_of_pictures(kind: str, tmp_path: Path) -> None:
             continue
         source, listing = found
         listed_whole += 1
-        assert len(listing.entries) + len(listing.rejected) == len(content), seed
+        loose = sum("picture is in no class folder" in note for note in listing.notes)  # a slash of its name is damaged
+        assert len(listing.entries) + len(listing.rejected) + loose == len(content), seed
         for entry in listing.entries:
             read = content_of(entry)
             if kind == "tar":  # it has no checksum of what is in it

@@ -153,6 +153,9 @@ def test_pictures_that_are_gone_are_counted(kind: str, space: Path, capsys) -> N
 def test_info_tells_how_to_mend_an_index_of_a_folder_that_has_moved(space: Path, capsys, monkeypatch) -> None:
     update()
     Path("photos").rename("elsewhere")
+    assert main(["search", "elsewhere/cat/0.png", "--model", "m.onnx"]) == 0
+    note = f"its pictures are not at {space}/photos any more: alexnet info indexes/photos says how to mend that\n"
+    assert note in capsys.readouterr().err
     (space / "deep").mkdir()
     monkeypatch.chdir(space / "deep")
     out, _ = run("info", "photos", "--workspace", "..", "--json", capsys=capsys)

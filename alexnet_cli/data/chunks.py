@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from alexnet_cli.data import near
 from alexnet_cli.data.arrays import write_rows
 from alexnet_cli.data.layouts.listing import SPLITS, Entry, Listing
 from alexnet_cli.data.locations import read_location
@@ -58,6 +59,7 @@ class Record:
 
     labels: np.ndarray  # (n,) int32; REJECTED where a picture was rejected
     checksums: np.ndarray  # (n,) uint64 of the images; 0 where a picture was rejected
+    hashes: np.ndarray  # (n, 8) uint16, alike for pictures that are nearly the same
     names: bytes  # UTF-8, each ended by a zero byte
     rejected: list[tuple[str, str]]  # name and reason
     warned: int  # pictures with damaged metadata
@@ -117,6 +119,7 @@ def pack_chunk(chunk: Chunk) -> None:
     with ThreadPoolExecutor(1) as writer:  # sums and checksums are computed while the disk is busy
         written = writer.submit(write_rows, chunk.images, chunk.start, images)
         tensors = {"labels": labels, "checksums": _checksums(images, labels), "names": _joined(chunk.entries)}
+        tensors["hashes"] = near.hashes(images)
         if chunk.split == "train":  # statistics are those of the training split; the images of rejected pictures are 0
             tensors |= Sums.from_images(images).to_tensors()
         written.result()
@@ -135,6 +138,7 @@ def read_record(chunk: Chunk) -> Record:
         return Record(
             labels=labels,
             checksums=tensors["checksums"],
+            hashes=tensors["hashes"],
             names=tensors["names"].tobytes(),
             rejected=[(name, reason) for name, reason in json.loads(facts["rejected"])],
             warned=int(facts["warned"]),

@@ -5,14 +5,15 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alexnet_cli.artefacts import REJECTED_FILE
-from alexnet_cli.data.arrays import save_array
+from alexnet_cli.data import near
+from alexnet_cli.data.arrays import map_array, save_array
 from alexnet_cli.data.chunks import Chunk, Record, printable, read_record
 from alexnet_cli.data.layouts.listing import SPLITS, Listing
 from alexnet_cli.data.statistics import Sums
@@ -29,6 +30,7 @@ class _Totals:
     sums: Sums  # of the training split
     rejected: int
     warned: int = 0
+    hashes: dict[str, np.ndarray] = field(default_factory=dict)  # split -> (slots, 8) uint16
 
 
 def merge(chunks: Sequence[Chunk], listing: Listing, folder: Path, size: int, progress: Progress) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def merge(chunks: Sequence[Chunk], listing: Listing, folder: Path, size: int, pr
     _check_classes(listing.classes, labels_of, path)
     if totals.warned:
         progress.note(f"{totals.warned:,} pictures have damaged EXIF or other metadata; they are packed anyway")
+    _note_near_duplicates(totals.hashes, labels_of, folder, size, progress)
     totals.sums.statistics().save(folder)
     counts = {split: int((labels != REJECTED).sum()) for split, labels in labels_of.items()}
     for split in [split for split, count in counts.items() if not count]:  # a test split that nobody can use
@@ -74,11 +77,12 @@ def _merge_split(
     """Write the files of a split, whose names begin with ``base``. Returns its labels and checksums, (slots,) each."""
     slots = chunks[-1].start + len(chunks[-1].entries)
     labels, checksums = np.empty(slots, np.int32), np.empty(slots, np.uint64)
+    hashes = totals.hashes[chunks[0].split] = np.empty((slots, near.BANDS), np.uint16)
     with atomic_write(base.with_name(base.name + NAMES)) as temporary, open(temporary, "wb") as names:
         for chunk in chunks:
             record = _read(chunk)
             rows = slice(chunk.start, chunk.start + len(record.labels))
-            labels[rows], checksums[rows] = record.labels, record.checksums
+            labels[rows], checksums[rows], hashes[rows] = record.labels, record.checksums, record.hashes
             names.write(record.names)
             write_rejected(record.rejected)
             totals.rejected += len(record.rejected)
@@ -88,6 +92,32 @@ def _merge_split(
     save_array(base.with_name(base.name + LABELS), labels)
     save_array(base.with_name(base.name + CHECKSUMS), checksums)
     return labels, checksums
+
+
+def _note_near_duplicates(
+    hashes: dict[str, np.ndarray], labels_of: dict[str, np.ndarray], folder: Path, size: int, progress: Progress
+) -> None:
+    """Note how many validation pictures are nearly the same as a training picture."""
+    if "val" not in hashes:
+        return
+    packed = {split: np.flatnonzero(labels_of[split] != REJECTED) for split in ("train", "val")}
+    pairs = near.candidates(*(hashes[split][packed[split]] for split in ("train", "val")))[: near.MOST_PAIRS]
+    images = {
+        split: map_array(folder / f"{split}{IMAGES}", (len(labels_of[split]), size, size, 3), np.uint8)
+        for split in ("train", "val")
+    }
+    found = []
+    for pair in pairs:
+        slots = {"train": packed["train"][pair.train], "val": packed["val"][pair.val]}
+        if near.are_near(images["train"][slots["train"]][None], images["val"][slots["val"]][None])[0]:
+            found.append(pair)
+    if found:
+        least = "at least " if len(pairs) == near.MOST_PAIRS else ""
+        are = "is" if len(found) == 1 else "are"
+        progress.note(
+            f"of {len(packed['val']):,} validation pictures, {least}{len(found):,} {are} "
+            "nearly the same as a training picture: errors that are measured on them will look too good"
+        )
 
 
 def _read(chunk: Chunk) -> Record:

@@ -25,6 +25,7 @@ from alexnet_cli.data.pictures import RESIZER
 from alexnet_cli.data.sources import open_source
 from alexnet_cli.data.store import FORMAT, IMAGES, LARGEST, SMALLEST, Dataset, check_content, content_checksum
 from alexnet_cli.data.unread import advices, reads_heic
+from alexnet_cli.data.updating import UPDATE, changes, take_place
 from alexnet_cli.distributed import SINGLE_PROCESS, World, available_cores
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource
 from alexnet_cli.files import one_writer, read_json, sweep, sync_folder, write_json
@@ -70,6 +71,7 @@ class Plan:
     folder: Path  # of the dataset
     size: int  # of the images, in pixels
     listing: Listing
+    val_fraction: float | None  # as the user gave it
     chunks: list[Chunk]  # of the whole dataset
     digest: str  # of everything that decides the dataset's bytes
 
@@ -88,7 +90,8 @@ def prepare(
     """Pack the pictures of the source at ``path`` into the dataset ``folder``, as (size, size, 3) uint8 RGB.
 
     If an earlier run was stopped, this one keeps its finished chunks. If the dataset is there, it is checked, and
-    packed again if it is damaged. The ranks of ``world``, each with ``workers`` processes (its cores if None), divide
+    packed again if it is damaged, or if the pictures of its source have changed: the old one stays whole until then.
+    The ranks of ``world``, each with ``workers`` processes (its cores if None), divide
     the work. The bytes of every file depend on the source and the settings only, not on ``workers``, ``world`` or
     interruptions. For ``val_fraction``, see `list_pictures`.
 
@@ -103,12 +106,17 @@ def prepare(
             if world.is_main:
                 _check_folder(folder)
                 stack.enter_context(one_writer(folder, "dataset"))
+                _complete_update(folder)
             source = stack.enter_context(contextlib.closing(open_source(path, scratch=folder)))
             listing = list_pictures(source, val_fraction)
-            plan = _plan(path, folder, size, listing, on_bad)
+            plan = _plan(path, folder, size, listing, on_bad, val_fraction)
+            if world.is_main:
+                _begin_update(plan, progress)
+            if (folder / UPDATE).is_dir():
+                plan = _plan(path, folder / UPDATE, size, listing, on_bad, val_fraction)
             if world.is_main:
                 _make_ready(plan, progress)
-            is_complete = (folder / DATASET_FILE).exists()
+            is_complete = (plan.folder / DATASET_FILE).exists()
             pending = _pending(plan)
         world.barrier()  # every rank lists the work before any rank starts
         if is_complete:
@@ -121,6 +129,7 @@ def prepare(
         with world.main_first():
             if world.is_main:
                 _finish(plan, progress)
+                _complete_update(folder)
         dataset = Dataset.open(folder)
     return Prepared(dataset=dataset, left_out=advices(listing.unread), images_per_second=rate)
 
@@ -152,7 +161,9 @@ def _plan_in(path: Path) -> str | None:
         return None
 
 
-def _plan(path: Path, folder: Path, size: int, listing: Listing, on_bad: str) -> Plan:
+def _plan(
+    path: Path, folder: Path, size: int, listing: Listing, on_bad: str, val_fraction: float | None = None
+) -> Plan:
     """Raises BadSource if the name of a class cannot be written down."""
     for name in listing.classes:
         if name != printable(name):
@@ -164,7 +175,42 @@ def _plan(path: Path, folder: Path, size: int, listing: Listing, on_bad: str) ->
         digest.update(line.encode("utf-8", "surrogateescape"))
     plan = digest.hexdigest()[:16]
     every = chunks_of(listing, folder, plan, size, on_bad == "stop")
-    return Plan(path=path, folder=folder, size=size, listing=listing, chunks=every, digest=plan)
+    return Plan(
+        path=path, folder=folder, size=size, listing=listing, val_fraction=val_fraction, chunks=every, digest=plan
+    )
+
+
+def _begin_update(plan: Plan, progress: Progress) -> None:
+    """Make the folder of an update if the dataset is there, but its pictures have changed; else remove one of before.
+
+    Raises BadArtefact if the dataset is of another source or other settings.
+    """
+    folder, update = plan.folder, plan.folder / UPDATE
+    if _plan_in(folder / DATASET_FILE) in (None, plan.digest):
+        if update.exists():
+            shutil.rmtree(update)
+        return
+    old = read_json(folder / DATASET_FILE, what="dataset")
+    source = Path(str(old.get("source", {}).get("path")))
+    settings = (old.get("image_size"), old.get("val_fraction"), source.resolve())
+    if settings != (plan.size, plan.val_fraction, plan.path.resolve()):
+        raise BadArtefact(f"{folder} is a dataset of other pictures or settings: choose another name, or remove it")
+    update.mkdir(exist_ok=True)
+    sweep(update)
+    how = "they cannot be compared, since it is damaged"
+    with contextlib.suppress(BadArtefact):
+        how = changes(Dataset.open(folder), plan.listing)
+    progress.note(f"since {folder} was packed, its pictures have changed ({how}): packing all of them")
+    progress.note(f"{folder} stays as it is until that is done")
+
+
+def _complete_update(folder: Path) -> None:
+    """Let an update that has all its pictures take the dataset's place."""
+    update = folder / UPDATE
+    if (update / PLAN_FILE).exists() and "checksum" in read_json(update / PLAN_FILE, what="dataset"):
+        _publish(update)
+    if (update / DATASET_FILE).exists():
+        take_place(folder)
 
 
 def _make_ready(plan: Plan, progress: Progress) -> None:
@@ -183,14 +229,12 @@ def _pending(plan: Plan) -> list[Chunk]:
 
 
 def _is_complete(plan: Plan, progress: Progress) -> bool:
-    """Whether the whole dataset is there and sound. Raises BadArtefact if it was packed by another plan."""
+    """Whether the whole dataset is there and sound."""
     folder = plan.folder
     if _plan_in(folder / PLAN_FILE) == plan.digest and "checksum" in read_json(folder / PLAN_FILE, what="dataset"):
         _publish(folder)  # an earlier run was killed just before this
     if not (folder / DATASET_FILE).exists():
         return False
-    if _plan_in(folder / DATASET_FILE) not in (None, plan.digest):
-        raise BadArtefact(f"{folder} is a dataset of other pictures or settings: choose another name, or remove it")
     try:
         Dataset.open(folder).verify(progress)
     except BadArtefact as error:
@@ -266,6 +310,8 @@ def _finish(plan: Plan, progress: Progress) -> None:
         "plan": plan.digest,
         **merge(plan.chunks, plan.listing, plan.folder, plan.size, progress),
     }
+    if plan.val_fraction is not None:
+        content["val_fraction"] = plan.val_fraction
     content["checksum"] = content_checksum(content)
     check_content(content, plan.folder / PLAN_FILE)
     write_json(plan.folder / PLAN_FILE, content)

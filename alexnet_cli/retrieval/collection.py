@@ -158,7 +158,7 @@ class FileCollection:
 class PackedCollection:
     """The pictures of one split of a packed dataset, or of all splits. Whatever the split, `load` finds any picture."""
 
-    def __init__(self, dataset: Dataset, split: str) -> None:
+    def __init__(self, dataset: Dataset, split: str = "train") -> None:
         """Raises BadArtefact if there is no such split."""
         self.dataset, self.source, self.are_files = dataset, dataset.path, False
         self.words: Mapping[str, str] = dataset.words
