@@ -120,11 +120,6 @@ def close_consoles() -> None:
         console.close()
 
 
-def _is_utf8() -> bool:
-    """Whether standard output can write any letter."""
-    return (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
-
-
 class JsonArray:
     """An array in the JSON that a command prints. It waits in a temporary file: there may be 100,000 items."""
 
@@ -147,8 +142,13 @@ class JsonArray:
         yield "]"
 
 
+def is_utf8() -> bool:
+    """Whether standard output can write any letter."""
+    return (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+
+
 def _json(content: object) -> str:
-    return json.dumps(content, ensure_ascii=not _is_utf8())
+    return json.dumps(content, ensure_ascii=not is_utf8())
 
 
 def show_json(content: object) -> None:

@@ -1,13 +1,15 @@
 """Describes a dataset, model, index, ONNX file or unfinished run from what is stored in it."""
 
 import json
+import tomllib
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE
+from alexnet_cli.artefacts import CHECKPOINT_FILE, DATASET_FILE, INDEX_FILE, model_header
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import read_json
 from alexnet_cli.wordnet import class_names
 from alexnet_cli.workspace import HOMES, Workspace
 
@@ -33,6 +35,35 @@ def describe(kind: str, path: Path) -> dict[str, Any]:
     """What the artefact at ``path`` is and where it came from, as plain values. Raises BadArtefact if it is damaged."""
     facts = {"dataset": _dataset, "model": _model, "index": _index, "onnx": _onnx, "run": _run}[kind](path)
     return {"kind": kind, "path": str(path)} | facts
+
+
+def contents(space: Workspace) -> list[dict[str, str]]:
+    """Every artefact of a workspace, newest first in each kind: `kind`, `name`, `path`, and in one line what it is."""
+    found = [(kind, path) for kind in HOMES for path in space.all(kind)]
+    runs = space.home("model").glob(f"*/{CHECKPOINT_FILE}")
+    found += [("run", path) for path in sorted(file.parent.parent for file in runs) if ("model", path) not in found]
+    return [
+        {"kind": kind, "name": path.name, "path": str(path), "what": _in_one_line(kind, path)} for kind, path in found
+    ]
+
+
+def _in_one_line(kind: str, path: Path) -> str:
+    try:
+        if kind == "dataset":
+            facts = read_json(path / DATASET_FILE, what=kind)
+            counts = ", ".join(f"{count:,} {split}" for split, count in facts["counts"].items())
+            return f"{counts} pictures of {facts['image_size']} pixels, classes: {len(facts['classes']):,}"
+        if kind == "index":
+            facts = read_json(path / INDEX_FILE, what=kind)
+            return f"{facts['count']:,} pictures, model {facts['model']}, {facts['kind']}, built {facts['built']}"
+        if kind == "run":
+            return "unfinished training"
+        header = model_header(path)
+        facts, classes = json.loads(header["provenance"]), len(json.loads(header["classes"]))
+        origin = facts["dataset_name"] if "dataset_name" in facts else f"imported from {facts['imported']}"
+        return f"{origin}, recipe {tomllib.loads(header['recipe'])['name']}, classes: {classes:,}, {facts['date']}"
+    except (BadArtefact, LookupError, TypeError, ValueError, AttributeError):
+        return "damaged, or of another version"
 
 
 def _dataset(path: Path) -> dict[str, Any]:
@@ -62,21 +93,12 @@ def _model(path: Path) -> dict[str, Any]:
     return {
         "recipe": model.recipe.name,
         "description": model.recipe.description,
-        "layers": list(model.recipe.network.layers),
         **_classes(model.classes, model.words),
+        "layers": list(model.recipe.network.layers),
         "parameters": parameter_count(model.net),
         "fingerprint": model.fingerprint,
         **model.provenance,
-        **_last_validation(path),
     }
-
-
-def _last_validation(folder: Path) -> dict[str, float]:
-    """The errors of the last epoch's validation, if there was one. history.jsonl is for people: it may be anything."""
-    with suppress(OSError, ValueError, IndexError, KeyError, TypeError):
-        last = json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8").splitlines()[-1])
-        return {key: float(last[key]) for key in ("validation_error", "validation_top5_error")}
-    return {}
 
 
 def _index(path: Path) -> dict[str, Any]:

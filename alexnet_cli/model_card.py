@@ -94,14 +94,14 @@ def _command(model: "Model", name: str) -> str:
 
 def _imported(model: "Model", name: str) -> dict[str, list[str]]:
     facts = model.provenance
-    digest = f" (SHA-256 `{facts['sha256']}`)" if facts["sha256"] else ""
     measured = f"On a dataset with its classes: `{shlex.join(['alexnet', 'eval', name, '--data', 'DATASET'])}`."
     published = recipes.published(model.recipe.name)
     if published and len(model.classes) == 1000:
         measured = f"Published for such weights: {recipes.published_line(published)}. {measured}"
     return {
         "## Imported from": [
-            f"{facts['imported']}: `{facts['source']}`{digest}; {facts['date']}, alexnet {facts['version']}.",
+            f"{facts['imported']}: `{facts['source']}` (SHA-256 `{facts['sha256']}`); {facts['date']}, "
+            f"alexnet {facts['version']}.",
             "",
             f"    {shlex.join(['alexnet', 'import', str(facts['source']), '--out', name])}",
         ],

@@ -61,7 +61,7 @@ class Workspace:
         Raises BadArtefact if there is none.
         """
         home = HOMES[kind]
-        commands = " or ".join(f"`{self.command(*each.split())}`" for each in home.commands)
+        commands = " or ".join(f"`{self.command(*command.split())}`" for command in home.commands)
         if named is None:
             for newest in self.all(kind):
                 return newest
@@ -153,13 +153,9 @@ class Workspace:
         """
         if named is None or (not Path(named).exists() and (self.home("dataset") / named / DATASET_FILE).is_file()):
             return self.find("dataset", named)
+        if not Path(named).exists() and (there := self.hint(["dataset"], named)):
+            raise BadArtefact(f"no folder, archive or dataset {named!r}; {there}")
         return Path(named)
-
-
-def path_of(path: Path) -> str:
-    """``path`` as typed where a single word would be a name."""
-    text = str(path)
-    return text if os.sep in text else os.path.join(".", text)
 
 
 def _told(model: Path) -> dict[str, Any]:
@@ -173,3 +169,9 @@ def _told(model: Path) -> dict[str, Any]:
             "is_imported": "imported" in provenance,
         }
     return {}
+
+
+def path_of(path: Path) -> str:
+    """``path`` as typed where a single word would be a name."""
+    text = str(path)
+    return text if os.sep in text else os.path.join(".", text)

@@ -127,12 +127,8 @@ def test_wrong_usage_exits_2_with_one_line(arguments, capsys):
     ("arguments", "message"),
     [
         (["train"], "no dataset in {0}/data yet: make one with `alexnet prep FOLDER --workspace {0}`, or name"),
-        (
-            ["eval"],
-            "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or "
-            "`alexnet import torchvision --workspace {0}`, or name one",
-        ),
-        (["export"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or `alexnet import"),
+        (["eval"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or "),
+        (["export"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or "),
         (["search", "x.jpg"], "no index in {0}/indexes yet: make one with `alexnet index --workspace {0}`, or name"),
         (
             ["train", "--recipe", "papr", "data"],
@@ -245,6 +241,42 @@ def test_an_error_says_where_it_may_be_that_is_not_here(place, arguments, messag
     assert message in said
     if arguments[-1] == "demo-tny":
         assert said.endswith("did you mean 'demo-tiny'?\n")
+
+
+def test_info_without_a_path_lists_the_workspace(searchable, packed, capsys):
+    (searchable / "data").mkdir()
+    (searchable / "data" / "colours").symlink_to(packed.path)
+    (searchable / "models" / "run" / "checkpoint").mkdir(parents=True)
+    (searchable / "models" / "run" / "checkpoint" / "state.safetensors").touch()
+    assert main(["info", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["workspace"] == "."
+    assert [(one["kind"], one["name"], one["path"]) for one in told["artefacts"]] == [
+        ("dataset", "colours", "data/colours"),
+        ("model", "pets", "models/pets"),
+        ("index", "photos", "indexes/photos"),
+        ("run", "run", "models/run"),
+    ]
+    dataset, model, index, run = [one["what"] for one in told["artefacts"]]
+    assert dataset == "42 train, 21 val pictures of 72 pixels, classes: 3"
+    assert model == "damaged, or of another version"  # it has no recipe
+    assert index.startswith("12 pictures, model pets, flat, built ")
+    assert run == "unfinished training"
+    assert main(["info"]) == 0
+    assert "│ dataset │ colours │ 42 train, 21 val pictures of 72 pixels" in capsys.readouterr().out
+    assert main(["info", "--verify"]) == 2
+    assert capsys.readouterr().err.startswith("error: --verify needs a PATH: what to verify (see ")
+    assert main(["info", "--workspace", "no where"]) == 0
+    expected = (
+        "nothing in no where yet: begin with `alexnet prep FOLDER --workspace 'no where'`, or with `alexnet demo`\n"
+    )
+    assert capsys.readouterr().out == expected
+
+
+def test_a_name_that_is_nearly_a_datasets_is_told_so(space, capsys):
+    dataset_of(space / "data" / "holidays", "111", ["a"], 0)
+    assert main(["index", "holiday", "--model", "m.onnx"]) == 1
+    assert capsys.readouterr().err == "error: no folder, archive or dataset 'holiday'; did you mean 'holidays'?\n"
 
 
 def test_without_arguments_there_is_help(capsys):

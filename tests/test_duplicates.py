@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -79,6 +80,15 @@ def test_the_table_and_the_csv_file(copied: Path, capsys: pytest.CaptureFixture[
         (str(number), path) for number, group in enumerate(printed, 1) for path in group
     ]
     assert [float(row["distance"]) for row in rows][:2] == [0.0, 0.0]
+
+
+def test_a_chain_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(test_search, "ROWS", 400)
+    test_search.write_made_up_index(tmp_path / "large", seed=3)
+    assert main(["duplicates", str(tmp_path / "large"), "--max-distance", "8"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "(chain)" in line]
+    assert lines
+    assert all(re.match(r"│ \d+ \(chain\) +│ +0\.000 │ 3/\d+\.jpg +│$", line) for line in lines)
 
 
 def test_the_threshold_can_be_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

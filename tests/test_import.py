@@ -1,5 +1,6 @@
 """Weights from elsewhere: files of each format made on the spot, against what would run them there."""
 
+import hashlib
 import json
 import pickle
 import re
@@ -20,12 +21,14 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
 from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.importing import torchvision
 from alexnet_cli.importing.caffe import mean_image
 from alexnet_cli.importing.model import import_model
 from alexnet_cli.importing.weights import CAFFE_MEAN
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.layers import AveragePool
+from alexnet_cli.wordnet import ilsvrc2012
 
 
 @pytest.fixture
@@ -408,6 +411,70 @@ def test_a_pooling_of_its_own_in_one_layer_of_the_zoos_graph(weights, pictures, 
 
 
 # By command
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch) -> Path:
+    """A narrow net of 1000 classes, published on this machine as torchvision publishes its own; an empty cache."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    torch.save(torchvisions(classes=1000).state_dict(), "net.pth")
+    digits = hashlib.sha256(Path("net.pth").read_bytes()).hexdigest()[:8]
+    file = Path("net.pth").rename(tmp_path / f"alexnet-{digits}.pth")
+    monkeypatch.setattr(torchvision, "URL", file.as_uri())
+    return file
+
+
+def test_the_address_is_torchvisions():
+    from torchvision.models import AlexNet_Weights
+
+    assert AlexNet_Weights.IMAGENET1K_V1.url == torchvision.URL
+
+
+def test_torchvisions_weights_are_fetched_once(published, capsys):
+    assert main(["import", "torchvision"]) == 0
+    said = capsys.readouterr()
+    assert f"fetching {torchvision.URL}" in said.err
+    assert said.out.splitlines()[-1] == "Next: alexnet index PICTURES --model torchvision"
+    model = Model.load(Path("models/torchvision"))
+    assert model.classes == ilsvrc2012()
+    assert model.provenance["source"] == published.name
+    published.unlink()
+    assert main(["import", "torchvision", "--out", "again"]) == 0
+    assert "fetching" not in capsys.readouterr().err
+    assert Model.load(Path("models/again")).fingerprint == model.fingerprint
+
+
+def test_a_file_in_the_cache_that_is_damaged_is_fetched_again(published):
+    cached = Path("cache/hub/checkpoints") / published.name
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(published.read_bytes()[:-1])
+    assert main(["import", "torchvision"]) == 0
+    assert cached.read_bytes() == published.read_bytes()
+
+
+def test_what_comes_with_another_checksum_is_refused(published, capsys):
+    published.write_bytes(published.read_bytes()[:-1])
+    assert main(["import", "torchvision"]) == 1
+    assert "invalid hash value" in capsys.readouterr().err
+    assert main(["import", published.name]) == 1
+    digits = published.stem.removeprefix("alexnet-")
+    message = f"error: {published.name} is damaged: its SHA-256 does not begin with {digits}: fetch it again\n"
+    assert capsys.readouterr().err.endswith(message)
+    assert not Path("models").exists()
+    assert [path for path in Path("cache").rglob("*") if path.is_file()] == []
+
+
+def test_without_a_network_one_line_says_what_to_fetch(published, capsys):
+    published.unlink()
+    assert main(["import", "torchvision"]) == 1
+    *_, said = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: cannot fetch {torchvision.URL} (<urlopen error ")
+    assert said.endswith(
+        "): fetch it where there is a network, and import the file by "
+        f"`alexnet import {published.name} --out torchvision`"
+    )
 
 
 @pytest.mark.exports

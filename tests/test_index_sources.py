@@ -77,7 +77,8 @@ def test_a_dataset_gives_the_split_that_is_asked_for(space: Path, capsys) -> Non
         ("test", "dataset pets has no split 'test': it has train and val"),
         (
             "val",
-            "indexes/pets-all is an index of the split all of data/pets, not of val: choose another name with --out",
+            "indexes/pets-all is an index of the split all of data/pets, not of val: "
+            "name another with --out pets-all-2",
         ),
     ):
         assert error_of("index", "pets", "--split", split, "--out", "pets-all", capsys=capsys) == why
@@ -121,7 +122,7 @@ def test_another_folder_is_not_taken_for_one_that_is_gone(space: Path, capsys) -
     before = content()
     assert error_of("index", "photos-2/photos", capsys=capsys) == (
         f"indexes/photos is an index of {space}/photos, not of photos-2/photos, where only 6 of its 12 pictures are: "
-        "choose another name with --out"
+        "name another with --out photos-2"
     )
     assert content() == before
 

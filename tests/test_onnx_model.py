@@ -13,7 +13,7 @@ from onnx_files import CLASSES, CROP, FEATURES, SIZE, save, write_onnx
 
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.inference.onnx_file import OnnxFile
-from alexnet_cli.inference.onnx_model import CPU, OnnxModel, Runtime, _options, _providers
+from alexnet_cli.inference.onnx_model import CPU, OnnxModel, Runtime, _providers, session_options
 from alexnet_cli.inference.predictor import BATCH
 from alexnet_cli.inference.views import View
 from alexnet_cli.progress import Progress
@@ -166,21 +166,21 @@ def without_cuda() -> bool:
 def test_a_cuda_that_does_not_start_is_noted_unless_it_was_asked_for(tmp_path: Path) -> None:
     path, progress = write_onnx(tmp_path / "m.onnx"), Noted()
     cuda = ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})
-    model = OnnxModel(OnnxFile(path), Runtime(_options(False), [cuda, CPU], must=False, progress=progress))
+    model = OnnxModel(OnnxFile(path), Runtime(session_options(False), [cuda, CPU], must=False, progress=progress))
     assert progress.notes == ["there is a GPU, but ONNX Runtime could not start CUDA: using the CPU"]
     assert model.device == "cpu"
     assert np.array_equal(model.features(pictures(2)), OnnxModel.open(path).features(pictures(2)))
     with pytest.raises(
         AlexNetError, match=r"^there is a GPU, but ONNX Runtime could not start CUDA: try --device cpu$"
     ):
-        OnnxModel(OnnxFile(path), Runtime(_options(False), [cuda, CPU], must=True))
+        OnnxModel(OnnxFile(path), Runtime(session_options(False), [cuda, CPU], must=True))
 
 
 def test_a_gpu_that_fails_while_it_works_is_left(tmp_path: Path) -> None:
     path, progress = write_onnx(tmp_path / "m.onnx"), Noted()
     expected = OnnxModel.open(path, device="cpu").run(pictures(2))
     for must in (False, True):
-        model = OnnxModel(OnnxFile(path), Runtime(_options(False), [CPU], must=must, progress=progress))
+        model = OnnxModel(OnnxFile(path), Runtime(session_options(False), [CPU], must=must, progress=progress))
         # A session that refuses these pictures, in the place of a GPU whose memory is full.
         model.session = OnnxModel.open(write_onnx(tmp_path / "other.onnx", size=40), device="cpu").session
         model.runtime.providers = [("CUDAExecutionProvider", {}), CPU]

@@ -261,6 +261,22 @@ def test_the_pictures_of_a_class_come_in_pages(page: Any) -> None:
     expect(page.get_by_role("button", name="Show more")).to_be_hidden()
 
 
+def test_mistakes_are_shown_where_there_is_a_report(page: Any, space: Path) -> None:
+    report = space / "report"
+    report.mkdir()
+    try:
+        head = "picture,label,rank_of_label,probability_of_label,label_1,probability_1\n"
+        (report / "predictions.csv").write_text(f"{head}cat/01.png,cat,2,0.3,dog,0.7\ncat/02.png,cat,1,0.9,cat,0.9\n")
+        page.goto("/?view=pictures")
+        page.locator(".classes a", has_text="Mistakes").click()
+        expect(page.locator(".summary")).to_contain_text("1 of 2 pictures in report")
+        expect(page.locator(".tile")).to_have_count(1)
+        expect(page.locator(".tile .name")).to_have_text("cat")
+        expect(page.locator(".tile .detail")).to_have_text("→ dog")
+    finally:
+        shutil.rmtree(report)
+
+
 def test_names_that_are_markup_are_shown_as_they_are(page: Any) -> None:
     page.goto("/?view=pictures")
     page.locator(".classes a", has_text=MARKUP).click()

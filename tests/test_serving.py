@@ -330,3 +330,28 @@ def test_maps_are_a_picture_for_each_layer_of_a_model_that_names_its_layers(
             client.post("/api/maps?layer=fc6", content=first), 404
         )
         assert error(client.post("/api/maps", content=b"x"), 400) == "not a picture that can be read"
+
+
+def test_mistakes_are_those_of_the_newest_report_on_the_pictures(client: TestClient) -> None:
+    assert client.get("/api/mistakes").json() == {"report": None}
+
+    def report(name: str, *lines: str) -> None:
+        Path(name).mkdir()
+        Path(name, "predictions.csv").write_text("\n".join(lines) + "\n")
+
+    head = "picture,label,rank_of_label,probability_of_label,label_1,probability_1"
+    rows = ["cat/0.png,cat,1,0.9,cat,0.9", "cat/1.png,cat,2,0.3,dog,0.7", "dog/2.png,dog,2,0.1,cat,0.9"]
+    report("good", head, *rows, "cat/gone.png,cat,2,0.0,dog,1.0")
+    report("of-others", head, "owl/1.png,owl,2,0.3,dog,0.7")
+    report("foreign", "a,b", "1,2")
+    answer = client.get("/api/mistakes").json()
+    assert {key: answer[key] for key in ("report", "images", "mistakes")} == {
+        "report": "good",
+        "images": 3,
+        "mistakes": 2,
+    }
+    assert [(one["path"], one["label"], one["predicted"]) for one in answer["pictures"]] == [
+        ("photos/dog/2.png", "dog", "cat"),
+        ("photos/cat/1.png", "cat", "dog"),
+    ]
+    assert client.get(f"/api/search?row={answer['pictures'][0]['row']}").json()["label"] == "dog"

@@ -132,7 +132,7 @@ class Failures:
             raise BadPicture(f"{len(self.failed):,} of {self.count:,} pictures could not be read")
 
 
-def counted(items: Iterable[Result], task: str, total: int, progress: Progress) -> Iterator[Result]:
+def with_progress(items: Iterable[Result], task: str, total: int, progress: Progress) -> Iterator[Result]:
     """``items``, with a progress bar for ``task`` if there is more than a batch of them."""
     from alexnet_cli.inference.predictor import BATCH
 

@@ -68,11 +68,9 @@ def duplicates(
 def _show(found: "Duplicates") -> None:
     shown = iter(distances([distance for group in found.groups for distance in group.distances]))
     rows = [
-        ["" if i else str(number), next(shown), visible(path)]
+        ["" if i else f"{number} (chain)" if found.is_chain(group) else str(number), next(shown), visible(path)]
         for number, group in enumerate(found.groups, 1)
         for i, path in enumerate(group.paths)
     ]
-    chains = [str(number) for number, group in enumerate(found.groups, 1) if found.is_chain(group)]
-    note = f"alike only by way of others, in part: group {', '.join(chains)}" if chains else ""
     if rows:
-        show_table("", ["group", "distance from the first", "picture"], rows, note)
+        show_table("", ["group", "distance from the first", "picture"], rows)

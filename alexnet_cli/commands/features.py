@@ -14,8 +14,8 @@ from alexnet_cli.commands.common import (
     JsonOption,
     ModelOption,
     WorkspaceOption,
-    counted,
     inputs_of,
+    with_progress,
 )
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.errors import AlexNetError
@@ -81,7 +81,7 @@ def features(
         inputs.pictures if packed is None else _images(packed), lambda images: predictor.activations(images, chosen)
     )
     named = zip(inputs.pictures, (answer for _, answer in answers), strict=True)
-    rows = failures.without(counted(named, "embedding", len(inputs.pictures), console))
+    rows = failures.without(with_progress(named, "embedding", len(inputs.pictures), console))
     for first in itertools.islice(rows, 1):  # which knows the shape
         with writing_features(out, chosen, first[1].shape) as write:
             for name, row in itertools.chain([first], rows):

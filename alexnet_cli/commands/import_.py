@@ -60,7 +60,7 @@ def import_weights(
         dataset = Dataset.open(space.find("dataset", classes))
         labels, words = dataset.classes, dataset.words
     console.note(f"importing {source} into {folder}")
-    model = import_model(source, recipe=recipe, classes=labels, words=words, mean=mean)
+    model = import_model(source, recipe=recipe, classes=labels, words=words, mean=mean, progress=console)
     with one_writer(folder, "model"):
         _check_free(folder)
         model.save(folder)

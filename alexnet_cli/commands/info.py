@@ -6,36 +6,42 @@ from typing import Annotated
 import typer
 
 from alexnet_cli.commands import completion
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, to_mend, to_resume
-from alexnet_cli.console import Console, show_json, show_table
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, to_mend, to_resume
+from alexnet_cli.console import Console, show, show_json, show_table
 from alexnet_cli.workspace import Workspace
 
 
 def info(
     path: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="PATH",
-            help="Name or path of a dataset, model, run, index or .onnx file.",
+            help="Name or path of a dataset, model, run, index or .onnx file. Default: list the workspace.",
             autocompletion=completion.artefacts,
         ),
-    ],
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read all of it and compare it with its checksums.")] = False,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Describe a dataset, a model or an index.
 
-    Shows what it holds and where it came from. PATH may also be an .onnx file, or a run that has no model yet: how far
-    it has come, and the command that resumes it. Of a model, --verify says which files have no checksum.
+    Shows what it holds and where it came from. Without PATH, lists what is in the workspace. PATH may also be an .onnx
+    file, or a run that has no model yet: how far it has come, and the command that resumes it. Of a model, --verify
+    says which files have no checksum.
 
     Example: alexnet info models/photos-small-data
     """
     from alexnet_cli.commands.described import model_in_words
-    from alexnet_cli.describe import describe, find
+    from alexnet_cli.describe import contents, describe, find
     from alexnet_cli.verify import verify_artefact
 
     space = Workspace(workspace)
+    if path is None:
+        if verify:
+            raise typer.BadParameter("--verify needs a PATH: what to verify")
+        _list(contents(space), space, as_json)
+        return
     kind, found = find(space, path)
     facts = describe(kind, found)
     if kind == "run":
@@ -51,6 +57,17 @@ def info(
     if kind == "model":
         rows = [*map(list, model_in_words(facts)), *(row for row in rows if row[0] == "verified")]
     show_table("", ["", path], rows)
+
+
+def _list(artefacts: list[dict[str, str]], space: Workspace, as_json: bool) -> None:
+    """Shows what is in the workspace."""
+    if as_json:
+        show_json({"workspace": str(space.root), "artefacts": artefacts})
+    elif artefacts:
+        show_table("", ["", "name", ""], [[one["kind"], one["name"], one["what"]] for one in artefacts])
+    else:
+        pack = command_line("prep", "FOLDER", workspace=space.root)
+        show(f"nothing in {space.root} yet: begin with `{pack}`, or with `alexnet demo`")
 
 
 def _shortened(value: object) -> str:

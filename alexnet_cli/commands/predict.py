@@ -17,8 +17,8 @@ from alexnet_cli.commands.common import (
     PicturesArgument,
     Views,
     WorkspaceOption,
-    counted,
     inputs_of,
+    with_progress,
 )
 from alexnet_cli.console import Console, JsonArray, percent, show, show_json, show_table
 from alexnet_cli.files import write_csv
@@ -77,7 +77,7 @@ def predict(
     predictions, is_quiet = JsonArray(), as_json or table is not None or copies is not None
     pairs = predictor.predict_each(inputs.pictures, top, views=int(views))
     if is_quiet:
-        pairs = counted(pairs, "predicting", len(inputs.pictures), console)
+        pairs = with_progress(pairs, "predicting", len(inputs.pictures), console)
     with contextlib.nullcontext() if table is None else write_csv(table, COLUMNS) as write:
         for some in batched(failures.without(pairs), BATCH):
             for image, classes in some:

@@ -89,8 +89,8 @@ def prep(
         show_json(prepared.as_json())
         return
     splits = ", ".join(f"{count:,} {split}" for split, count in prepared.dataset.counts.items())
-    classes = counted(len(prepared.dataset.classes), "class")
-    show(f"packed {folder}: {splits} pictures, {classes}, {prepared.rejected:,} rejected")
+    classes = len(prepared.dataset.classes)
+    show(f"packed {folder}: {splits} pictures, {counted(classes, 'class')}, {prepared.rejected:,} rejected")
     if prepared.rejected:
         show(f"what was rejected, and why: {folder / 'rejected.csv'}")
     show(f"Next: {command_line(*_next(prepared.dataset, space), workspace=workspace)}")

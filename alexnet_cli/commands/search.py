@@ -15,8 +15,8 @@ from alexnet_cli.commands.common import (
     JsonOption,
     PicturesArgument,
     WorkspaceOption,
-    counted,
     inputs_of,
+    with_progress,
 )
 from alexnet_cli.console import Console, JsonArray, show_json, show_path, show_table
 from alexnet_cli.errors import AlexNetError, visible
@@ -55,7 +55,9 @@ def search(
     max_distance: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="D", help="Only neighbours up to this distance, in the unit of those that are printed."
+            min=0,
+            metavar="D",
+            help="Only neighbours up to this distance, in the unit of those that are printed; -k of them at most.",
         ),
     ] = None,
     mean: Annotated[
@@ -128,18 +130,19 @@ def _answers(
 
     count = len(inputs.pictures)
     if not mean:
-        each = counted(searcher.search_each(inputs.pictures, k), "searching", count, progress)
+        each = with_progress(searcher.search_each(inputs.pictures, k), "searching", count, progress)
         for path, neighbours in failures.without(each):
             yield Answer(path=path, neighbours=neighbours)
         return
-    each_row = counted(searcher.model.features_each(inputs.pictures), "embedding", count, progress)
+    each_row = with_progress(searcher.model.features_each(inputs.pictures), "embedding", count, progress)
     total, used = None, list[str]()
     for path, row in failures.without(each_row):
         used.append(path)
         total = row.astype(float) if total is None else total + row
     if total is not None:
         neighbours = searcher.search_features(total / len(used), k)
-        yield Answer(path=f"the mean of {len(used):,} pictures", pictures=used, neighbours=neighbours)
+        path = used[0] if len(used) == 1 else f"the mean of {len(used):,} pictures"
+        yield Answer(path=path, pictures=used, neighbours=neighbours)
 
 
 def _show(answer: "Answer") -> None:

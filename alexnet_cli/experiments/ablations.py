@@ -179,7 +179,7 @@ def _standard_error(some: Sequence[float], others: Sequence[float]) -> float | N
 
 def _difference(difference: float, uncertainty: float | None, seeds: int) -> str:
     if uncertainty is None:
-        return f"{100 * difference:+.1f} (one seed: shows nothing)"
+        return f"{100 * difference:+.1f}"
     star = "*" if abs(difference) > STUDENT_T.get(seeds, T_OF_MORE) * uncertainty else ""
     return f"{100 * difference:+.1f} ± {100 * uncertainty:.1f}{star}"
 

@@ -15,6 +15,7 @@ from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.importing import caffe, onnx_zoo, torchvision
 from alexnet_cli.importing.weights import Imported, build_network, per_colour_scale
 from alexnet_cli.model import Model
+from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.wordnet import ilsvrc2012
 
 # To add a format, write a module with such a function and name it here: path, recipe's name or None -> what it holds.
@@ -35,6 +36,7 @@ def import_model(
     classes: list[str] | None = None,
     words: Mapping[str, str] | None = None,
     mean: Path | None = None,
+    progress: Progress = SILENT,
 ) -> Model:
     """A model of ours from ``source``: the word `torchvision`, or a file of torchvision, Caffe or the ONNX zoo.
 
@@ -43,7 +45,8 @@ def import_model(
     mean image. Raises BadArtefact for a file that is none of these, is damaged, or does not fit, naming the first layer
     that differs.
     """
-    found = _read(source, recipe)
+    path = torchvision.fetch(progress) if source == "torchvision" else Path(source)
+    found = _read(path, recipe)
     divide_by, scale = per_colour_scale(found.deviation)
     try:
         net, fitted = build_network(found, scale)
@@ -59,8 +62,8 @@ def import_model(
         mean_image=np.tile(colour, (size, size, 1)) if mean is None else caffe.mean_image(mean, size),
         provenance={
             "imported": found.format,
-            "source": source if source == "torchvision" else Path(source).name,
-            "sha256": None if source == "torchvision" else _sha256(Path(source)),
+            "source": path.name,
+            "sha256": _sha256(path),
             "date": datetime.date.today().isoformat(),
             "version": alexnet_cli.__version__,
         },
@@ -77,16 +80,13 @@ def read_classes(path: Path) -> list[str]:
         ) from None
 
 
-def _read(source: str, recipe: str | None) -> Imported:
-    if source == "torchvision":
-        return torchvision.fetch(recipe)
-    path = Path(source)
+def _read(path: Path, recipe: str | None) -> Imported:
     if not path.is_file():
-        raise BadArtefact(f"no file {source}: give one, or the word torchvision, which fetches torchvision's weights")
+        raise BadArtefact(f"no file {path}: give one, or the word torchvision, which fetches torchvision's weights")
     if path.suffix not in READERS:
-        raise BadArtefact(f"{source} is of no known format: it takes {', '.join(READERS)}")
+        raise BadArtefact(f"{path} is of no known format: it takes {', '.join(READERS)}")
     if path.stat().st_size > LARGEST:
-        raise BadArtefact(f"{source} has more than {LARGEST:,} bytes: it holds more than the weights of a network")
+        raise BadArtefact(f"{path} has more than {LARGEST:,} bytes: it holds more than the weights of a network")
     return READERS[path.suffix](path, recipe)
 
 

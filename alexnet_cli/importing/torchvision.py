@@ -1,5 +1,7 @@
-"""torchvision's `alexnet`: a state dict in a .pth or .safetensors file, or fetched by torchvision itself."""
+"""torchvision's `alexnet`: a state dict in a .pth or .safetensors file, or the one that torchvision publishes."""
 
+import hashlib
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -9,6 +11,7 @@ import torch
 from alexnet_cli import recipe as recipes
 from alexnet_cli.errors import AlexNetError, BadArtefact, check_opens, first_line
 from alexnet_cli.importing.weights import Colour, Imported
+from alexnet_cli.progress import SILENT, Progress
 
 MODULES = {
     "conv1": "features.0",
@@ -20,25 +23,44 @@ MODULES = {
     "fc7": "classifier.4",
     "fc8": "classifier.6",
 }
+URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # of torchvision's AlexNet_Weights
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of pixels from 0 to 1
 
 
-def fetch(recipe: str | None) -> Imported:
-    """The weights that torchvision downloads. Raises AlexNetError if it cannot."""
-    from torchvision.models import AlexNet_Weights
+def fetch(progress: Progress = SILENT) -> Path:
+    """The file of the weights that torchvision publishes, downloaded unless torch's cache has it already.
 
+    Raises AlexNetError if it cannot be downloaded, or if what comes has another checksum than its name says.
+    """
+    name, cache = Path(URL).name, Path(torch.hub.get_dir()) / "checkpoints"
+    file = cache / name
     try:
-        state = dict(AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-    except Exception as error:
+        if not file.is_file() or not _has_its_checksum(file):
+            progress.note(f"fetching {URL}")
+            cache.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL, str(file), hash_prefix=_digits(file), progress=sys.stderr.isatty())
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
         raise AlexNetError(
-            f"torchvision could not fetch its weights ({type(error).__name__}): fetch alexnet-owt-7be5be79.pth where "
-            "there is a network, and import that file"
+            f"cannot fetch {URL} ({first_line(error)}): fetch it where there is a network, and import the file by "
+            f"`alexnet import {name} --out torchvision`"
         ) from None
-    return _imported("torchvision", state, recipe)
+    return file
+
+
+def _has_its_checksum(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(_digits(path))
+
+
+def _digits(path: Path) -> str:
+    """The first digits of the file's SHA-256, which its name ends with."""
+    return path.stem.rpartition("-")[2]
 
 
 def read(path: Path, recipe: str | None) -> Imported:
     """A state dict of torchvision's. Raises BadArtefact."""
+    if path.name == Path(URL).name and not _has_its_checksum(path):
+        raise BadArtefact(f"{path} is damaged: its SHA-256 does not begin with {_digits(path)}: fetch it again")
     state = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BadArtefact(f"{path} is not a state dict: save `model.state_dict()`")

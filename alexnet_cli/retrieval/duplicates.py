@@ -16,7 +16,7 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.vectors import CHUNK, Vectors
 
-FRACTION = 0.25  # of the median distance between two pictures: the threshold by default (docs/duplicates.md)
+FRACTION = 0.25  # of the median distance between two pictures: the threshold by default; docs/duplicates.md says why
 SAMPLE = 512  # pictures that the median and the components are taken from
 COMPONENTS = 128  # of PCA
 BLOCK = 256  # pictures that are compared with all others at a time

@@ -21,6 +21,7 @@ from alexnet_cli.errors import AlexNetError, BadPicture, NoSuchLayer, first_line
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.layout import read_facts
 from alexnet_cli.serving import answers, runs
+from alexnet_cli.serving import mistakes as mistakes_of
 from alexnet_cli.serving.guard import Guard, at_most
 from alexnet_cli.serving.library import Library, NotThere, Outdated
 from alexnet_cli.serving.thumbnails import Cache
@@ -77,6 +78,7 @@ def create_app(
             Route("/api/layers", layers),
             Route("/api/maps", maps, methods=["GET", "POST"]),
             Route("/api/classes", classes),
+            Route("/api/mistakes", mistakes),
             Route("/api/pictures", pictures),
             Route("/api/pictures/{row:int}", picture),
             Route("/api/runs", training_runs),
@@ -147,6 +149,10 @@ async def maps(request: Request) -> Response:
 
 async def classes(request: Request) -> Response:
     return await _answer(request, answers.classes)
+
+
+async def mistakes(request: Request) -> Response:
+    return await _answer(request, partial(mistakes_of.mistakes, space=request.app.state.space))
 
 
 async def pictures(request: Request) -> Response:

@@ -29,10 +29,10 @@ function curve(one, x, y) {
   return s("g", { class: `curve ${one.kind}` }, s("path", { d: path }), s("circle", { cx: x(epoch), cy: y(value), r: 3.5 }));
 }
 
-// The smallest of 1, 2, 4, 6, 8 and 10 times a power of ten that is not below `value`.
+// A number not much above `value` whose quarters are short to write.
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return power * [1, 2, 4, 6, 8, 10].find((step) => step * power >= value * 0.999);
+  return power * [1, 1.2, 1.6, 2, 2.4, 2.8, 3.2, 4, 6, 8, 10].find((step) => step * power >= value * 0.999);
 }
 
 function epochTicks(epochs) {

@@ -10,10 +10,13 @@ export async function showPictures(main, context, { parameters, go, signal }) {
   const list = h("nav", { class: "classes", "aria-label": "Classes" });
   const results = h("section", { class: "results", "aria-busy": "true" }, emptyWall(24));
   main.replaceChildren(h("div", { class: "browse" }, list, results));
-  const { classes } = await ask("/api/classes", { index: context.index }, { signal });
-  const wanted = parameters.get("label");
-  const chosen = classes.find((one) => (one.label ?? "") === wanted) ?? classes[0];
-  const href = (one) => address("/", { view: "pictures", index: context.index, label: one.label ?? "" });
+  const asked = ["/api/classes", "/api/mistakes"].map((path) => ask(path, { index: context.index }, { signal }));
+  const [{ classes }, report] = await Promise.all(asked);
+  if (report.report !== null) classes.unshift({ name: "Mistakes", pictures: report.mistakes, report });
+  const wanted = (one) => (parameters.has("mistakes") ? one.report : !one.report && (one.label ?? "") === parameters.get("label"));
+  const chosen = classes.find(wanted) ?? classes.find((one) => !one.report);
+  const href = (one) =>
+    address("/", { view: "pictures", index: context.index, ...(one.report ? { mistakes: "" } : { label: one.label ?? "" }) });
   list.replaceChildren(
     h(
       "select",
@@ -38,7 +41,17 @@ export async function showPictures(main, context, { parameters, go, signal }) {
     ),
   );
   list.querySelector('[aria-current="true"]').scrollIntoView({ block: "nearest" });
-  await showClass(results, chosen, context, signal);
+  if (chosen.report) showMistakes(results, report, context);
+  else await showClass(results, chosen, context, signal);
+}
+
+function showMistakes(results, report, context) {
+  const summary = `${whole(report.mistakes)} of ${count(report.images, "picture")} in ${report.report}: their class → the network's, the worst first`;
+  results.replaceChildren(
+    h("header", { class: "bar" }, h("div", {}, h("h1", {}, "Mistakes"), h("p", { class: "summary" }, summary))),
+    wall(report.pictures, { ...context, generation: report.generation }, "Mistakes, the worst first"),
+  );
+  results.removeAttribute("aria-busy");
 }
 
 function name(one) {

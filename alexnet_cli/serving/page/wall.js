@@ -3,7 +3,7 @@
 import { address, original, thumbnail } from "./api.js";
 import { distance, fileName, h } from "./dom.js";
 
-// `pictures`: as the server gives them, with or without a distance. `context`: index, generation, has_files.
+// `pictures`: as the server gives them, with or without a distance, or with the class that a mistake took them for. `context`: index, generation, has_files.
 export function wall(pictures, context, label) {
   const list = h("ul", { class: "wall", "aria-label": label, onkeydown: move, onfocusin: remember });
   append(list, pictures, context);
@@ -33,7 +33,7 @@ function tile(one, context) {
       "span",
       { class: "detail" },
       one.distance === undefined ? null : h("span", { class: "number" }, distance(one.distance)),
-      one.name === null ? null : h("span", { class: "file" }, name),
+      one.predicted_name !== undefined ? `→ ${one.predicted_name}` : one.name !== null && h("span", { class: "file" }, name),
     ),
   ];
   return h(

@@ -1,0 +1,71 @@
+"""The model's mistakes among the pictures of an index, from the table of predictions of `alexnet eval --report`."""
+
+import csv
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from alexnet_cli.serving.library import Opened
+from alexnet_cli.workspace import Workspace
+
+TABLE = "predictions.csv"  # of a report, a folder in the workspace
+PICTURE, LABEL, PREDICTED, PROBABILITY = "picture", "label", "label_1", "probability_of_label"  # its columns
+MOST = 1000  # mistakes that are shown
+
+
+def mistakes(opened: Opened, space: Workspace) -> dict[str, Any]:
+    """The newest report on pictures of the index, how many of them it has, and the mistakes, the worst first.
+
+    ``report`` is null if there is none. A picture is known by its path, so a report of a dataset tells of an index of
+    the folder that the dataset was packed from.
+    """
+    for folder in _reports(space):
+        predictions = {row[PICTURE]: row for row in _rows(folder / TABLE)}
+        if not predictions:
+            continue
+        found = [(row, name, predictions[name]) for row, name, *_ in opened.index.table.rows() if name in predictions]
+        if found:
+            wrong = [one for one in found if one[2][LABEL] != one[2][PREDICTED]]
+            wrong.sort(key=lambda one: _number(one[2][PROBABILITY]))
+            pictures = [_picture(opened, *one) for one in wrong[:MOST]]
+            told = {"report": folder.name, "images": len(found), "mistakes": len(wrong), "pictures": pictures}
+            return told | {"generation": opened.generation}
+    return {"report": None}
+
+
+def _picture(opened: Opened, row: int, name: str, prediction: dict[str, str]) -> dict[str, Any]:
+    label, predicted = prediction[LABEL], prediction[PREDICTED]
+    path = str(opened.index.file_of(name) or name)
+    return {
+        "row": row,
+        "path": path,
+        "label": label,
+        "name": label,
+        "predicted": predicted,
+        "predicted_name": predicted,
+    }
+
+
+def _reports(space: Workspace) -> list[Path]:
+    """The folders of reports in the workspace, newest first."""
+    times = {}
+    for file in space.root.glob(f"*/{TABLE}"):
+        with suppress(OSError):
+            times[file.parent] = file.stat().st_mtime_ns
+    return sorted(times, key=lambda folder: times[folder], reverse=True)
+
+
+def _rows(file: Path) -> Iterator[dict[str, str]]:
+    """Its rows; none from where it is no such table."""
+    with suppress(OSError, ValueError, csv.Error), open(file, encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            if not all(isinstance(row.get(column), str) for column in (PICTURE, LABEL, PREDICTED, PROBABILITY)):
+                return
+            yield row
+
+
+def _number(text: str) -> float:
+    with suppress(ValueError):
+        return float(text)
+    return 0.0
