@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE, DATASET_FILE, HISTORY_FILE, INDEX_FILE, model_header
+from alexnet_cli.artefacts import CHECKPOINT_FILE, DATASET_FILE, INDEX_FILE, model_header
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import read_json
 from alexnet_cli.wordnet import class_names
@@ -98,16 +98,7 @@ def _model(path: Path) -> dict[str, Any]:
         "parameters": parameter_count(model.net),
         "fingerprint": model.fingerprint,
         **model.provenance,
-        **_last_validation(path),
     }
-
-
-def _last_validation(folder: Path) -> dict[str, float]:
-    """The errors of the last epoch's validation, if there was one. history.jsonl is for people: it may be anything."""
-    with suppress(OSError, ValueError, IndexError, KeyError, TypeError):
-        last = json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8").splitlines()[-1])
-        return {key: float(last[key]) for key in ("validation_error", "validation_top5_error")}
-    return {}
 
 
 def _index(path: Path) -> dict[str, Any]:
