@@ -88,7 +88,7 @@ def test_a_chain_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert main(["duplicates", str(tmp_path / "large"), "--max-distance", "8"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "(chain)" in line]
     assert lines
-    assert all(re.match(r"│ \d+ \(chain\) +│ +0\.000 │ 3/\d+\.jpg +│$", line) for line in lines)
+    assert all(re.match(r"│ \d+ \(chain\) +│ +0\.00 │ 3/\d+\.jpg +│$", line) for line in lines)
 
 
 def test_the_threshold_can_be_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,7 @@ def test_wherever_a_view_lies_the_central_crop_of_the_mean_is_subtracted(packed,
 def test_one_file_that_takes_uint8_pictures_and_says_what_it_is(exports):
     done, folder = exports["fp32"], exports["fp32"].path.parent
     assert sorted(file.name for file in folder.iterdir()) == [
-        *("model.fp16.onnx", "model.int8.onnx", "model.onnx", "model.safetensors", "recipe.toml")
+        *("MODEL_CARD.md", "model.fp16.onnx", "model.int8.onnx", "model.onnx", "model.safetensors", "recipe.toml")
     ]
     onnx.checker.check_model(str(done.path), full_check=True)
     session = onnxruntime.InferenceSession(done.path)
@@ -223,7 +223,7 @@ def test_a_graph_that_differs_is_an_error_and_no_file(folder, pictures, monkeypa
         ExportMismatch, match=r"differs from the network by .* in probabilities at batch 1: nothing was"
     ):
         export_model(folder, pictures=pictures)
-    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
+    assert sorted(file.name for file in folder.iterdir()) == ["MODEL_CARD.md", "model.safetensors", "recipe.toml"]
 
 
 def test_the_command_says_how_far_it_is_from_the_network(folder, packed, capsys):
@@ -252,7 +252,7 @@ def test_an_int8_file_that_is_broken_is_refused(folder, pictures, capfd):
     )
     with pytest.raises(ExportMismatch, match=refused):
         export_model(folder, precision="int8", pictures=pictures, calibration=black)
-    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
+    assert sorted(file.name for file in folder.iterdir()) == ["MODEL_CARD.md", "model.safetensors", "recipe.toml"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -263,7 +263,7 @@ def test_weights_that_are_not_finite_are_no_file(folder, pictures, precision):
     replace(model, saved_fingerprint=None).save(folder)
     with pytest.raises(BadArtefact, match=r"^the outputs of model m are not finite: its weights are damaged, or"):
         export_model(folder, precision=precision, pictures=pictures, calibration=pictures)
-    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
+    assert sorted(file.name for file in folder.iterdir()) == ["MODEL_CARD.md", "model.safetensors", "recipe.toml"]
 
 
 def test_values_too_large_for_half_precision_are_no_file(folder, pictures):
@@ -275,7 +275,7 @@ def test_values_too_large_for_half_precision_are_no_file(folder, pictures):
     replace(model, saved_fingerprint=None).save(folder)
     with pytest.raises(ExportMismatch, match=r"nothing was written; export fp32, whose range is larger$"):
         export_model(folder, precision="fp16", pictures=pictures)
-    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "recipe.toml"]
+    assert sorted(file.name for file in folder.iterdir()) == ["MODEL_CARD.md", "model.safetensors", "recipe.toml"]
 
 
 def test_the_name_of_a_folder_is_no_file(folder, tmp_path):
@@ -319,7 +319,7 @@ def test_what_a_killed_export_left_is_swept_but_not_what_another_writes(folder, 
         (folder / ".model.1-a.part.onnx").mkdir()
         sweep(folder, of=out)
     assert sorted(file.name for file in folder.iterdir()) == [
-        mine.name, "model.onnx", "model.safetensors", "recipe.toml",
+        mine.name, "MODEL_CARD.md", "model.onnx", "model.safetensors", "recipe.toml",
     ]  # fmt: skip
 
 
@@ -351,7 +351,11 @@ def test_ctrl_c_ends_an_export_and_leaves_nothing(narrow, packed, tmp_path, monk
     before = signal.getsignal(signal.SIGINT)
     assert main(["export", str(tmp_path / "m")]) == 130
     assert capsys.readouterr().err.endswith("error: interrupted\n")
-    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == ["model.safetensors", "recipe.toml"]
+    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == [
+        "MODEL_CARD.md",
+        "model.safetensors",
+        "recipe.toml",
+    ]
     assert signal.getsignal(signal.SIGINT) is before
 
 

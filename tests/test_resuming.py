@@ -137,7 +137,7 @@ def test_an_export_that_is_interrupted_leaves_the_model_and_says_how_to_go_on(pa
     monkeypatch.setattr("alexnet_cli.interface.export", interrupted)
     assert main([*TRAIN, str(packed.path), "--out", "m", "--epochs", "1"]) == 130
     said = capsys.readouterr()
-    assert said.out == "trained models/m: 1 epochs\n"
+    assert said.out == "trained models/m: 1 epoch\n"
     assert said.err.splitlines()[-1] == "error: interrupted; resume with: alexnet export m"
     assert Model.load(Path("models/m")).provenance["epochs"] == 1
 
