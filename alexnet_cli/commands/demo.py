@@ -42,3 +42,4 @@ def demo(
     show(f"\ntop-1 error {done['top1_error']:.1%} of {done['images']} views; by chance {done['chance']:.1%}")
     show("Trained and validated on views of the same photographs: this shows the chain, not generalization.")
     show(f"Look at {done['sheet']}, {done['page']} and {done['curves']}")
+    show(f"Next: {command_line('serve', '--open', workspace=workspace)}")
