@@ -43,7 +43,7 @@ def test_a_whole_model_and_its_file(folder, capsys):
         "recipe.toml: the same recipe",
         "model.onnx: checksum, and that it is of the model in its folder",
         "checkpoint/state.safetensors: checksum",
-        "not compared, having no checksum: curves.png, history.jsonl, kernels/",
+        "not compared, having no checksum: MODEL_CARD.md, curves.png, history.jsonl, kernels/",
     ]
     assert main(["info", "--verify", str(folder / "model.onnx")]) == 0
     assert "model.onnx: checksum, and that it is of the model in its folder" in capsys.readouterr().out
@@ -61,7 +61,7 @@ def test_it_is_said_if_there_is_no_checkpoint_and_what_has_no_checksum(folder, c
     assert main(["info", "--verify", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verified"][-2:] == [
         "checkpoint/state.safetensors: there is none",
-        "not compared, having no checksum: curves.png, history.jsonl, kernels/",
+        "not compared, having no checksum: MODEL_CARD.md, curves.png, history.jsonl, kernels/",
     ]
 
 
@@ -80,7 +80,7 @@ def test_a_run_without_a_model_is_described_with_the_command_that_resumes_it(fol
     }
     assert {key: said[key] for key in facts} == facts
     assert (said["updates_in_this_epoch"], said["dataset"], said["seed"]) == (0, str(packed.path), 0)
-    others = "curves.png, history.jsonl, kernels/, model.onnx, recipe.toml"
+    others = "MODEL_CARD.md, curves.png, history.jsonl, kernels/, model.onnx, recipe.toml"
     assert said["verified"] == [
         "checkpoint/state.safetensors: checksum",
         f"not compared, having no checksum: {others}",
