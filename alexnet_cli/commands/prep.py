@@ -60,8 +60,9 @@ def prep(
     """Pack pictures into a dataset.
 
     A dataset holds 256×256 RGB pictures, their mean image and their colour PCA. If you stop the command, run it again
-    to resume. Run on a dataset that is there, it checks all of it, and packs it again if it is damaged. Under torchrun,
-    on one machine or on several that share a disk, each process packs a part.
+    to resume. Run on a dataset that is there, it checks all of it, and packs it again if it is damaged or if pictures
+    were added to SOURCE, removed or changed. Under torchrun, on one machine or on several that share a disk, each
+    process packs a part.
 
     Example: alexnet prep photos/
     """
