@@ -33,7 +33,7 @@ def recipes(
         return
     summaries = [recipe.summary(each) for each in names()]
     if as_json:
-        show_json(summaries)
+        show_json({"recipes": summaries})
         return
     rows = [[each["name"], f"{each['parameters']:,}", each["description"]] for each in summaries]
     show_table("", ["recipe", "parameters", "what it is"], rows, note="parameters for 1,000 classes")
