@@ -36,12 +36,15 @@ DTYPES = {  # NumPy's names of types -> those of safetensors
 }
 
 
+STEM = 200  # bytes of a file's name that stay in its temporary one: a name may have 255 in all
+
+
 def temporary_path(path: Path) -> Path:
     """A name in the folder of ``path`` that no other process or thread takes, and that `sweep` removes.
 
     It keeps the suffix of ``path``, because some libraries choose the file format by it.
     """
-    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+    return path.with_name(f".{_kept(path)}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
 
 
 @contextmanager
@@ -102,6 +105,11 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _kept(path: Path) -> str:
+    """What stays of a file's name in its temporary one."""
+    return os.fsdecode(os.fsencode(path.stem)[:STEM])
+
+
 def is_temporary(path: Path) -> bool:
     """Whether ``path`` is called like one of our temporary files."""
     return TEMPORARY.fullmatch(path.name) is not None
@@ -114,7 +122,7 @@ def sweep(folder: Path, of: Path | None = None) -> None:
     writer may sweep its whole folder. What cannot be removed stays.
     """
     for path in filter(is_temporary, folder.iterdir() if folder.is_dir() else ()):
-        if of is None or (path.name.startswith(f".{of.stem}.") and path.name.endswith(f".part{of.suffix}")):
+        if of is None or (path.name.startswith(f".{_kept(of)}.") and path.name.endswith(f".part{of.suffix}")):
             with suppress(OSError):  # another has removed it, owns it, or holds its lock
                 _remove(path)
 
@@ -227,7 +235,7 @@ def write_csv(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterable
         atomic_write(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        write = csv.writer(file, lineterminator="\n").writerow
+        write = csv.writer(file, lineterminator="\r\n").writerow  # RFC 4180; a name may hold either of the two
         write(columns)
         yield write
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from alexnet_cli.recipe import Recipe
     from alexnet_cli.retrieval.build import Built
     from alexnet_cli.retrieval.duplicates import Duplicates
+    from alexnet_cli.retrieval.index import Index
     from alexnet_cli.retrieval.searcher import Searcher
 
 __all__ = [
@@ -81,9 +82,7 @@ def open_index(
         space = Workspace(index.path.resolve().parent.parent if workspace is None else Path(workspace))
         chosen = model_of(index, space) if model is None else Path(model)
         progress.note(f"searching {index.path} ({counted(len(index), 'picture')}) with model {chosen}")
-        if not index.source.exists():
-            told_by = shlex.join(["alexnet", "info", path_of(index.path)])
-            progress.note(f"its pictures are not at {index.source} any more: {told_by} says how to mend that")
+        _note_if_moved(index, progress)
         if unfinished := index.facts["unfinished"]:
             again = Workspace(index.path.parent.parent).command(
                 "index", path_of(index.reachable_source), "--out", index.path.name, "--model", chosen
@@ -278,6 +277,12 @@ def build_index(
         )
 
 
+def _note_if_moved(index: "Index", progress: Progress) -> None:
+    if not index.source.exists():
+        told_by = shlex.join(["alexnet", "info", path_of(index.path)])
+        progress.note(f"its pictures are not at {index.source} any more: {told_by} says how to mend that")
+
+
 def find_duplicates(
     index: Path | str, max_distance: float | None = None, *, progress: Progress = SILENT
 ) -> "Duplicates":
@@ -291,4 +296,5 @@ def find_duplicates(
 
     with contextlib.closing(Index.open(Path(index))) as opened:
         progress.note(f"comparing the {len(opened):,} pictures of {opened.path}")
+        _note_if_moved(opened, progress)
         return find(opened, max_distance, progress)

@@ -191,7 +191,8 @@ def _read(named: str, readers: tuple[str, ...] = ()) -> tuple[str, Tables]:
         elif named.endswith(".toml"):
             name, text = Path(named).stem, Path(named).read_text(encoding="utf-8")
         else:
-            raise BadRecipe(unknown(named, names(), "recipe") + "; a file's name ends in .toml")
+            message = unknown(named, names(), "recipe")
+            raise BadRecipe(message if message.endswith("?") else f"{message}; a file's name ends in .toml")
         tables = tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:  # of ValueError: what is no text, or no TOML
         raise BadRecipe(f"cannot read the recipe {named}: {first_line(error)}") from None

@@ -1,6 +1,5 @@
 """Words and numbers as people read them."""
 
-import math
 from collections.abc import Sequence
 
 ELLIPSIS = "…"
@@ -13,9 +12,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def distances(values: Sequence[float]) -> list[str]:
-    """Distances to compare with each other: two decimals, or, if all are less than 1, four digits of the largest."""
-    largest = max(values, default=0.0)
-    decimals = min(8, 3 - math.floor(math.log10(largest))) if 0 < largest < 1 else 2
+    """Distances to compare with each other: two decimals, or, if all are less than 1, four."""
+    decimals = 4 if 0 < max(values, default=0.0) < 1 else 2
     return [f"{value:.{decimals}f}" for value in values]
 
 

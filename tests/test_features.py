@@ -35,6 +35,23 @@ def test_a_folder_to_npy(searchable: Path, capsys: pytest.CaptureFixture[str]) -
     np.testing.assert_allclose(features, alexnet.open_model("models/pets").features(PATHS), rtol=1e-5, atol=1e-5)
 
 
+def test_names_never_lie_beside_the_rows_of_other_pictures(searchable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["features", "photos/cat"]) == 0
+    renames = []
+
+    def replace(source: Path, target: Path) -> None:
+        renames.append(target)
+        if len(renames) == 2:
+            raise OSError("killed")
+        source.rename(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", replace)
+        assert main(["features", "photos/dog"]) == 1
+    assert renames == [Path("features.txt"), Path("features.npy")]
+    assert not Path("features.npy").exists()
+
+
 def test_a_folder_to_csv(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = answer("features", "photos", "--out", "photos.csv", capsys=capsys)
     assert printed == {"model": "pets", "layer": "fc7", "file": "photos.csv", "pictures": 12, "failed": []}

@@ -1,5 +1,6 @@
 """Files that are whole or not there: temporary names, the lock, checksums, tensors."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from alexnet_cli.files import (
     read_tensors,
     sweep,
     temporary_folder,
+    write_csv,
     write_tensors,
 )
 
@@ -61,6 +63,25 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         write()
     assert [path.name for path in tmp_path.iterdir()] == ["facts.json"]
     assert file.read_text() == "old"
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path):
+    path = tmp_path / ("é" * 125 + ".json")  # 255 bytes
+    with atomic_write(path) as temporary:
+        temporary.write_text("{}")
+        with_lock = {file.name for file in tmp_path.iterdir()}
+        sweep(tmp_path, of=path)
+        assert {file.name for file in tmp_path.iterdir()} == with_lock
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_every_line_break_in_a_cell_is_quoted(tmp_path):
+    rows = [["a\rb", "c\nd", 'e"f', ","]]
+    with write_csv(tmp_path / "t.csv", list("wxyz")) as write:
+        for row in rows:
+            write(row)
+    with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file))[1:] == rows
 
 
 def test_files_are_readable_as_the_umask_says(tmp_path):

@@ -224,9 +224,7 @@ def test_no_text_is_more_than_a_recipe_or_one_line(content, tmp_path):
 
 
 def test_unknown_and_unreadable_recipes(tmp_path):
-    with pytest.raises(
-        BadRecipe, match=r"^unknown recipe 'papr': did you mean 'paper'\?; a file's name ends in .toml$"
-    ):
+    with pytest.raises(BadRecipe, match=r"^unknown recipe 'papr': did you mean 'paper'\?$"):
         recipes.load("papr")
     with pytest.raises(BadRecipe, match="cannot read the recipe"):
         recipes.load(tmp_path / "none.toml")

@@ -76,7 +76,7 @@ def test_without_splits_a_tenth_of_each_class_is_held_out_and_always_the_same(tm
     assert [(e.split, e.label, e.name) for e in by_folder.entries] == [
         (e.split, e.label, e.name) for e in by_zip.entries
     ]
-    assert by_folder.notes == ["6 training pictures (10% of each class) are held out for validation"]
+    assert by_folder.notes == ["6 training pictures (10% of each class, at least one) are held out for validation"]
 
 
 def test_a_given_fraction_replaces_the_validation_split(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_pictures_beside_the_class_folders_are_left_out_with_a_note(tmp_path: Pa
     assert listing.classes == ["cats", "dogs"]
     assert listing.notes == [
         "4 pictures are in no class folder and left out: 1.png, 2.png, 3.png and 1 more",
-        "4 training pictures (10% of each class) are held out for validation",
+        "4 training pictures (10% of each class, at least one) are held out for validation",
     ]
     listing = listed(write_folder(tmp_path / "t", files(prefix="train/") | files(prefix="val/") | {"val/1.png": b"x"}))
     assert count(listing)["val", "cats"] == 5

@@ -1,4 +1,4 @@
-"""What `alexnet info` says of a model, in words."""
+"""What `alexnet info` says of a model or an index, in words."""
 
 from typing import Any
 
@@ -15,9 +15,32 @@ def model_in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *_origin(facts),
     ]
     if "validation_error" in facts:
-        errors = f"top-1 {facts['validation_error']:.1%}, top-5 {facts['validation_top5_error']:.1%}"
+        errors = f"top-1 {facts['validation_error']:.1%}"
+        if len(facts["classes"]) > 5:
+            errors += f", top-5 {facts['validation_top5_error']:.1%}"
         lines.append(("validation error", f"{errors} (one view, after the last epoch)"))
     lines += [("where", facts["path"]), ("fingerprint", facts["fingerprint"])]
+    return lines
+
+
+def index_in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines, each a heading and a text, from what `describe` says of an index."""
+    of = f" ({facts['split']})" if facts["split"] else ""
+    recall = f", recall@10 {facts['recall_at_10']:.3f}" if "recall_at_10" in facts else ""
+    lines = [
+        ("what it is", f"an index of {counted(facts['count'], 'picture')} of {facts['source']}{of}"),
+        ("model", f"{facts['model']} ({facts['precision']}), fingerprint {facts['model_fingerprint']}"),
+        (
+            "kind",
+            f"{facts['index_kind']}, {facts['metric']} distance, {facts['dimension']:,} numbers a picture{recall}",
+        ),
+        ("built", facts["built"]),
+        ("where", facts["path"]),
+    ]
+    if facts["unfinished"]:
+        lines.append(("not in it yet", counted(facts["unfinished"], "picture")))
+    if facts["missing"]:
+        lines.append(("missing", f"{counted(facts['missing'], 'picture')}; to mend: {facts['mend']}"))
     return lines
 
 

@@ -92,10 +92,10 @@ def as_table(
 
     ilsvrc = views == 10 and are_of_table2(dataset, split)
     errors = (evaluation.top1, evaluation.top1_ci95), (evaluation.top5, evaluation.top5_ci95)
-    measured = [
-        " + ".join(map(model_name, paths)) + (" (measured here)" if ilsvrc else ""),
-        *(f"{100 * error:.1f}  ({100 * low:.1f}-{100 * high:.1f})" for error, (low, high) in errors),
-    ]
+    cells = [f"{100 * error:.1f}  ({100 * low:.1f}-{100 * high:.1f})" for error, (low, high) in errors]
+    if len(dataset.classes) <= 5:
+        cells[1] = "–"  # no answer of five classes can be wrong
+    measured = [" + ".join(map(model_name, paths)) + (" (measured here)" if ilsvrc else ""), *cells]
     published = [[f"{row.name} (published)", row.top1, row.top5] for row in TABLE2 if row.top1 != "–"]
     return (
         f"{dataset.name}, {split}: {counted(evaluation.images, 'image')}, {counted(views, 'view')}",

@@ -32,7 +32,7 @@ def info(
 
     Example: alexnet info models/photos-small-data
     """
-    from alexnet_cli.commands.described import model_in_words
+    from alexnet_cli.commands.described import index_in_words, model_in_words
     from alexnet_cli.describe import contents, describe, find
     from alexnet_cli.verify import verify_artefact
 
@@ -54,8 +54,8 @@ def info(
         show_json(facts)
         return
     rows = [[key.replace("_", " "), _shortened(value)] for key, value in facts.items()]
-    if kind == "model":
-        rows = [*map(list, model_in_words(facts)), *(row for row in rows if row[0] == "verified")]
+    if in_words := {"model": model_in_words, "index": index_in_words}.get(kind):
+        rows = [*map(list, in_words(facts)), *(row for row in rows if row[0] == "verified")]
     show_table("", ["", path], rows)
 
 
@@ -66,8 +66,10 @@ def _list(artefacts: list[dict[str, str]], space: Workspace, as_json: bool) -> N
     elif artefacts:
         show_table("", ["", "name", ""], [[one["kind"], one["name"], one["what"]] for one in artefacts])
     else:
-        pack = command_line("prep", "FOLDER", workspace=space.root)
-        show(f"nothing in {space.root} yet: begin with `{pack}`, or with `alexnet demo`")
+        fetch, pack = (
+            command_line(*words, workspace=space.root) for words in (["import", "torchvision"], ["prep", "FOLDER"])
+        )
+        show(f"nothing in {space.root} yet: begin with `{fetch}`, to train with `{pack}`, or with `alexnet demo`")
 
 
 def _shortened(value: object) -> str:

@@ -54,7 +54,7 @@ def _writing_npy(path: Path, shape: tuple[int, ...]) -> Iterator[Write]:
 
         def append(name: str, features: np.ndarray) -> None:
             nonlocal count
-            names.write(name.replace("\n", "\\n") + "\n")
+            names.write(name.replace("\n", "\\n").replace("\r", "\\r") + "\n")
             file.write(np.asarray(features, np.float32, order="C").reshape(-1).view(np.uint8).data)
             count += 1
 
@@ -62,3 +62,4 @@ def _writing_npy(path: Path, shape: tuple[int, ...]) -> Iterator[Write]:
         yield append
         file.seek(0)
         file.write(npy_header((count, *shape), np.float32))
+        path.unlink(missing_ok=True)  # the names get their place first: a kill must not leave them beside other rows

@@ -219,7 +219,7 @@ class Pages:
 
 
 def _probability(value: float) -> str:
-    return text(percent(value).replace(" ", NO_BREAK))
+    return text(percent(value)).replace(" ", NO_BREAK)
 
 
 def _percent(value: float, interval: Sequence[float], unit: str = NO_BREAK + "%") -> str:

@@ -98,7 +98,7 @@ def replace_validation_split(listing: Listing, fraction: float) -> None:
     listing.entries = entries
     if held_out:
         listing.notes.append(
-            f"{held_out:,} training pictures ({fraction:.0%} of each class) are held out for validation"
+            f"{held_out:,} training pictures ({fraction:.0%} of each class, at least one) are held out for validation"
         )
     elif fraction > 0:
         listing.notes.append("no validation split: each class has only one picture")
