@@ -251,3 +251,24 @@ def test_another_value_is_noticed():
     assert of_files(layers, params.replace("wc=3", "wc=1"))[-1] == of_recipe(recipes.load("cifar-18"))[-1]
     layers, params = FILES["original-2012"]
     assert of_files(layers.replace("inputs=pool2a,pool2b", "inputs=pool2a"), params)[2][0][2] == "own"
+
+
+def test_what_the_files_of_layers_do_not_say():
+    """It stands in the program (crops, means, the order of images) and in its logs (what was set by hand)."""
+    original = recipes.load("original-2012")
+    training, augmentations, conv1 = original.training, original.augmentations, original.network.layers["conv1"]
+    assert (training.batch, training.milestones, training.epochs) == (128, [25, 51, 79], 91)
+    assert (training.bias_rate_falls, training.bias_decay) == (False, False)
+    assert (conv1.milestones, conv1.frozen_from, conv1.ceil_mode) == ([25, 51, 67], 72, True)
+    assert original.network.operations["response_norm"].input == "own"
+    assert (original.image.crop, original.image.mean_crop) == (224, "central")
+    assert [augmentations[name].shared_by for name in ("random_crop", "reflection")] == [32, 32]
+    assert (augmentations["colour_noise"].divide_by, augmentations["colour_noise"].until) == (1.1, 67)
+    for name in ("cifar-13", "cifar-11"):
+        recipe = recipes.load(name)
+        assert (recipe.image.size, recipe.image.crop, recipe.image.mean_crop) == (32, 24, "central")
+        assert list(recipe.augmentations) == ["random_crop", "reflection"]
+    for name in ("cifar-19", "cifar-18"):
+        recipe = recipes.load(name)
+        assert (recipe.image.size, recipe.image.crop, recipe.augmentations) == (32, 32, {})
+        assert (recipe.training.batch, recipe.training.bias_decay) == (128, False)

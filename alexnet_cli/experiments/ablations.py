@@ -78,6 +78,8 @@ def variant(name: str, base: str, width: float) -> Recipe:
     those.
     """
     paper, ablation, changed = recipes.load("paper"), recipes.load(name), recipes.load(base)
+    if base in ABLATIONS:
+        raise BadRecipe(f"--base {base}: it is an ablation itself: use paper or small-data")
     if list(changed.network.layers) != list(paper.network.layers):
         raise BadRecipe(
             f"--base {base}: its layers are {', '.join(changed.network.layers)}, and ablations are of paper's"
@@ -148,7 +150,7 @@ def _report(
         )
     training = recipe_of[BASELINE].training
     seeds = len(errors[BASELINE])
-    columns = ["recipe", "parameters", "top-1 error, %", "difference to the baseline", "in the paper"]
+    columns = ["recipe", "parameters", "top-1 error, %", "difference to the baseline", "in the paper or its logs"]
     if seeds == 1:  # a difference of single runs shows nothing
         columns, rows = [columns[i] for i in (0, 1, 2, 4)], [[row[i] for i in (0, 1, 2, 4)] for row in rows]
         claims = "One seed cannot show a difference, so none is given; --seeds 3 can. "
