@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from onnx_files import write_onnx
 from pictures import picture
+from PIL import Image
 from safetensors.numpy import save_file
 
 from alexnet_cli.inference.onnx_model import OnnxModel
@@ -154,6 +155,19 @@ def test_a_picture_gets_its_classes_and_its_neighbours(page: Any, space: Path, w
     widths = page.locator(".bars .fill").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
     assert widths == sorted(widths, reverse=True)
     page.wait_for_function("() => [...document.images].filter(one => one.naturalWidth === 256).length > 5")
+
+
+def test_a_picture_that_the_browser_cannot_draw_is_shown_as_the_server_reads_it(page: Any, tmp_path: Path) -> None:
+    Image.new("RGB", (90, 60), (200, 30, 30)).save(tmp_path / "red.tif")
+    page.goto("/")
+    drop(page, tmp_path / "red.tif")
+    for _ in range(2):
+        expect(page.locator(".query figcaption")).to_have_text("Its central square: this browser cannot show the file.")
+        page.wait_for_function("() => document.querySelector('.query img')?.naturalWidth === 256")
+        expect(page.locator(".query .missing")).to_have_count(0)
+        page.locator(".tile .pick").first.click()
+        expect(page.locator(".query .label")).to_be_visible()
+        page.go_back()
 
 
 def test_a_click_searches_on_and_back_leads_back(page: Any, space: Path) -> None:

@@ -129,6 +129,18 @@ def test_a_picture_that_no_browser_shows_is_downloaded(searchable: Path, client:
     assert original.headers["content-disposition"].startswith("attachment")
 
 
+def test_a_picture_that_is_sent_has_a_preview(tmp_path: Path) -> None:
+    with TestClient(create_app(Workspace(tmp_path)), base_url=LOCAL) as client:
+        preview = client.post("/api/preview", content=encoded(Image.new("RGB", (90, 60), (200, 30, 30)), "TIFF"))
+        assert preview.headers["content-type"] == "image/jpeg"
+        assert preview.headers["cache-control"] == "no-store"
+        shown = Image.open(io.BytesIO(preview.content))
+        assert shown.size == (SIDE, SIDE)
+        assert shown.getpixel((99, 99))[0] > 190
+        assert error(client.post("/api/preview", content=b"x"), 400) == "not a picture that can be read"
+        assert error(client.get("/api/preview"), 405) == "Method Not Allowed"
+
+
 def test_archives_and_datasets_have_thumbnails_and_no_originals(searchable: Path, client: TestClient) -> None:
     archive = write_zip(Path("zipped.zip"), {f"cat/{i}.png": Path(f"photos/cat/{i}.png").read_bytes() for i in (1, 2)})
     index_photos("zipped", archive)

@@ -124,6 +124,11 @@ def thumbnail(opened: Opened, cache: Cache, row: int) -> bytes:
     return jpeg
 
 
+def preview(content: bytes) -> bytes:
+    """A JPEG of the central square of a picture, the content of a file. Raises BadPicture."""
+    return encode(load_picture(content, SIDE))
+
+
 def original(opened: Opened, row: int) -> tuple[Path, str]:
     """The file of a picture and its media type, told from its content.
 

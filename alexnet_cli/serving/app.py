@@ -75,6 +75,7 @@ def create_app(
             Route("/api/info", info),
             Route("/api/indexes", indexes),
             Route("/api/search", search, methods=["GET", "POST"]),
+            Route("/api/preview", preview, methods=["POST"]),
             Route("/api/layers", layers),
             Route("/api/maps", maps, methods=["GET", "POST"]),
             Route("/api/classes", classes),
@@ -134,6 +135,13 @@ async def search(request: Request) -> Response:
     k = _number(request, "k", default=10, least=1, most=MOST)
     work = partial(answers.search, query=await _query(request), k=k)
     return await _answer(request, work, request.app.state.inferences)
+
+
+async def preview(request: Request) -> Response:
+    """A thumbnail of the picture that is sent, for a browser that cannot draw its format."""
+    work = partial(answers.preview, await _body(request))
+    jpeg = await anyio.to_thread.run_sync(work, limiter=request.app.state.readings)
+    return Response(jpeg, media_type="image/jpeg")
 
 
 async def layers(request: Request) -> Response:

@@ -1,6 +1,6 @@
 // The search: a picture that is dropped, pasted or chosen, or one of the index; its classes and its neighbours.
 
-import { ask, original, thumbnail } from "./api.js";
+import { ask, askPicture, original, thumbnail } from "./api.js";
 import { bars, emptyBars } from "./bars.js";
 import { announce, count, distance, fileName, h, notice, whole } from "./dom.js";
 import { layers } from "./layers.js";
@@ -10,6 +10,7 @@ const MOST = 200; // neighbours that are asked for; the sliders choose among the
 const LIMIT = 20e6; // bytes of a picture that the server takes
 const KEPT = 12; // answers, so that the way back is immediate
 const SAMPLES = 24; // pictures to begin with
+const PREVIEW = "Its central square: this browser cannot show the file.";
 let shown = 24; // how many neighbours, as the slider was left
 
 const answers = new Map(); // by what was asked
@@ -54,11 +55,11 @@ function isLocal() {
   return ["127.0.0.1", "localhost", "[::1]"].includes(location.hostname);
 }
 
-// `query`: {row, generation}, or {upload: {number, file, url}}.
+// `query`: {row, generation}, or {upload: {number, file, url}}; the url becomes that of the server's preview, with `isPreview`,
+// if the browser cannot draw the file.
 export async function showAnswer(main, query, context, { choose, signal }) {
   const side = h("div", { class: "side" }, emptyBars());
   const results = h("section", { class: "results", "aria-busy": "true" }, emptyWall(shown));
-  const image = queryImage(query, context);
   main.replaceChildren(
     h(
       "div",
@@ -66,7 +67,7 @@ export async function showAnswer(main, query, context, { choose, signal }) {
       h(
         "aside",
         { class: "query" },
-        image,
+        queryFigure(query, context, signal),
         h("div", { class: "about" }, side, h("button", { type: "button", onclick: choose }, "Another picture")),
       ),
       results,
@@ -92,13 +93,32 @@ function failed(error, context) {
   return notice(title, h("p", { role: "alert" }, error.message), again);
 }
 
-function queryImage(query, context) {
-  const image = h("img", {
-    src: query.upload ? query.upload.url : thumbnail(query.row, { index: context.index, generation: query.generation }),
-    alt: "The picture that is searched with",
-    onerror: (event) => event.target.replaceWith(h("span", { class: "missing" }, "this browser cannot show it")),
-  });
-  return h("figure", {}, image);
+function queryFigure(query, context, signal) {
+  const { upload } = query;
+  const figure = h("figure");
+  const show = (src, onerror) => {
+    const image = h("img", { src, alt: "The picture that is searched with", onerror });
+    figure.replaceChildren(image, ...(upload?.isPreview ? [h("figcaption", { class: "fine" }, PREVIEW)] : []));
+  };
+  const missing = (text) => figure.replaceChildren(h("span", { class: "missing" }, text));
+  const cannot = () => missing("it cannot be shown");
+
+  async function showPreview() {
+    if (upload.file.size > LIMIT) return cannot();
+    missing("Loading …");
+    try {
+      const jpeg = await askPicture("/api/preview", {}, { method: "POST", body: upload.file, signal });
+      URL.revokeObjectURL(upload.url);
+      Object.assign(upload, { url: URL.createObjectURL(jpeg), isPreview: true });
+      show(upload.url, cannot);
+    } catch {
+      cannot(); // the answer of the search says why
+    }
+  }
+
+  if (!upload) show(thumbnail(query.row, { index: context.index, generation: query.generation }), cannot);
+  else show(upload.url, upload.isPreview ? cannot : showPreview);
+  return figure;
 }
 
 function fillSide(side, query, found, context) {
