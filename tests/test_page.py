@@ -187,6 +187,20 @@ def test_a_click_searches_on_and_back_leads_back(page: Any, space: Path) -> None
     expect(page.get_by_role("heading", name="Find pictures like yours")).to_be_visible()
 
 
+def test_the_first_picture_that_is_sent_and_row_1_have_answers_of_their_own(page: Any, space: Path) -> None:
+    page.goto("/")
+    drop(page, space / "photos" / "dog" / "03.png")
+    expect(page.locator(".results .tile").first).to_contain_text("03.png")
+    page.get_by_role("link", name="Pictures").click()
+    page.locator(".classes a", has_text="cat").click()
+    page.locator('.tile .pick[href*="row=1&"]').click()
+    expect(page.locator(".query .label")).to_have_text("class cat")
+    shown = page.locator(".results .tile, .bars li").all_inner_texts()
+    page.reload()
+    expect(page.locator(".query .label")).to_have_text("class cat")
+    assert page.locator(".results .tile, .bars li").all_inner_texts() == shown
+
+
 def test_the_original_opens(page: Any) -> None:
     page.goto("/?view=pictures&label=dog")
     page.locator(".tile").first.hover()

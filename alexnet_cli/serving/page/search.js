@@ -16,7 +16,7 @@ let shown = 24; // how many neighbours, as the slider was left
 const answers = new Map(); // by what was asked
 
 async function answer(query, context, signal) {
-  const key = JSON.stringify([context.index, context.generation, query.row ?? query.upload.number]);
+  const key = JSON.stringify([context.index, context.generation, query.upload ? ["upload", query.upload.number] : ["row", query.row]]);
   let found = answers.get(key);
   if (!found) {
     const parameters = { index: context.index, generation: query.generation, k: MOST, row: query.row };
