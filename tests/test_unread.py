@@ -145,3 +145,46 @@ def test_a_folder_of_avif_and_webp_needs_nothing_more(space: Path, capsys) -> No
     out, err = capsys.readouterr()
     assert "4 pictures (4 added, 0 kept, 0 removed, 0 refused)" in out
     assert "left out" not in err
+
+
+@pytest.mark.parametrize("command", ["predict", "search", "features"])
+def test_what_a_folder_or_pattern_leaves_out_is_told(searchable: Path, command: str, without_heic, capsys) -> None:
+    write_folder(
+        Path("photos"), {"cat/1.CR2": b"x", "b.NEF": b"x", "c.heic": HEIC, ".x/d.CR2": b"x", "notes.txt": b"x"}
+    )
+    wanted = ["1 .heic picture: install alexnet-cli[heic]", "1 .CR2, 1 .NEF: convert them first"]
+    for name in ("photos", "photos/**"):
+        assert main([command, name]) == 0
+        assert capsys.readouterr().err.splitlines()[-1] == f"left out: {'; '.join(wanted)}"
+        assert main([command, name, "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert (printed["failed"], printed["left_out"]) == ([], wanted)
+    assert main([command, "photos/dog"]) == 0
+    assert "left out" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "search", "features"])
+def test_a_folder_or_pattern_of_unread_pictures_alone(searchable: Path, command: str, capsys) -> None:
+    write_folder(Path("raw"), {"1.CR2": b"x", "2.NEF": b"x"})
+    for name, reason in (
+        ("raw", "no pictures in this folder that can be read"),
+        ("raw/*.CR2", "no picture that can be read matches this pattern"),
+    ):
+        assert main([command, name]) == 1
+        advice = f"1 .CR2{', 1 .NEF pictures' if name == 'raw' else ' picture'}: convert them first"
+        assert capsys.readouterr().err.splitlines()[-1] == f"error: {name}: {reason}: {advice}"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("1.CR2", "a camera's RAW: convert it first"),
+        ("1.psd", "a .psd picture: convert it first"),
+        ("1.heic", "a HEIC picture: install alexnet-cli[heic]"),
+        ("1.jpg", "not a picture that can be read"),
+    ],
+)
+def test_one_picture_that_is_not_read_says_why(searchable: Path, name: str, reason: str, without_heic, capsys) -> None:
+    Path(name).write_bytes(b"what Pillow does not know")
+    assert main(["predict", name]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {name}: {reason}"

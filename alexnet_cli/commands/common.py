@@ -106,7 +106,7 @@ class Failures:
     """
 
     def __init__(self, inputs: "Inputs", console: Console) -> None:
-        self.count, self.console = len(inputs), console
+        self.count, self.left_out, self.console = len(inputs), list(inputs.left_out), console
         self.failed: list[dict[str, str]] = []  # path, reason: as in JSON
         for name, reason in inputs.empty:
             self._add(name, reason)
@@ -124,8 +124,14 @@ class Failures:
         if self.count > 1:
             self.console.note(f"failed {path}: {reason}")
 
+    def as_json(self) -> dict[str, object]:
+        """What the JSON of each command says of pictures without an answer."""
+        return {"failed": self.failed, "left_out": self.left_out}
+
     def check(self) -> None:
-        """Raises BadPicture if there was any."""
+        """Tell what was left out. Raises BadPicture if any picture has failed."""
+        if self.left_out:
+            self.console.note(f"left out: {'; '.join(self.left_out)}")
         if self.failed and self.count == 1:
             raise BadPicture("{path}: {reason}".format(**self.failed[0]))
         if self.failed:

@@ -89,7 +89,7 @@ def features(
                 count += 1
     if as_json:
         facts = {"model": predictor.name, "layer": chosen, "file": str(out), "pictures": count}
-        show_json(facts | {"failed": failures.failed})
+        show_json(facts | failures.as_json())
     elif count:
         names = f", their names in {names_file(out)}" if out.suffix == ".npy" else ""
         show(f"wrote {out}: {chosen} of {count:,} pictures{names}")

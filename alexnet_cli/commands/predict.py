@@ -91,7 +91,7 @@ def predict(
             if not is_quiet:
                 _show(some)
     if as_json:
-        answers = {"model": predictor.name, "predictions": predictions, "failed": failures.failed}
+        answers = {"model": predictor.name, "predictions": predictions, **failures.as_json()}
         show_json(answers | ({} if copies is None else {"copies": copies.array}))
     else:
         if copies is not None:

@@ -114,7 +114,7 @@ def search(
                 _show(answer)
         if as_json:
             facts = {"index": searcher.index.path.name, "model": searcher.model.name}
-            show_json(facts | {"queries": queries, "failed": failures.failed})
+            show_json(facts | {"queries": queries, **failures.as_json()})
         if drawn:
             _draw(drawn, searcher, sheet, page, console)
     if table is not None:

@@ -2,11 +2,13 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_cli.data.sources import is_picture, open_source
+from alexnet_cli.data.sources import count_unread, is_picture, open_source
+from alexnet_cli.data.unread import advices
 from alexnet_cli.errors import BadSource
 
 LIST = "-"  # stands for the paths on standard input
@@ -18,6 +20,7 @@ class Inputs:
 
     pictures: Sequence[str]  # paths of files, which may be no pictures or not there
     empty: list[tuple[str, str]]  # what was named but leads to no file, with the reason
+    left_out: Sequence[str] = ()  # how many pictures beside these were not taken, each with what to do about them
 
     def __len__(self) -> int:
         return len(self.pictures) + len(self.empty)
@@ -29,41 +32,45 @@ def find_inputs(names: Iterable[str], lines: Iterable[bytes] = ()) -> Inputs:
     A file is itself; a folder all pictures in it and in its folders, sorted; a pattern such as `photos/**/*.jpg`, if no
     file has that name, the pictures that match, sorted; and "-" what ``lines`` lead to, which hold one path each.
     """
-    pictures, empty = list[str](), list[tuple[str, str]]()
+    pictures, empty, unread = list[str](), list[tuple[str, str]](), Counter[str]()
     for name in names:
         paths = [path for line in lines if (path := os.fsdecode(line.rstrip(b"\r\n")))] if name == LIST else [name]
         if not paths:
             empty.append((LIST, "no paths on standard input: write one a line"))
         for path in paths:
-            found, reason = _found(path)
-            pictures.extend(found)
-            if not found:
-                empty.append((path, reason))
-    return Inputs(pictures=pictures, empty=empty)
+            try:
+                some, left_out = _found(path)
+            except BadSource as error:  # there are none, or a folder may not be read
+                empty.append((path, str(error)))
+                continue
+            pictures += some
+            unread += left_out
+    return Inputs(pictures=pictures, empty=empty, left_out=advices(unread))
 
 
-def _found(name: str) -> tuple[list[str], str]:
-    """The pictures that one name leads to, and why there are none."""
-    try:
-        if os.path.isdir(name):
-            return _in_folder(name), "no pictures in this folder"
-        if glob.has_magic(name) and not os.path.lexists(name):
-            return _matches(name), "no picture matches this pattern"
-    except BadSource as error:  # a folder that may not be read
-        return [], str(error)
-    return [str(Path(name))], ""
+def _found(name: str) -> tuple[list[str], Counter[str]]:
+    """The pictures that one name leads to, and the suffixes of those that are not read. Raises BadSource for none."""
+    if os.path.isdir(name):
+        files, none = _in_folder(name), "no pictures in this folder{}"
+    elif glob.has_magic(name) and not os.path.lexists(name):
+        files, none = _matches(name), "no picture{} matches this pattern"
+    else:
+        return [str(Path(name))], Counter()
+    pictures, unread = [path for path, within in files.items() if is_picture(within)], count_unread(files.values())
+    if not pictures:
+        reasons = "; ".join(advices(unread))
+        raise BadSource(f"{none.format(' that can be read')}: {reasons}" if reasons else none.format(""))
+    return pictures, unread
 
 
-def _in_folder(folder: str) -> list[str]:
-    """Raises BadSource if a folder in it may not be read."""
-    return [str(Path(folder, name)) for name in open_source(Path(folder)).locations if is_picture(name)]
+def _in_folder(folder: str) -> dict[str, str]:
+    """Paths of all files in ``folder`` -> their names within it. Raises BadSource if a folder in it may not be read."""
+    return {str(Path(folder, name)): name for name in open_source(Path(folder)).locations}
 
 
-def _matches(pattern: str) -> list[str]:
-    pictures: dict[str, None] = {}  # `**` matches a folder as well as the pictures in it
+def _matches(pattern: str) -> dict[str, str]:
+    """Paths of all files that match, and of those in folders that do -> names. Raises as `_in_folder`."""
+    files = dict[str, str]()  # `**` matches a folder as well as the files in it
     for path in sorted(glob.iglob(pattern, recursive=True)):
-        if os.path.isdir(path):
-            pictures |= dict.fromkeys(_in_folder(path))
-        elif is_picture(os.path.basename(path)):
-            pictures[str(Path(path))] = None
-    return list(pictures)
+        files |= _in_folder(path) if os.path.isdir(path) else {str(Path(path)): os.path.basename(path)}
+    return files

@@ -10,7 +10,7 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from alexnet_cli.data.jpeg import read_header
 from alexnet_cli.data.limits import FORMATS, HEAVY_FORMATS, HEAVY_PIXELS, PIXELS
 from alexnet_cli.data.locations import is_system_error, read_file
-from alexnet_cli.data.unread import is_heic, register_heic
+from alexnet_cli.data.unread import is_heic, register_heic, why_unread
 from alexnet_cli.errors import BadPicture, first_line
 
 try:
@@ -66,7 +66,8 @@ def load_picture(source: Path | bytes, size: int = 256) -> np.ndarray:
     except (BadPicture, MemoryError):
         raise
     except (UnidentifiedImageError, SyntaxError):
-        raise BadPicture("not a picture that can be read" if content else "empty file") from None
+        told = why_unread(source.name) if isinstance(source, Path) else None
+        raise BadPicture((told or "not a picture that can be read") if content else "empty file") from None
     except Image.DecompressionBombError:
         raise BadPicture(f"more than {PIXELS:,} pixels") from None
     except Exception as error:  # Pillow's plugins raise all kinds of errors on damaged files

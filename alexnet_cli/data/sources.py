@@ -13,6 +13,7 @@ import stat
 import tempfile
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,15 +178,15 @@ def is_picture(name: str) -> bool:
     return not is_hidden(name) and (is_read or (not suffix and file_name not in TEXT_FILES))
 
 
-def count_unread(source: Source) -> Counter[str]:
-    """Suffix -> the number of pictures of ``source`` that are left out, since their format is not read here."""
-    names = (name for name in source.locations if not is_picture(name) and not is_hidden(name))
-    return Counter(suffix for name in names if (suffix := unread_suffix(name)))
+def count_unread(names: Iterable[str]) -> Counter[str]:
+    """Suffix -> how many of ``names``, within a source, are pictures left out since their format is not read here."""
+    visible = (name for name in names if not is_picture(name) and not is_hidden(name))
+    return Counter(suffix for name in visible if (suffix := unread_suffix(name)))
 
 
 def no_pictures(source: Source, advice: str) -> str:
     """The error for a source without pictures: what to do about those that are not read here, or else ``advice``."""
-    unread = advices(count_unread(source))
+    unread = advices(count_unread(source.locations))
     if unread:
         return f"no pictures in {source.path} that can be read: {'; '.join(unread)}"
     return f"no pictures in {source.path}: {advice}"

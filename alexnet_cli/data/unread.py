@@ -53,6 +53,20 @@ def unread_suffix(name: str) -> str | None:
     return suffix if is_unread else None
 
 
+def why_unread(name: str) -> str | None:
+    """Why a file that is called ``name`` cannot be read, if its name tells."""
+    suffix = unread_suffix(name)
+    if suffix is None:
+        return None
+    if suffix.lower() in HEIC_SUFFIXES:
+        return HEIC
+    return (
+        "a camera's RAW: convert it first"
+        if suffix.lower() in CAMERA_SUFFIXES
+        else f"a {suffix} picture: convert it first"
+    )
+
+
 def advices(counts: Mapping[str, int]) -> list[str]:
     """What was left out by suffix, and what to do: ["12 .HEIC pictures: install ...", "3 .CR2: convert them first"]."""
     by_advice: dict[str, Counter[str]] = {}

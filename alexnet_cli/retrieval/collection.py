@@ -122,7 +122,7 @@ class FileCollection:
         ]
 
     def left_out(self) -> list[str]:
-        return advices(count_unread(self.files))
+        return advices(count_unread(self.files.locations))
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         return list(self._pool.map(lambda name: self._load(name, size), names))
