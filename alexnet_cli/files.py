@@ -262,9 +262,13 @@ def file_checksum(path: Path, start: int = 0) -> str:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write ``content`` atomically as indented JSON."""
+    """Write ``content`` atomically as indented JSON.
+
+    The bytes of a file's name that are not UTF-8 become escapes such as \\udcff, which `read_json` undoes.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from alexnet_cli.files import (
     sweep,
     temporary_folder,
     write_csv,
+    write_json,
     write_tensors,
 )
 
@@ -278,3 +279,13 @@ def test_an_error_of_the_system_is_told_as_itself(tmp_path):
         read_json(tmp_path / "a.json", what="dataset")
     with pytest.raises(IsADirectoryError):
         read_tensors(tmp_path / "a.json", what="model")
+
+
+def test_a_name_that_is_not_utf8_is_read_from_json_as_it_was_written(tmp_path) -> None:
+    content = {"path": os.fsdecode(b"photos\xff"), "words": "été"}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json", what="dataset") == content
+    assert (tmp_path / "a.json").read_text(encoding="utf-8").splitlines()[1:3] == [
+        r'  "path": "photos\udcff",',
+        '  "words": "été"',
+    ]
