@@ -356,6 +356,21 @@ def test_an_empty_workspace_says_what_to_type(browser: Any, tmp_path: Path) -> N
         expect(page.get_by_role("heading", name="No training runs yet")).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    ("address", "awaited"), [("/", "api/info"), ("/", "page/main.js"), ("/?view=training", "api/runs")]
+)
+def test_until_there_is_something_the_page_says_that_it_loads(page: Any, address: str, awaited: str) -> None:
+    held: list[Any] = []
+    page.route(f"**/{awaited}*", lambda route: held.append(route))
+    with page.expect_request(f"**/{awaited}*"):
+        page.goto(address, wait_until="commit")
+    loading = page.locator("main").get_by_text("Loading …")
+    expect(loading).to_be_visible()
+    held[0].continue_()
+    page.locator(".tile, .notice").first.wait_for()
+    expect(loading).to_have_count(0)
+
+
 def test_errors_are_told_where_the_answer_would_be(browser: Any, home: str, tmp_path: Path) -> None:
     (tmp_path / "note.png").write_bytes(b"no picture")
     context = browser.new_context(base_url=home)

@@ -9,7 +9,7 @@ const IDLE_SECONDS = 15;
 const STATES = { training: "training", finished: "finished", stopped: "stopped" };
 
 export async function showTraining(main, { workspace, signal }) {
-  const list = h("div", { class: "runs" });
+  const list = h("div", { class: "runs" }, h("p", { class: "loading waiting" }, "Loading …"));
   main.replaceChildren(h("section", { class: "training" }, h("h1", {}, "Training runs"), list));
   let before = "";
   const look = async () => {
