@@ -191,9 +191,10 @@ def _begin_update(plan: Plan, progress: Progress) -> None:
             shutil.rmtree(update)
         return
     old = read_json(folder / DATASET_FILE, what="dataset")
-    source = Path(str(old.get("source", {}).get("path")))
-    settings = (old.get("image_size"), old.get("val_fraction"), source.resolve())
-    if settings != (plan.size, plan.val_fraction, plan.path.resolve()):
+    source = old.get("source")
+    packed = source.get("absolute", source.get("path")) if isinstance(source, dict) else None
+    settings = (old.get("image_size"), old.get("val_fraction"), packed)
+    if settings != (plan.size, plan.val_fraction, str(plan.path.resolve())):
         raise BadArtefact(f"{folder} is a dataset of other pictures or settings: choose another name, or remove it")
     update.mkdir(exist_ok=True)
     sweep(update)
@@ -306,7 +307,11 @@ def _finish(plan: Plan, progress: Progress) -> None:
         "image_size": plan.size,
         "classes": plan.listing.classes,
         "words": plan.listing.words,
-        "source": {"path": printable(str(plan.path)), "layout": plan.listing.layout},
+        "source": {
+            "path": printable(str(plan.path)),  # as typed, to be shown
+            "absolute": str(plan.path.resolve()),
+            "layout": plan.listing.layout,
+        },
         "plan": plan.digest,
         **merge(plan.chunks, plan.listing, plan.folder, plan.size, progress),
     }
