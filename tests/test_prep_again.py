@@ -176,6 +176,30 @@ def test_an_update_that_fails_leaves_the_dataset_and_one_that_was_stopped_resume
     assert content(Path("data/p")) == content(Path("data/fresh"))
 
 
+def test_a_damaged_update_is_removed_and_packed_again(tmp_path: Path, capsys) -> None:
+    write_folder(tmp_path / "p", files(count=12))
+    prep(capsys=capsys)
+    before, update = content(Path("data/p")), Path("data/p/.update")
+    whole = before["dataset.json"].decode()
+    for name, text in {
+        "plan.json": ['{"plan": "ab', '{"plan": "x", "checksum": 3}', whole.replace("cats", "cows")],
+        "dataset.json": ["", '{"counts": 3}', "[]", whole],  # the last has none of its files
+    }.items():
+        for damage in text:
+            update.mkdir()
+            (update / name).write_text(damage)
+            assert "nothing to do" in prep(capsys=capsys)[1], damage
+            assert content(Path("data/p")) == before, damage
+    (update / "plan.json").mkdir(parents=True)
+    assert "nothing to do" in prep(capsys=capsys)[1]
+    assert content(Path("data/p")) == before
+    change(tmp_path / "p")
+    update.write_text("not a folder")
+    assert "13 added, 1 removed" in prep(capsys=capsys)[1]
+    prep("fresh", capsys=capsys)
+    assert content(Path("data/p")) == content(Path("data/fresh"))
+
+
 def test_a_damaged_dataset_of_a_changed_source_is_packed_again(tmp_path: Path, capsys) -> None:
     write_folder(tmp_path / "p", files(count=12))
     prep(capsys=capsys)
