@@ -89,7 +89,7 @@ def test_packs_a_zip_and_names_the_next_command(source: Path, capsys) -> None:
     assert "packing: 24 of 24" in shown.err
     dataset = Dataset.open(Path("data/photos"))
     assert (dataset.classes, dataset.counts, dataset.image_size) == (["cats", "dogs"], {"train": 18, "val": 6}, 16)
-    assert dataset.source == {"path": str(source), "layout": "folders"}
+    assert dataset.source == {"path": str(source), "absolute": str(source.resolve()), "layout": "folders"}
     train = dataset.split("train")
     for name, label, image in zip(train.names, train.labels, train.read(np.arange(18)), strict=True):
         assert name.split("/")[1] == dataset.classes[label]
@@ -439,7 +439,7 @@ def test_a_layout_is_added_by_a_function_and_a_line_in_the_table(tmp_path: Path,
     write_zip(tmp_path / "p.zip", pictures | {"labels.csv": labels.encode()})
     assert main(["prep", "p.zip", *SIZE]) == 0
     dataset = Dataset.open(Path("data/p"))
-    assert dataset.source == {"path": "p.zip", "layout": "labels.csv"}
+    assert dataset.source == {"path": "p.zip", "absolute": str(tmp_path.resolve() / "p.zip"), "layout": "labels.csv"}
     assert (dataset.classes, dataset.counts) == (["ape", "cat"], {"train": 4, "val": 2})
     for name, wanted in (("train", [2, 3, 4, 5]), ("val", [0, 1])):
         split = dataset.split(name)

@@ -1,6 +1,7 @@
 """`alexnet prep` run again after its source has changed, also killed at any moment; near-duplicates across splits."""
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from test_prep import KILLER, SIZE, content, flip, small_chunks, stopped  # noqa
 
 from alexnet_cli.commands import main
 from alexnet_cli.data import near
+from alexnet_cli.data.originals import original
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadSource
@@ -90,6 +92,64 @@ def test_other_settings_or_another_source_are_refused_and_the_dataset_stays(tmp_
     assert "12 added" in prep("--val-fraction", "0.3", capsys=capsys)[1]
 
 
+def test_the_same_words_in_another_folder_are_another_source(tmp_path: Path, capsys, monkeypatch) -> None:
+    write_folder(tmp_path / "a/p", files(count=12))
+    write_folder(tmp_path / "b/p", files(("cows", "owls"), 12))
+    monkeypatch.chdir("a")
+    prep("same", "-w", "..", capsys=capsys)
+    before = content(tmp_path / "data/same")
+    monkeypatch.chdir("../b")
+    assert main(["prep", "p", "same", "-w", "..", *SIZE]) == 1
+    assert "../data/same is a dataset of other pictures or settings" in capsys.readouterr().err
+    assert content(tmp_path / "data/same") == before
+
+
+def test_a_source_is_known_by_other_words_for_it(tmp_path: Path, capsys, monkeypatch) -> None:
+    write_folder(tmp_path / "p", files(count=12))
+    monkeypatch.chdir("p")
+    assert main(["prep", ".", "same", "-w", "..", *SIZE]) == 0
+    change(tmp_path / "p")
+    monkeypatch.chdir("..")
+    assert "13 added, 1 removed" in prep("same", capsys=capsys)[1]
+    assert Dataset.open(Path("data/same")).source["path"] == "p"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names are UTF-8 there")
+def test_a_source_of_which_the_path_is_not_utf8_is_known_again(tmp_path: Path, capsys) -> None:
+    source, other = (os.fsdecode(b"p" + byte) for byte in (b"\xff", b"\xfe"))
+    write_folder(tmp_path / source, files(count=12))
+    write_folder(tmp_path / other, files(("cows", "owls"), 12))
+    assert main(["prep", source, "p", *SIZE]) == 0
+    before = content(Path("data/p"))
+    capsys.readouterr()
+    assert main(["prep", other, "p", *SIZE]) == 1
+    assert "data/p is a dataset of other pictures or settings" in capsys.readouterr().err
+    assert content(Path("data/p")) == before
+    change(tmp_path / source)
+    assert main(["prep", source, "p", *SIZE]) == 0
+    assert "13 added, 1 removed" in capsys.readouterr().err
+    dataset = Dataset.open(Path("data/p"))
+    assert original(dataset, "cats/new.png") == tmp_path.resolve() / source / "cats/new.png"
+    for as_json in ([], ["--json"]):
+        assert main(["info", "data/p", *as_json]) == 0
+
+
+def test_an_original_is_of_the_source_that_was_packed_also_if_it_moved_with_its_workspace(
+    tmp_path: Path, monkeypatch
+) -> None:
+    write_folder(tmp_path / "a/p", files())
+    write_folder(tmp_path / "b/p", files())
+    monkeypatch.chdir("a")
+    prepare(Path("p"), Path("data/p"), size=16, workers=1)
+    monkeypatch.chdir("../b")
+    root = tmp_path.resolve()
+    assert original(Dataset.open(Path("../a/data/p")), "cats/1.png") == root / "a/p/cats/1.png"
+    (root / "a/p/cats/1.png").unlink()
+    assert original(Dataset.open(Path("../a/data/p")), "cats/1.png") is None
+    (root / "a").rename(root / "c")
+    assert original(Dataset.open(Path("../c/data/p")), "cats/2.png") == root / "c/p/cats/2.png"
+
+
 def test_an_update_that_fails_leaves_the_dataset_and_one_that_was_stopped_resumes(
     tmp_path: Path,
     capsys,
@@ -112,6 +172,30 @@ def test_an_update_that_fails_leaves_the_dataset_and_one_that_was_stopped_resume
     stopped(Path("p"), Path("data/p"), monkeypatch)
     assert Dataset.open(Path("data/p")).counts == {"train": 22, "val": 2}
     assert "resuming data/p: 36 of 36 pictures are already packed" in prep(capsys=capsys)[1]
+    prep("fresh", capsys=capsys)
+    assert content(Path("data/p")) == content(Path("data/fresh"))
+
+
+def test_a_damaged_update_is_removed_and_packed_again(tmp_path: Path, capsys) -> None:
+    write_folder(tmp_path / "p", files(count=12))
+    prep(capsys=capsys)
+    before, update = content(Path("data/p")), Path("data/p/.update")
+    whole = before["dataset.json"].decode()
+    for name, text in {
+        "plan.json": ['{"plan": "ab', '{"plan": "x", "checksum": 3}', whole.replace("cats", "cows")],
+        "dataset.json": ["", '{"counts": 3}', "[]", whole],  # the last has none of its files
+    }.items():
+        for damage in text:
+            update.mkdir()
+            (update / name).write_text(damage)
+            assert "nothing to do" in prep(capsys=capsys)[1], damage
+            assert content(Path("data/p")) == before, damage
+    (update / "plan.json").mkdir(parents=True)
+    assert "nothing to do" in prep(capsys=capsys)[1]
+    assert content(Path("data/p")) == before
+    change(tmp_path / "p")
+    update.write_text("not a folder")
+    assert "13 added, 1 removed" in prep(capsys=capsys)[1]
     prep("fresh", capsys=capsys)
     assert content(Path("data/p")) == content(Path("data/fresh"))
 

@@ -109,16 +109,16 @@ def index(
 
 def _a_picture(folder: Path) -> Path:
     """A picture of the index in ``folder`` to search for; the word PICTURE if it is of an archive."""
+    from alexnet_cli.data.originals import original
     from alexnet_cli.data.store import Dataset
     from alexnet_cli.retrieval.index import Index
 
     with contextlib.closing(Index.open(folder)) as index:
-        path = Path(index.path_of(0))
+        name, here = index.path_of(0), Path.cwd()
         if (index.source / DATASET_FILE).is_file():
-            path = Path(Dataset.open(index.source).source["path"], path)
-        elif not index.facts["are_files"]:
-            return PICTURE
-    return path if path.is_file() else PICTURE
+            path = original(Dataset.open(index.source), name) or PICTURE
+            return path.relative_to(here) if path.is_relative_to(here) else path
+        return Path(name) if index.facts["are_files"] and Path(name).is_file() else PICTURE
 
 
 def _request(space: Workspace, images: str | None, split: str | None, out: str | None, model: str | None) -> Request:

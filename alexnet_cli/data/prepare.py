@@ -187,14 +187,16 @@ def _begin_update(plan: Plan, progress: Progress) -> None:
     """
     folder, update = plan.folder, plan.folder / UPDATE
     if _plan_in(folder / DATASET_FILE) in (None, plan.digest):
-        if update.exists():
-            shutil.rmtree(update)
+        _remove(update)
         return
     old = read_json(folder / DATASET_FILE, what="dataset")
-    source = Path(str(old.get("source", {}).get("path")))
-    settings = (old.get("image_size"), old.get("val_fraction"), source.resolve())
-    if settings != (plan.size, plan.val_fraction, plan.path.resolve()):
+    source = old.get("source")
+    packed = source.get("absolute", source.get("path")) if isinstance(source, dict) else None
+    settings = (old.get("image_size"), old.get("val_fraction"), packed)
+    if settings != (plan.size, plan.val_fraction, str(plan.path.resolve())):
         raise BadArtefact(f"{folder} is a dataset of other pictures or settings: choose another name, or remove it")
+    if not update.is_dir():
+        _remove(update)
     update.mkdir(exist_ok=True)
     sweep(update)
     how = "they cannot be compared, since it is damaged"
@@ -205,12 +207,17 @@ def _begin_update(plan: Plan, progress: Progress) -> None:
 
 
 def _complete_update(folder: Path) -> None:
-    """Let an update that has all its pictures take the dataset's place."""
+    """Let an update that has all its pictures take the dataset's place; remove a damaged one: it is packed again."""
     update = folder / UPDATE
-    if (update / PLAN_FILE).exists() and "checksum" in read_json(update / PLAN_FILE, what="dataset"):
-        _publish(update)
-    if (update / DATASET_FILE).exists():
-        take_place(folder)
+    plan = update / PLAN_FILE
+    try:
+        if plan.exists() and "checksum" in (content := read_json(plan, what="dataset")):
+            check_content(content, plan)
+            _publish(update)
+        if (update / DATASET_FILE).exists():
+            take_place(folder)
+    except (BadArtefact, IsADirectoryError):
+        _remove(update)
 
 
 def _make_ready(plan: Plan, progress: Progress) -> None:
@@ -274,12 +281,16 @@ def _clear(folder: Path) -> None:
     """Delete a dataset's files. The plan, which shows that the folder is a dataset's, stays until it is replaced."""
     write_json(folder / PLAN_FILE, {"plan": CLEARED})
     for path in folder.iterdir():
-        if path.name == PLAN_FILE or not OWN_FILES.fullmatch(path.name):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        if path.name != PLAN_FILE and OWN_FILES.fullmatch(path.name):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _check_disk_space(plan: Plan, pending: Sequence[Chunk]) -> None:
@@ -306,7 +317,11 @@ def _finish(plan: Plan, progress: Progress) -> None:
         "image_size": plan.size,
         "classes": plan.listing.classes,
         "words": plan.listing.words,
-        "source": {"path": printable(str(plan.path)), "layout": plan.listing.layout},
+        "source": {
+            "path": printable(str(plan.path)),  # as typed, to be shown
+            "absolute": str(plan.path.resolve()),
+            "layout": plan.listing.layout,
+        },
         "plan": plan.digest,
         **merge(plan.chunks, plan.listing, plan.folder, plan.size, progress),
     }

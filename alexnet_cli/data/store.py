@@ -156,7 +156,7 @@ class Dataset:
     classes: list[str]  # in label order
     image_size: int  # S
     counts: dict[str, int]  # split -> number of images
-    source: dict[str, str]  # "path" and "layout": "folders", "flat", "ilsvrc-2012", "cifar-10"
+    source: dict[str, str]  # "path" as typed, "absolute", "layout": "folders", "flat", "ilsvrc-2012", "cifar-10"
     fingerprint: str  # changes with images, labels or classes
     plan: str  # digest of the pictures and settings it was packed from
     rejected: int  # pictures that could not be packed

@@ -15,16 +15,23 @@ import xxhash
 from alexnet_cli.artefacts import DATASET_FILE
 from alexnet_cli.data.chunks import printable
 from alexnet_cli.data.layouts.listing import Listing
-from alexnet_cli.data.store import IMAGES, NAMES, Dataset, Names, file_names
+from alexnet_cli.data.store import IMAGES, NAMES, Dataset, Names, check_content, file_names
 from alexnet_cli.files import read_json, sync_folder
 
 UPDATE = ".update"  # the folder of the next dataset, in that of the old one
 
 
 def take_place(folder: Path) -> None:
-    """Let the next dataset, which is complete, take the place of the one in ``folder``."""
+    """Let the next dataset, which is complete, take the place of the one in ``folder``.
+
+    Raises BadArtefact if it is damaged, before anything is replaced.
+    """
     update = folder / UPDATE
-    splits = list(read_json(update / DATASET_FILE, what="dataset")["counts"])
+    if (folder / DATASET_FILE).exists():  # no file has been moved yet
+        Dataset.open(update)
+    content = read_json(update / DATASET_FILE, what="dataset")
+    check_content(content, update / DATASET_FILE)
+    splits = list(content["counts"])
     wanted = {*file_names(splits), *(split + IMAGES for split in splits)}
     (folder / DATASET_FILE).unlink(missing_ok=True)
     sync_folder(folder)
