@@ -161,8 +161,9 @@ def test_a_picture_that_the_browser_cannot_draw_is_shown_as_the_server_reads_it(
     Image.new("RGB", (90, 60), (200, 30, 30)).save(tmp_path / "red.tif")
     page.goto("/")
     drop(page, tmp_path / "red.tif")
+    caption = page.locator(".query > figure figcaption")
     for _ in range(2):
-        expect(page.locator(".query figcaption")).to_have_text("Its central square: this browser cannot show the file.")
+        expect(caption).to_have_text("Its central square: this browser cannot show the file.")
         page.wait_for_function("() => document.querySelector('.query img')?.naturalWidth === 256")
         expect(page.locator(".query .missing")).to_have_count(0)
         page.locator(".tile .pick").first.click()
@@ -268,6 +269,32 @@ def test_a_model_without_named_layers_says_so(page: Any) -> None:
     page.goto("/?row=3")
     page.get_by_text("What its layers see").click()
     expect(page.locator(".layers p")).to_have_text("The file of this model does not name its layers.")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_maps_are_enlarged_to_the_window(
+    browser: Any, exported_folder: Path, source: Path, tmp_path: Path, width: int
+) -> None:
+    onnx = exported_folder / "model.onnx"
+    build_index(open_collection(source), OnnxModel.open(onnx), tmp_path / "indexes" / "colours", model_path=onnx)
+    with served(tmp_path) as home, opened(browser, home, width=width) as page:
+        page.goto("/?row=0")
+        page.get_by_text("What its layers see").click()
+        page.get_by_role("combobox", name="Layer").select_option("conv2")
+        enlarge, large = page.get_by_role("button", name="Enlarge the maps of conv2"), page.get_by_role("dialog")
+        for way in ("click", "Enter"):
+            enlarge.click() if way == "click" else enlarge.press(way)
+            expect(large.locator("figcaption")).to_have_text("conv2: 8 maps of 7 × 7")
+            assert large.bounding_box() == {"x": 0, "y": 0, "width": width, "height": 844}
+            picture = large.get_by_role("img", name="The maps of conv2").bounding_box()
+            assert picture["width"] > 700  # which a phone scrolls
+            assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+            page.keyboard.press("Escape")
+            expect(large).to_be_hidden()
+            expect(enlarge).to_be_focused()
+        enlarge.click()
+        large.get_by_role("button", name="Close").click()
+        expect(large).to_be_hidden()
 
 
 def test_indexes_can_be_changed(page: Any) -> None:

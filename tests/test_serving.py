@@ -335,6 +335,7 @@ def test_maps_are_a_picture_for_each_layer_of_a_model_that_names_its_layers(
         first = client.get("/api/pictures/0?full").content
         maps = client.post("/api/maps?layer=conv1", content=first)
         assert maps.headers["content-type"] == "image/png"
+        assert maps.headers["x-maps"] == "8 15 15"  # kernels, height, width
         assert Image.open(io.BytesIO(maps.content)).mode == "L"
         assert client.get("/api/maps?layer=conv1&row=0").content == maps.content
         assert client.get("/api/maps?layer=conv5&row=0").content != maps.content

@@ -73,11 +73,15 @@ def layers(opened: Opened) -> dict[str, Any]:
     return {"layers": opened.maps().layers}
 
 
-def maps(opened: Opened, query: bytes | int, layer: str) -> bytes:
-    """What each kernel of a layer shows for a picture, the content of a file, or the one in a row: a PNG."""
+def maps(opened: Opened, query: bytes | int, layer: str) -> tuple[bytes, tuple[int, ...]]:
+    """What each kernel of a layer shows for a picture, the content of a file, or the one in a row.
+
+    A PNG, and the shape of its maps: kernels, height, width.
+    """
     size = opened.searcher.model.image_size
     pixels = load_picture(query, size) if isinstance(query, bytes) else opened.pixels(query, size)
-    return draw_maps(opened.maps().run(pixels, layer))
+    found = opened.maps().run(pixels, layer)
+    return draw_maps(found), found.shape
 
 
 def _neighbour(one: Neighbour) -> dict[str, Any]:

@@ -149,10 +149,11 @@ async def layers(request: Request) -> Response:
 
 
 async def maps(request: Request) -> Response:
-    """What a layer shows for the picture that is sent, or for the one in a row."""
+    """What a layer shows for the picture that is sent, or for the one in a row; X-Maps is "kernels height width"."""
     layer = request.query_params.get("layer", "conv1")
     work = partial(answers.maps, query=await _query(request), layer=layer)
-    return Response(await _ask(request, work, request.app.state.inferences), media_type="image/png")
+    drawn, shape = await _ask(request, work, request.app.state.inferences)
+    return Response(drawn, media_type="image/png", headers={"X-Maps": " ".join(map(str, shape))})
 
 
 async def classes(request: Request) -> Response:

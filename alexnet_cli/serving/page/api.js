@@ -12,9 +12,10 @@ export async function ask(path, parameters = {}, options = {}) {
   return (await answered(path, parameters, options)).json();
 }
 
-// An answer that is a picture.
+// An answer that is a picture, and its headers.
 export async function askPicture(path, parameters = {}, options = {}) {
-  return (await answered(path, parameters, options)).blob();
+  const answer = await answered(path, parameters, options);
+  return { picture: await answer.blob(), headers: answer.headers };
 }
 
 async function answered(path, parameters, options) {

@@ -107,9 +107,9 @@ function queryFigure(query, context, signal) {
     if (upload.file.size > LIMIT) return cannot();
     missing("Loading …");
     try {
-      const jpeg = await askPicture("/api/preview", {}, { method: "POST", body: upload.file, signal });
+      const { picture } = await askPicture("/api/preview", {}, { method: "POST", body: upload.file, signal });
       URL.revokeObjectURL(upload.url);
-      Object.assign(upload, { url: URL.createObjectURL(jpeg), isPreview: true });
+      Object.assign(upload, { url: URL.createObjectURL(picture), isPreview: true });
       show(upload.url, cannot);
     } catch {
       cannot(); // the answer of the search says why
