@@ -254,9 +254,10 @@ def file_checksum(path: Path, start: int = 0) -> str:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write ``content`` atomically as indented JSON."""
+    """Write ``content`` atomically as indented JSON. What is not UTF-8 in the name of a file becomes JSON's escape."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:
@@ -273,6 +274,11 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadArtefact(f"{path} is damaged (not a JSON object): make the {what} again")
     return content
+
+
+def is_utf8(name: str) -> bool:
+    """Whether the name of a file, as Python gives it, is UTF-8 on disk."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def free_name(path: Path) -> str:
