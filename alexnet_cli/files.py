@@ -287,6 +287,11 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     return content
 
 
+def is_utf8(name: str) -> bool:
+    """Whether the name of a file, as Python gives it, is UTF-8 on disk."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def free_name(path: Path) -> str:
     """The first of name-2, name-3 ... that is free beside ``path``."""
     return next(name for i in itertools.count(2) if not (path.parent / (name := f"{path.name}-{i}")).exists())

@@ -394,6 +394,23 @@ def test_a_name_that_is_not_utf8_refuses_itself_alone(space: Path, capsys: pytes
     assert counts(update()) == (12, 0, 12, 0, 1)
 
 
+def test_an_index_may_be_of_a_folder_whose_name_is_not_utf8_but_not_have_that_name(
+    space: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = os.fsdecode(b"ph\xff")
+    try:
+        shutil.copytree("photos", folder)
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    said = error_of("index", folder, "--model", "m.onnx", capsys=capsys)
+    assert said == r"an index cannot be called 'ph\udcff', which is not UTF-8: give it another name with --out"
+    assert not Path("indexes").exists() or not any(Path("indexes").iterdir())
+    assert main(["index", folder, "--model", "m.onnx", "--out", "ph"]) == 0
+    assert main(["search", "photos/cat/0.png", "--index", "ph", "--json"]) == 0
+    with contextlib.closing(Index.open(Path("indexes/ph"))) as index:
+        assert index.source == Path(folder).resolve()
+
+
 def test_the_table_is_sqlite(space: Path) -> None:
     update()
     table = sqlite3.connect("indexes/photos/images.sqlite")

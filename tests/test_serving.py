@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 import alexnet_cli as alexnet
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.serving import app as app_module
@@ -41,6 +42,16 @@ def error(answer: httpx.Response, status: int) -> str:
     assert list(answer.json()) == ["error"]
     assert "\n" not in answer.json()["error"]
     return str(answer.json()["error"])
+
+
+class Notes(Progress):
+    """Keeps what the server says in the terminal."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str, detail: str = "") -> None:
+        self.said.append(text)
 
 
 # Answers
@@ -281,6 +292,32 @@ def test_indexes_to_choose_from(searchable: Path, client: TestClient) -> None:
     assert [one["path"] for one in client.get("/api/pictures").json()["pictures"]] == ["others/one.png"]
     models = {id(opened.searcher.model) for opened in client.app.app.state.library._open.values()}
     assert len(models) == 1  # in memory once
+
+
+def test_folders_whose_names_are_not_utf8_take_nothing_from_the_page(searchable: Path) -> None:
+    odd = os.fsdecode(b"odd\xff")
+    try:
+        shutil.copytree("photos", odd)
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    index_photos("of-odd", Path(odd))
+    shutil.copytree("indexes/photos", f"indexes/{odd}")  # the newest
+    shutil.copytree("models/pets", f"models/{odd}")
+    for name in ("pets", odd):
+        Path("models", name, "recipe.toml").touch()
+        Path("models", name, "history.jsonl").touch()
+    Path(odd, "predictions.csv").touch()
+    notes = Notes()
+    with TestClient(create_app(Workspace(Path(".")), progress=notes), base_url=LOCAL) as client:
+        for _ in range(2):
+            assert {one["index"] for one in client.get("/api/indexes").json()["indexes"]} == {"of-odd", "photos"}
+            assert client.get("/api/info").json()["index"] in ("of-odd", "photos")
+        assert client.get("/api/info?index=of-odd").json()["source"] == odd
+        assert client.get("/api/search?row=0&index=of-odd").json()["neighbours"][0]["path"] == f"{odd}/cat/0.png"
+        assert client.get("/api/pictures/0?index=of-odd").status_code == 200
+        assert client.get("/api/mistakes").json() == {"report": None}
+        assert {one["name"] for one in client.get("/api/runs").json()["runs"]} == {"pets", r"odd\udcff"}
+    assert notes.said == [f"indexes/{odd} is not on the page: its name is not UTF-8, so rename it"]
 
 
 def test_an_index_that_is_updated_while_it_is_served(searchable: Path, client: TestClient) -> None:

@@ -18,7 +18,7 @@ from alexnet_cli.artefacts import INDEX_FILE, model_name
 from alexnet_cli.data.unread import HEIC, reads_heic
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
-from alexnet_cli.files import atomic_write, file_checksum, free_name, one_writer
+from alexnet_cli.files import atomic_write, file_checksum, free_name, is_utf8, one_writer
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture
@@ -75,10 +75,14 @@ def build_index(
     embedded by then, marked as unfinished, and raises Interrupted. The ranks of ``world`` share the embedding, and
     rank 0 writes the index; what the others return has only the speed. Raises WrongModel or BadArtefact if the index in
     ``folder`` is of another model or source; BadSource if no picture can be embedded; AlexNetError for an unknown
-    ``kind``, for a full disk, or if another process updates the index.
+    ``kind``, for a name that is not UTF-8, for a full disk, or if another process updates the index.
     """
     if kind is not None:
         check_kind(kind)  # before the work
+    if not is_utf8(folder.name):  # nobody could name it in a browser, nor paste its name from the terminal
+        raise AlexNetError(
+            f"an index cannot be called {folder.name!r}, which is not UTF-8: give it another name with --out"
+        )
     with contextlib.ExitStack() as stack:
         if world.is_main:
             stack.enter_context(one_writer(folder, "index"))

@@ -29,6 +29,7 @@ from alexnet_cli.data.store import Dataset
 from alexnet_cli.data.unread import advices
 from alexnet_cli.distributed import available_cores
 from alexnet_cli.errors import BadArtefact, BadPicture, BadSource
+from alexnet_cli.files import is_utf8
 from alexnet_cli.prefetch import prefetch
 
 ALL = "all"  # every split of a dataset
@@ -129,7 +130,7 @@ class FileCollection:
 
     def _utf8(self, name: str) -> str:
         """``name``, if it is UTF-8; else with escapes, which `load` refuses: no table or JSON could hold it."""
-        if name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name):
+        if is_utf8(name):
             return name
         escaped = name.encode("utf-8", "backslashreplace").decode()
         self._not_utf8.add(escaped)

@@ -1,8 +1,9 @@
 """The server's routes: the page, and the API that it asks. Every answer but a picture is JSON, errors are {"error"}."""
 
 import asyncio
+import json
 import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,13 @@ STATUS: dict[type[Exception], int] = {BadPicture: 400, NotThere: 404, NoSuchLaye
 KEPT_BY_BROWSER = "private, max-age=86400, immutable"  # a picture of one generation of an index
 
 Result = TypeVar("Result")
-Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Json(JSONResponse):
+    """JSON whose texts may hold names that are not UTF-8, as escapes."""
+
+    def render(self, content: object) -> bytes:
+        return json.dumps(content, ensure_ascii=True, allow_nan=False).encode()
 
 
 def create_app(
@@ -66,7 +73,7 @@ def create_app(
 
     def unexpected(request: Request, error: Exception) -> Response:
         progress.note(f"{request.method} {request.url.path}: unexpected {type(error).__name__}: {first_line(error)}")
-        return JSONResponse({"error": f"unexpected {type(error).__name__}; the terminal of the server says more"}, 500)
+        return Json({"error": f"unexpected {type(error).__name__}; the terminal of the server says more"}, 500)
 
     app = Starlette(
         routes=[
@@ -94,12 +101,12 @@ def create_app(
 async def refused(request: Request, error: Exception) -> Response:
     """The answer to what Starlette or a handler refuses."""
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+    return Json({"error": error.detail}, error.status_code, headers=error.headers)
 
 
 async def failed(request: Request, error: Exception) -> Response:
     """The answer where the library raises an error that a user can understand."""
-    return JSONResponse({"error": str(error)}, STATUS.get(type(error), 500))
+    return Json({"error": str(error)}, STATUS.get(type(error), 500))
 
 
 async def page(request: Request) -> Response:
@@ -127,7 +134,7 @@ async def indexes(request: Request) -> Response:
                 found.append({"index": path.name, "error": str(error)})
         return {"indexes": found, "workspace": shlex.quote(str(library.space.root.resolve()))}
 
-    return JSONResponse(await anyio.to_thread.run_sync(listed, limiter=request.app.state.readings))
+    return Json(await anyio.to_thread.run_sync(listed, limiter=request.app.state.readings))
 
 
 async def search(request: Request) -> Response:
@@ -191,13 +198,13 @@ async def picture(request: Request) -> Response:
 
 async def training_runs(request: Request) -> Response:
     work = partial(runs.all_runs, request.app.state.space)
-    return JSONResponse({"runs": await anyio.to_thread.run_sync(work, limiter=request.app.state.readings)})
+    return Json({"runs": await anyio.to_thread.run_sync(work, limiter=request.app.state.readings)})
 
 
 async def _answer(
     request: Request, work: Callable[..., dict[str, Any]], limiter: anyio.CapacityLimiter | None = None
 ) -> Response:
-    return JSONResponse(await _ask(request, work, limiter))
+    return Json(await _ask(request, work, limiter))
 
 
 async def _ask(request: Request, work: Callable[..., Result], limiter: anyio.CapacityLimiter | None = None) -> Result:

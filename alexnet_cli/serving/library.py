@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import AlexNetError, BadPicture
+from alexnet_cli.files import is_utf8
 from alexnet_cli.inference.onnx_maps import OnnxMaps
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.opening import open_model
@@ -130,15 +131,22 @@ class Library:
 
     def __init__(self, space: Workspace, progress: Progress = SILENT) -> None:
         self.space, self.progress = space, progress
+        self._left_out: set[Path] = set()  # those that the terminal was told of
         self._open: dict[Path, Opened] = {}  # the one used last is the last
         self._lock = threading.Lock()  # of _open, and of each one's users
         self._opening = threading.Lock()  # one is opened at a time
 
     def paths(self) -> list[Path]:
-        """The folders of all indexes, newest first."""
-        with suppress(FileNotFoundError):  # one was removed meanwhile
-            return self.space.all("index")
-        return self.space.all("index")
+        """The folders of all indexes, newest first, but those that a browser could not name."""
+        try:
+            found = self.space.all("index")
+        except FileNotFoundError:  # one was removed meanwhile
+            found = self.space.all("index")
+        for path in found:
+            if not is_utf8(path.name) and path not in self._left_out:
+                self._left_out.add(path)
+                self.progress.note(f"{path} is not on the page: its name is not UTF-8, so rename it")
+        return [path for path in found if is_utf8(path.name)]
 
     @contextmanager
     def borrow(self, name: str | None, generation: str | None = None) -> Iterator[Opened]:

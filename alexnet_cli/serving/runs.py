@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE, MODEL_FILE, RECIPE_FILE
+from alexnet_cli.errors import visible
 from alexnet_cli.files import LOCK_FILE
 from alexnet_cli.workspace import Workspace
 
@@ -34,7 +35,7 @@ def _run(folder: Path) -> dict[str, Any]:
     changed = max(_time(folder / name) for name in (HISTORY_FILE, RECIPE_FILE, CHECKPOINT_FILE))
     training = recipe.get("training")
     return {
-        "name": folder.name,
+        "name": visible(folder.name),
         "state": _state(folder, changed, history),
         "recipe": recipe.get("name", ""),
         "epochs": training.get("epochs") if isinstance(training, dict) else None,
