@@ -1,8 +1,10 @@
 """Copies pictures into a folder for each class. Nothing is ever written over, and nothing copied twice."""
 
 import filecmp
+import glob
 import itertools
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,7 @@ class Copy:
 
     path: Path  # of the copy
     is_new: bool  # else the picture was there already
+    others: Sequence[Path] = ()  # copies of it in other folders of the target, from an earlier run
 
 
 class Sorter:
@@ -42,6 +45,7 @@ class Sorter:
         self.folder, self.dry_run = folder, dry_run
         self.folders = dict(zip(model.classes, folder_names(model.classes, model.class_names), strict=True))
         self._planned: dict[Path, Path] = {}  # copy -> picture, in a dry run
+        self._earlier = _by_name(folder)
 
     def add(self, picture: Path, label: str | None) -> Copy:
         """Copy ``picture`` into the folder of class ``label``, or into `unsure` if None.
@@ -49,6 +53,8 @@ class Sorter:
         It keeps its name; if another picture has that, it gets a number: "a (2).jpg". Raises OSError.
         """
         folder = self.folder / (UNSURE if label is None else self.folders[label])
+        named_so = self._earlier.get(_unnumbered(picture.name), ())
+        others = [path for path in map(Path, named_so) if path.parent != folder and _are_same(picture, path)]
         for name in _numbered(picture.stem, picture.suffix):
             path = folder / name
             content = self._planned.get(path, path if os.path.lexists(path) else None)
@@ -57,9 +63,9 @@ class Sorter:
                     self._planned[path] = picture
                 elif not _copy(picture, path):
                     continue  # another process has just written it
-                return Copy(path, is_new=True)
+                return Copy(path, is_new=True, others=others)
             if _are_same(picture, content):
-                return Copy(path, is_new=False)
+                return Copy(path, is_new=False, others=others)
         raise AssertionError("there is always another number")
 
 
@@ -91,6 +97,20 @@ def _numbered(stem: str, suffix: str = "") -> Iterator[str]:
     """ "a.jpg", "a (2).jpg", "a (3).jpg" ..."""
     yield stem + suffix
     yield from (f"{stem} ({number}){suffix}" for number in itertools.count(2))
+
+
+def _unnumbered(name: str) -> str:
+    """The name that `_numbered` has made ``name`` of, or may have."""
+    stem, suffix = os.path.splitext(name)
+    return re.sub(r"( \(\d+\))+$", "", stem) + suffix
+
+
+def _by_name(folder: Path) -> dict[str, list[str]]:
+    """Paths of the files in the folders of ``folder``, by their names without a number."""
+    files: dict[str, list[str]] = {}
+    for path in glob.iglob(f"{glob.escape(str(folder))}/*/*"):
+        files.setdefault(_unnumbered(os.path.basename(path)), []).append(path)
+    return files
 
 
 def _copy(picture: Path, path: Path) -> bool:

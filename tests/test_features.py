@@ -54,7 +54,14 @@ def test_names_never_lie_beside_the_rows_of_other_pictures(searchable: Path, mon
 
 def test_a_folder_to_csv(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = answer("features", "photos", "--out", "photos.csv", capsys=capsys)
-    assert printed == {"model": "pets", "layer": "fc7", "file": "photos.csv", "pictures": 12, "failed": []}
+    assert printed == {
+        "model": "pets",
+        "layer": "fc7",
+        "file": "photos.csv",
+        "pictures": 12,
+        "failed": [],
+        "left_out": [],
+    }
     with open("photos.csv", newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == ["path", *(f"fc7_{i}" for i in range(FEATURES))]

@@ -146,3 +146,33 @@ def test_no_two_classes_share_a_folder() -> None:
     names = ["crane", "Crane", "unsure", "owl", "owl n4", "a/b", "a_b"]
     folders = folder_names(labels, names)
     assert folders == ["crane n1", "Crane n2", "unsure n3", "owl", "owl n4", "a_b a_b", "a_b a_b (2)"]
+
+
+def test_copies_that_an_earlier_run_put_elsewhere_are_told(
+    searchable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_onnx(searchable / "one.onnx", classes=["all"])
+    for folder in "ab":  # two pictures of one name, and one of another
+        picture(Path(folder, "x.png"), ord(folder))
+    picture(Path("a/y.png"), 7)
+    picture(Path("sorted/mine/y.png"), 8)  # another picture
+    words = ["predict", "a", "b", "--sort-into", "sorted", "--model", "one.onnx"]
+    answer(*words, capsys=capsys)
+    assert main(words) == 0
+    assert "another folder" not in capsys.readouterr().err
+    Path("sorted/all").rename("sorted/unsure")  # as with a threshold of more than 1
+    before = tree("sorted")
+    told = (
+        "3 pictures also lie in another folder of sorted from an earlier run: "
+        "sorted/unsure/x (2).png, sorted/unsure/x.png, sorted/unsure/y.png"
+    )
+    for options in (["--dry-run"], [], []):
+        assert main([*words, *options]) == 0
+        assert capsys.readouterr().err.splitlines()[-1] == told
+    copies = answer(*words, capsys=capsys)["copies"]
+    assert [one["others"] for one in copies] == [[f"sorted/unsure/{name}"] for name in ("x.png", "y.png", "x (2).png")]
+    assert before.items() <= tree("sorted").items()
+    Path("sorted/unsure/x.png").unlink()
+    Path("sorted/unsure/y.png").unlink()
+    assert main(words) == 0
+    assert "\n1 picture also lies in another folder of sorted from an earlier run: " in capsys.readouterr().err

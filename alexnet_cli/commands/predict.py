@@ -21,6 +21,7 @@ from alexnet_cli.commands.common import (
     with_progress,
 )
 from alexnet_cli.console import Console, JsonArray, percent, show, show_json, show_table
+from alexnet_cli.errors import abbreviate
 from alexnet_cli.files import write_csv
 from alexnet_cli.workspace import Workspace
 
@@ -98,6 +99,8 @@ def predict(
             copies.show()
         if table is not None:
             show(f"wrote {table}: {len(inputs) - len(failures.failed):,} pictures")
+    if copies is not None:
+        copies.note_others(console)
     failures.check()
 
 
@@ -116,12 +119,15 @@ class _Copies:
     def __init__(self, sorter: "Sorter", at_least: float, as_json: bool) -> None:
         self.sorter, self.at_least, self.as_json = sorter, at_least, as_json
         self.array, self.counts = JsonArray(), Counter[tuple[str, bool]]()  # folder, is_new
+        self.others = list[str]()  # copies that an earlier run has put elsewhere, one for each picture
 
     def add(self, image: str, best: "Prediction") -> None:
         copy = self.sorter.add(Path(image), best.label if best.probability >= self.at_least else None)
         self.counts[copy.path.parent.name, copy.is_new] += 1
+        self.others += map(str, copy.others[:1])
         if self.as_json:
-            self.array.append({"path": image, "copy": str(copy.path), "new": copy.is_new})
+            others = {"others": [str(path) for path in copy.others]} if copy.others else {}
+            self.array.append({"path": image, "copy": str(copy.path), "new": copy.is_new, **others})
         elif self.sorter.dry_run:
             told = "would copy {} to {} ({})" if copy.is_new else "there already: {} as {} ({})"
             show(told.format(image, copy.path, percent(best.probability)))
@@ -136,3 +142,12 @@ class _Copies:
         copied, present = (sum(self.counts[folder, is_new] for folder in folders) for is_new in (True, False))
         verb_of_present = "is" if present == 1 else "are"
         show(f"{self.sorter.folder}: {copied:,} pictures {verb}, {present:,} {verb_of_present} there already")
+
+    def note_others(self, console: Console) -> None:
+        """Tell of copies that an earlier run has put into another folder."""
+        if self.others:
+            lie = "picture also lies" if len(self.others) == 1 else "pictures also lie"
+            console.note(
+                f"{len(self.others):,} {lie} in another folder of {self.sorter.folder} from an earlier run: "
+                f"{abbreviate(self.others)}"
+            )
