@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -285,6 +286,15 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadArtefact(f"{path} is damaged (not a JSON object): make the {what} again")
     return content
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor to read ``path`` with. Raises OSError for a FIFO or a device, which could block."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def is_utf8(name: str) -> bool:

@@ -1,6 +1,7 @@
 """`alexnet serve` as a process: how it starts and stops, and what it tells; training runs in its answers."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -110,6 +111,15 @@ def test_training_runs_are_told_whatever_is_in_their_files(tmp_path: Path) -> No
     run("going", "", good * 2, ".alexnet.lock")
     run("killed", "training = 3", "", "checkpoint/state.safetensors")
     run("damaged", "[", '{"epoch": NaN, "loss": "<b>", "x": 1}\n[]\n{', "model.safetensors")
+    run(
+        "odd",
+        "name = 2020-01-01\n[training]\nepochs = nan",
+        '{"epoch": 1, "loss": 1' + "0" * 400 + "}\n" + "[" * 200_000,
+    )
+    run("deep", "a = " + "[" * 3000, '{"epoch": 1' + "0" * 5000 + "}")
+    (tmp_path / "models" / "pipe").mkdir()
+    os.mkfifo(tmp_path / "models" / "pipe" / "recipe.toml")
+    os.mkfifo(tmp_path / "models" / "pipe" / "history.jsonl")
     with TestClient(create_app(Workspace(tmp_path)), base_url="http://localhost") as client:
         runs = {one["name"]: one for one in client.get("/api/runs").json()["runs"]}
     assert {name: one["state"] for name, one in runs.items()} == {
@@ -117,7 +127,11 @@ def test_training_runs_are_told_whatever_is_in_their_files(tmp_path: Path) -> No
         "going": "training",
         "killed": "stopped",
         "damaged": "finished",
+        "odd": "stopped",
+        "deep": "stopped",
+        "pipe": "stopped",
     }
+    assert (runs["odd"]["recipe"], runs["odd"]["epochs"], runs["odd"]["history"]) == ("", None, [{"epoch": 1}])
     assert (runs["done"]["recipe"], runs["done"]["epochs"], runs["done"]["history"]) == ("tiny", 1, [json.loads(good)])
     assert len(runs["going"]["history"]) == 2
     assert runs["damaged"]["history"] == [{}]

@@ -178,6 +178,7 @@ def test_archives_and_datasets_have_thumbnails_and_no_originals(searchable: Path
         ("/api/pictures/12", 404, "the index has no row 12"),
         ("/api/pictures/12?full", 404, "the index has no row 12"),
         ("/api/pictures/x", 404, "Not Found"),
+        (f"/api/pictures/{'9' * 5000}", 404, "Not Found"),
         ("/api/info?index=other", 404, "there is no index 'other' in indexes"),
         ("/api/info?index=../indexes/photos", 404, "there is no index '../indexes/photos' in indexes"),
         ("/api/pictures?count=5000", 400, "count must be from 1 to 1000"),
@@ -237,6 +238,16 @@ def test_a_picture_that_comes_too_slowly_is_refused(client: TestClient, monkeypa
 
     monkeypatch.setattr(app_module, "UPLOAD_SECONDS", 0.01)
     assert status_of_upload(client, never) == 408
+
+
+def test_a_client_that_leaves_during_its_upload_is_no_error(searchable: Path) -> None:
+    async def leaves() -> dict[str, object]:
+        return {"type": "http.disconnect"}
+
+    notes = Notes()
+    with TestClient(create_app(Workspace(Path(".")), progress=notes), base_url=LOCAL) as client:
+        assert status_of_upload(client, leaves) == 400
+    assert notes.said == []
 
 
 def test_pictures_that_are_gone_are_told_and_their_neighbours_stay(searchable: Path, client: TestClient) -> None:
@@ -394,6 +405,8 @@ def test_mistakes_are_those_of_the_newest_report_on_the_pictures(client: TestCli
     report("good", head, *rows, "cat/gone.png,cat,2,0.0,dog,1.0")
     report("of-others", head, "owl/1.png,owl,2,0.3,dog,0.7")
     report("foreign", "a,b", "1,2")
+    Path("pipe").mkdir()
+    os.mkfifo("pipe/predictions.csv")
     answer = client.get("/api/mistakes").json()
     assert {key: answer[key] for key in ("report", "images", "mistakes")} == {
         "report": "good",

@@ -119,6 +119,14 @@ def test_thumbnails_are_kept_within_a_bound(tmp_path: Path) -> None:
         assert cache.get("0") is None
 
 
+def test_thumbnails_are_their_users_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "alexnet"
+    folder.mkdir(parents=True, mode=0o755)
+    with closing(Cache(folder)) as cache:
+        cache.put("a", b"jpeg")
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_cached_thumbnail_is_made_again_when_its_picture_changes(searchable: Path, tmp_path: Path) -> None:
     with TestClient(create_app(Workspace(Path(".")), cache=tmp_path / "cache"), base_url=LOCAL) as client:
         first = client.get("/api/pictures/0").content

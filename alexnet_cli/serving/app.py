@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -88,7 +88,7 @@ def create_app(
             Route("/api/classes", classes),
             Route("/api/mistakes", mistakes),
             Route("/api/pictures", pictures),
-            Route("/api/pictures/{row:int}", picture),
+            Route("/api/pictures/{row}", picture),
             Route("/api/runs", training_runs),
         ],
         exception_handlers={HTTPException: refused, AlexNetError: failed, Exception: unexpected},
@@ -184,7 +184,10 @@ async def pictures(request: Request) -> Response:
 
 async def picture(request: Request) -> Response:
     """A thumbnail of the picture in a row; with `full`, the original."""
-    row, is_full = request.path_params["row"], "full" in request.query_params
+    digits, is_full = request.path_params["row"], "full" in request.query_params
+    if not (digits.isdecimal() and len(digits) <= 15):  # no index has so many; Python refuses thousands of digits
+        raise HTTPException(404)
+    row = int(digits)
     headers = {"Cache-Control": KEPT_BY_BROWSER if "generation" in request.query_params else "no-store"}
     if not is_full:
         work = partial(answers.thumbnail, cache=request.app.state.thumbnails, row=row)
@@ -238,6 +241,8 @@ async def _body(request: Request) -> bytes:
         try:
             async with asyncio.timeout(UPLOAD_SECONDS):
                 content = await at_most(request.stream(), LIMIT)
+        except ClientDisconnect:  # nobody is there to read the answer
+            raise HTTPException(400, "the picture did not come to its end") from None
         except TimeoutError:
             raise HTTPException(
                 408, f"the picture did not come within {UPLOAD_SECONDS} seconds", headers={"Connection": "close"}

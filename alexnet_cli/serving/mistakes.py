@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from alexnet_cli.files import open_regular
 from alexnet_cli.serving.library import Opened
 from alexnet_cli.workspace import Workspace
 
@@ -58,7 +59,7 @@ def _reports(space: Workspace) -> list[Path]:
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:
     """Its rows; none from where it is no such table."""
-    with suppress(OSError, ValueError, csv.Error), open(file, encoding="utf-8", newline="") as lines:
+    with suppress(OSError, ValueError, csv.Error), open(open_regular(file), encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
             if not all(isinstance(row.get(column), str) for column in (PICTURE, LABEL, PREDICTED, PROBABILITY)):
                 return

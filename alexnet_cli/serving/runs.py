@@ -1,6 +1,7 @@
 """Training runs of a workspace, finished or not, with their histories."""
 
 import json
+import sys
 import time
 import tomllib
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import Any
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE, HISTORY_FILE, MODEL_FILE, RECIPE_FILE
 from alexnet_cli.errors import visible
-from alexnet_cli.files import LOCK_FILE
+from alexnet_cli.files import LOCK_FILE, open_regular
 from alexnet_cli.workspace import Workspace
 
 KEYS = ("epoch", "loss", "train_error", "validation_error", "learning_rate", "seconds")
@@ -34,11 +35,12 @@ def _run(folder: Path) -> dict[str, Any]:
     recipe, history = _recipe(folder), _history(folder)
     changed = max(_time(folder / name) for name in (HISTORY_FILE, RECIPE_FILE, CHECKPOINT_FILE))
     training = recipe.get("training")
+    epochs = training.get("epochs") if isinstance(training, dict) else None
     return {
         "name": visible(folder.name),
         "state": _state(folder, changed, history),
-        "recipe": recipe.get("name", ""),
-        "epochs": training.get("epochs") if isinstance(training, dict) else None,
+        "recipe": name if isinstance(name := recipe.get("name"), str) else "",
+        "epochs": epochs if _is_number(epochs) else None,
         "changed": changed,
         "history": history,
     }
@@ -55,16 +57,19 @@ def _state(folder: Path, changed: float, history: list[dict[str, Any]]) -> str:
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        return tomllib.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, RecursionError), open(open_regular(folder / RECIPE_FILE), "rb") as file:
+        return tomllib.load(file)
     return {}
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
     """The rows that can be read, with numbers only."""
     rows = []
-    with suppress(OSError, ValueError):
-        for line in (folder / HISTORY_FILE).read_text(encoding="utf-8").splitlines():
+    with (
+        suppress(OSError, ValueError, RecursionError),
+        open(open_regular(folder / HISTORY_FILE), encoding="utf-8") as lines,
+    ):
+        for line in lines:
             row = json.loads(line)
             if isinstance(row, dict):
                 rows.append({key: row[key] for key in KEYS if _is_number(row.get(key))})
@@ -72,8 +77,8 @@ def _history(folder: Path) -> list[dict[str, Any]]:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is a finite number, which JSON can hold."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    """Whether it is a number that JavaScript reads as a finite one."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _time(path: Path) -> float:

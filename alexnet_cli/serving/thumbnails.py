@@ -58,6 +58,7 @@ class Cache:
         if folder is not None:
             with contextlib.suppress(sqlite3.Error, OSError):
                 folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o700)  # other users of this machine may not see the pictures
                 self._connection = self._connect(folder / FILE)
                 self._size = _size(self._connection)
 
