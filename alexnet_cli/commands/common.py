@@ -92,11 +92,14 @@ def command_line(*words: object, workspace: Path = HERE) -> str:
     return Workspace(workspace).command(*words)
 
 
-def inputs_of(words: Sequence[str]) -> "Inputs":
-    """The pictures that the arguments of a command lead to; "-" stands for the paths on standard input."""
+def inputs_of(words: Sequence[str], target: Path | None = None) -> "Inputs":
+    """The pictures that the arguments of a command lead to; "-" stands for the paths on standard input.
+
+    ``target``: the folder that they are sorted into.
+    """
     from alexnet_cli.data.inputs import find_inputs
 
-    return find_inputs(words, sys.stdin.buffer)
+    return find_inputs(words, sys.stdin.buffer, target)
 
 
 class Failures:
