@@ -63,7 +63,19 @@ PICTURES: Any = typer.Argument(
     "input, one a line.",
 )
 PicturesArgument = Annotated[list[str], PICTURES]
-CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the answers to a CSV file.")]
+
+
+def _check_named(path: Path | None) -> Path | None:
+    """A CSV file cannot be standard output, where the results are printed."""
+    if path == Path("-"):
+        raise typer.BadParameter("- is no name for a file: use --json, or name one such as answers.csv")
+    return path
+
+
+CsvOption = Annotated[
+    Path | None,
+    typer.Option("--csv", metavar="FILE", help="Write the answers to a CSV file.", callback=_check_named),
+]
 
 
 class Views(StrEnum):
