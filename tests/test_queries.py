@@ -219,6 +219,8 @@ def test_ten_views_are_averaged(searchable: Path, capsys: pytest.CaptureFixture[
         (["predict", "photos", "--dry-run"], "--at-least and --dry-run belong to --sort-into FOLDER"),
         (["predict", "photos", "--at-least", "0.5"], "--at-least and --dry-run belong to --sort-into FOLDER"),
         (["predict", "photos", "--sort-into", "s", "--at-least", "50"], "less than or equal to 1"),
+        (["predict", "photos", "--csv", "-"], "- is no name for a file: use --json, or name one such as answers.csv"),
+        (["search", "photos", "--csv", "-"], "- is no name for a file: use --json, or name one such as answers.csv"),
         (["search", "photos", "-k", "0"], "greater than or equal to 1"),
         (["search", "photos", "--max-distance", "-1"], "greater than or equal to 0"),
         (["search", "photos", "--paths", "--json"], "give one of --paths and --json"),

@@ -176,3 +176,19 @@ def test_copies_that_an_earlier_run_put_elsewhere_are_told(
     Path("sorted/unsure/y.png").unlink()
     assert main(words) == 0
     assert "\n1 picture also lies in another folder of sorted from an earlier run: " in capsys.readouterr().err
+
+
+def test_what_was_sorted_within_its_source_is_not_sorted_again(
+    searchable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        for name in ("photos", "photos/**"):
+            copies = answer("predict", name, "--sort-into", "photos/sorted", capsys=capsys)["copies"]
+            assert [Path(one["path"]).parent.name for one in copies] == ["cat"] * 6 + ["dog"] * 6
+    assert main(["predict", "photos", "--sort-into", "photos/../photos/sorted"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "left out: 12 pictures in photos/../photos/sorted: sorted already"
+    )
+    folder = os.path.dirname(copies[0]["copy"])
+    for name in (folder, f"{folder}/*"):  # named
+        assert answer("predict", name, "--sort-into", "photos/sorted", capsys=capsys)["copies"]

@@ -63,7 +63,19 @@ PICTURES: Any = typer.Argument(
     "input, one a line.",
 )
 PicturesArgument = Annotated[list[str], PICTURES]
-CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the answers to a CSV file.")]
+
+
+def _check_named(path: Path | None) -> Path | None:
+    """A CSV file cannot be standard output, where the results are printed."""
+    if path == Path("-"):
+        raise typer.BadParameter("- is no name for a file: use --json, or name one such as answers.csv")
+    return path
+
+
+CsvOption = Annotated[
+    Path | None,
+    typer.Option("--csv", metavar="FILE", help="Write the answers to a CSV file.", callback=_check_named),
+]
 
 
 class Views(StrEnum):
@@ -92,11 +104,14 @@ def command_line(*words: object, workspace: Path = HERE) -> str:
     return Workspace(workspace).command(*words)
 
 
-def inputs_of(words: Sequence[str]) -> "Inputs":
-    """The pictures that the arguments of a command lead to; "-" stands for the paths on standard input."""
+def inputs_of(words: Sequence[str], target: Path | None = None) -> "Inputs":
+    """The pictures that the arguments of a command lead to; "-" stands for the paths on standard input.
+
+    ``target``: the folder that they are sorted into.
+    """
     from alexnet_cli.data.inputs import find_inputs
 
-    return find_inputs(words, sys.stdin.buffer)
+    return find_inputs(words, sys.stdin.buffer, target)
 
 
 class Failures:

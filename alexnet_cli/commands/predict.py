@@ -69,7 +69,7 @@ def predict(
 
     if sort_into is None and (at_least or dry_run):
         raise typer.BadParameter("--at-least and --dry-run belong to --sort-into FOLDER")
-    console, space, inputs = Console(), Workspace(workspace), inputs_of(pictures)
+    console, space, inputs = Console(), Workspace(workspace), inputs_of(pictures, sort_into)
     path = space.find_classifier(model)
     console.note(f"predicting with model {path}")
     predictor = alexnet.open_model(path, pictures=len(inputs), datasets=space.all("dataset"), progress=console)

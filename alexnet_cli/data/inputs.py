@@ -2,14 +2,17 @@
 
 import glob
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from alexnet_cli.data.sources import count_unread, is_picture, open_source
 from alexnet_cli.data.unread import advices
 from alexnet_cli.errors import BadSource
+from alexnet_cli.wording import counted
 
 LIST = "-"  # stands for the paths on standard input
 
@@ -26,26 +29,41 @@ class Inputs:
         return len(self.pictures) + len(self.empty)
 
 
-def find_inputs(names: Iterable[str], lines: Iterable[bytes] = ()) -> Inputs:
+def find_inputs(names: Iterable[str], lines: Iterable[bytes] = (), target: Path | None = None) -> Inputs:
     """The pictures that ``names`` lead to, in their order.
 
     A file is itself; a folder all pictures in it and in its folders, sorted; a pattern such as `photos/**/*.jpg`, if no
     file has that name, the pictures that match, sorted; and "-" what ``lines`` lead to, which hold one path each.
+    What lies in the folder ``target``, which pictures are sorted into, is left out unless its name leads there.
     """
-    pictures, empty, unread = list[str](), list[tuple[str, str]](), Counter[str]()
+    pictures, empty, unread, already = list[str](), list[tuple[str, str]](), Counter[str](), 0
     for name in names:
         paths = [path for line in lines if (path := os.fsdecode(line.rstrip(b"\r\n")))] if name == LIST else [name]
         if not paths:
             empty.append((LIST, "no paths on standard input: write one a line"))
         for path in paths:
+            is_inside = _is_inside(target, path)
             try:
                 some, left_out = _found(path)
             except BadSource as error:  # there are none, or a folder may not be read
                 empty.append((path, str(error)))
                 continue
-            pictures += some
+            new = [one for one in some if not is_inside(os.path.dirname(one))]
+            already += len(some) - len(new)
+            pictures += new
             unread += left_out
-    return Inputs(pictures=pictures, empty=empty, left_out=advices(unread))
+    told = [f"{counted(already, 'picture')} in {target}: sorted already"] if already else []
+    return Inputs(pictures=pictures, empty=empty, left_out=[*advices(unread), *told])
+
+
+def _is_inside(target: Path | None, name: str) -> Callable[[str], bool]:
+    """Whether a folder is ``target`` or lies in it; never, if ``name`` itself leads there."""
+    if target is None:
+        return lambda folder: False
+    root = Path(os.path.realpath(target))
+    is_inside = cache(lambda folder: Path(os.path.realpath(folder)).is_relative_to(root))
+    start = re.split(r"[*?[]", name)[0]  # of a pattern
+    return (lambda folder: False) if is_inside(name) or is_inside(start) else is_inside
 
 
 def _found(name: str) -> tuple[list[str], Counter[str]]:
