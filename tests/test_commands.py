@@ -272,7 +272,8 @@ def test_info_without_a_path_lists_the_workspace(searchable, packed, capsys):
     assert capsys.readouterr().err.startswith("error: --verify needs a PATH: what to verify (see ")
     assert main(["info", "--workspace", "no where"]) == 0
     expected = (
-        "nothing in no where yet: begin with `alexnet prep FOLDER --workspace 'no where'`, or with `alexnet demo`\n"
+        "nothing in no where yet: begin with `alexnet import torchvision --workspace 'no where'`, to train with "
+        "`alexnet prep FOLDER --workspace 'no where'`, or with `alexnet demo`\n"
     )
     assert capsys.readouterr().out == expected
 

@@ -210,7 +210,7 @@ def test_a_table_is_written_after_every_seed(packed, tmp_path, monkeypatch):
     table = (tmp_path / "a" / "table.md").read_text()
     assert "1 seed each, top-1 error of 21 validation pictures" in table
     assert "One seed cannot show a difference, so none is given; --seeds 3 can." in table
-    assert "| recipe | parameters | top-1 error, % | in the paper |" in table
+    assert "| recipe | parameters | top-1 error, % | in the paper or its logs |" in table
 
 
 def test_a_dataset_without_validation_images_is_refused_before_the_training(source, tmp_path, monkeypatch):
