@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import faiss
 import numpy as np
@@ -55,6 +56,7 @@ class MadeUp:
     """A collection of pictures that do not exist, and a stand-in for the model, which gives them made-up vectors."""
 
     split, are_files = None, False
+    words: ClassVar[dict[str, str]] = {}
 
     def __init__(self, model: OnnxModel, source: Source, count: int) -> None:
         self.model, self.vectors, self.count, self.source = model, source, count, Path("made-up")
@@ -66,6 +68,9 @@ class MadeUp:
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         return [np.zeros((1, 1, 3), np.uint8)] * len(names)
+
+    def left_out(self) -> list[str]:
+        return []
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0), self.vectors.vectors(len(images))
