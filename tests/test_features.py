@@ -27,7 +27,8 @@ def test_a_folder_to_npy(searchable: Path, capsys: pytest.CaptureFixture[str]) -
     out, err = capsys.readouterr()
     assert out == "wrote out/photos.npy: fc7 of 12 pictures, their names in out/photos.txt\n"
     assert err.endswith(
-        "failed photos/cat/bad.png: not a picture that can be read\nerror: 1 of 13 pictures could not be read\n"
+        "failed photos/cat/bad.png: not a picture that can be read\n"
+        "error: 1 of 13 pictures could not be read: photos/cat/bad.png\n"
     )
     assert Path("out/photos.txt").read_text().splitlines() == PATHS
     features = np.load("out/photos.npy", mmap_mode="r")

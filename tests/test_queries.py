@@ -45,7 +45,7 @@ def test_bad_pictures_do_not_take_the_answers_of_the_others(
     ]
     told = (
         "failed gone.jpg: no such file\nfailed text.jpg: not a picture that can be read\n"
-        "error: 2 of 4 pictures could not be read\n"
+        "error: 2 of 4 pictures could not be read: gone.jpg, text.jpg\n"
     )
     key, results = ("queries", "neighbours") if command == "search" else ("predictions", "classes")
     (alone,) = answer(command, good, capsys=capsys)[key]
@@ -66,7 +66,7 @@ def test_bad_pictures_do_not_take_the_answers_of_the_others(
     )
     out, err = capsys.readouterr()
     assert (json.loads(out)[key], json.loads(out)["failed"]) == ([], failed)
-    assert err.endswith("error: 2 of 2 pictures could not be read\n")
+    assert err.endswith("error: 2 of 2 pictures could not be read: gone.jpg, text.jpg\n")
     assert answer(command, good, capsys=capsys)["failed"] == []
 
 
@@ -157,7 +157,7 @@ def test_what_leads_to_no_picture(
     out, err = capsys.readouterr()
     assert json.loads(out)["failed"] == [{"path": name, "reason": reason}]
     assert f"failed {name}: {reason}\n" in err
-    assert err.endswith("error: 1 of 2 pictures could not be read\n")
+    assert err.endswith(f"error: 1 of 2 pictures could not be read: {name}\n")
 
 
 @pytest.mark.parametrize(("command", "key"), [("predict", "predictions"), ("search", "queries")])
@@ -187,7 +187,7 @@ def test_predictions_as_csv(searchable: Path, capsys: pytest.CaptureFixture[str]
     assert main(["predict", "photos", "gone.jpg", "--top", "2", "--csv", "out/classes.csv"]) == 1
     out, err = capsys.readouterr()
     assert out == "wrote out/classes.csv: 12 pictures\n"
-    assert err.endswith("failed gone.jpg: no such file\nerror: 1 of 13 pictures could not be read\n")
+    assert err.endswith("failed gone.jpg: no such file\nerror: 1 of 13 pictures could not be read: gone.jpg\n")
     rows = rows_of("out/classes.csv")
     assert list(rows[0]) == ["path", "rank", "label", "name", "probability"]
     wanted = [
@@ -281,7 +281,7 @@ def test_several_pictures_as_one_query(searchable: Path, capsys: pytest.CaptureF
     distances = np.linalg.norm(model.features(everything) - mean, axis=1)
     assert [one["path"] for one in query["neighbours"]] == [everything[i] for i in np.argsort(distances)[:10]]
     np.testing.assert_allclose([one["distance"] for one in query["neighbours"]], np.sort(distances)[:10], rtol=1e-4)
-    assert err.endswith("error: 1 of 4 pictures could not be read\n")
+    assert err.endswith("error: 1 of 4 pictures could not be read: gone.jpg\n")
     assert Path("sheet.png").exists()
 
 

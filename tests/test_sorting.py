@@ -97,7 +97,7 @@ def test_a_bad_picture_does_not_stop_the_others(searchable: Path, capsys: pytest
     assert main(["predict", "photos", "--sort-into", "sorted"]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "sorted: 12 pictures copied, 0 are there already"
-    assert err.endswith("error: 1 of 13 pictures could not be read\n")
+    assert err.endswith("error: 1 of 13 pictures could not be read: photos/cat/bad.png\n")
     assert len(tree("sorted")) == 12
 
 

@@ -150,7 +150,8 @@ class Failures:
         if self.failed and self.count == 1:
             raise BadPicture("{path}: {reason}".format(**self.failed[0]))
         if self.failed:
-            raise BadPicture(f"{len(self.failed):,} of {self.count:,} pictures could not be read")
+            names = abbreviate(each["path"] for each in self.failed)  # what was told of each may have scrolled away
+            raise BadPicture(f"{len(self.failed):,} of {self.count:,} pictures could not be read: {names}")
 
 
 def with_progress(items: Iterable[Result], task: str, total: int, progress: Progress) -> Iterator[Result]:
