@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx_files import CLASSES
+from PIL import Image
 from test_index import error_of
 from test_search import answer
 
 from alexnet_cli.commands import main
 from alexnet_cli.data.inputs import find_inputs
+from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.inference import predictor
 from alexnet_cli.inference.onnx_model import OnnxModel
 
@@ -282,7 +284,13 @@ def test_several_pictures_as_one_query(searchable: Path, capsys: pytest.CaptureF
     assert [one["path"] for one in query["neighbours"]] == [everything[i] for i in np.argsort(distances)[:10]]
     np.testing.assert_allclose([one["distance"] for one in query["neighbours"]], np.sort(distances)[:10], rtol=1e-4)
     assert err.endswith("error: 1 of 4 pictures could not be read: gone.jpg\n")
-    assert Path("sheet.png").exists()
+    sheet = np.asarray(Image.open("sheet.png").convert("RGB")).astype(int)
+    for i, path in enumerate(CATS[:3]):  # the three pictures, each in a quarter of the query's place
+        top, left = 12 + 64 * (i // 2), 12 + 64 * (i % 2)
+        small = load_picture(Path(path), 16)
+        shown = sheet[top : top + 64, left : left + 64]
+        assert np.abs(shown.mean(axis=(0, 1)) - small.mean(axis=(0, 1))).max() < 6, path
+    assert (sheet[12 + 64 + 4 : 12 + 128 - 4, 12 + 64 + 4 : 12 + 128 - 4] == 255).all()
 
 
 def test_search_as_csv(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,11 +30,25 @@ def thumbnails(answers: Sequence[Answer], collection: Collection | None, size: i
     """
     return [
         (
-            _small(_query(answer.pictures[0] if answer.pictures else answer.path, size)),
+            _queries(answer.pictures or [answer.path], size),
             [_small(pixels) for pixels in _load(collection, [near.source_path for near in answer.neighbours], size)],
         )
         for answer in answers
     ]
+
+
+def _queries(paths: Sequence[str], size: int) -> Thumbnail:
+    """The picture of a query; of several as one query, the first four of them in two rows."""
+    if len(paths) == 1:
+        return _small(_query(paths[0], size))
+    square = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    half = SIDE // 2
+    for i, path in enumerate(paths[:4]):
+        small = _small(_query(path, size))
+        if not isinstance(small, str):
+            top, left = half * (i // 2), half * (i % 2)
+            square[top : top + half, left : left + half] = np.asarray(Image.fromarray(small).resize((half, half)))
+    return square
 
 
 def _load(collection: Collection | None, names: Sequence[str], size: int) -> list[Loaded]:
