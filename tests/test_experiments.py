@@ -16,7 +16,7 @@ from alexnet_cli.data.augment import INITIAL, seed_of, stream
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.experiments import tables
-from alexnet_cli.experiments.figure3 import draw, figure3, saturation, structure
+from alexnet_cli.experiments.figure3 import figure3
 from alexnet_cli.experiments.figure4 import NEAREST, QUERIES, SHOWN, classify, figure4, retrieve, spread
 from alexnet_cli.experiments.tables import table1, table2
 from alexnet_cli.inference.evaluation import average_probabilities, evaluate
@@ -24,6 +24,7 @@ from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.training.train import train
+from alexnet_cli.visualization.kernels import saturation, structure
 
 CPU = torch.device("cpu")
 
@@ -40,38 +41,6 @@ def models(packed, tmp_path_factory) -> list[Path]:
     return [folder / "m0", folder / "m1"]
 
 
-def test_saturation_is_0_for_grey_and_1_for_opponent_colours():
-    random = np.random.default_rng(0)
-    grey = np.repeat(random.standard_normal((1, 11, 11)), 3, axis=0)
-    opponent = random.standard_normal((1, 11, 11)) * np.array([1.0, -2.0, 1.0])[:, None, None]
-    axis = np.ones(3) / 3**0.5
-    any_kernel = random.standard_normal((3, 11, 11))
-    along = np.einsum("c,chw->hw", axis, any_kernel)  # the grey part of the colour at each position
-    expected = 1 - (along**2).sum() / (any_kernel**2).sum()
-    np.testing.assert_allclose(saturation(np.stack([grey, opponent, any_kernel])), [0, 1, expected], atol=1e-12)
-
-
-@pytest.mark.parametrize("side", [11, 8])
-def test_structure_is_1_for_a_wave_and_little_for_noise(side):
-    y, x = np.mgrid[:side, :side]
-    colours = np.array([1.0, -0.5, 0.2])[:, None, None]
-    waves = [np.cos(2 * np.pi * (u * x + v * y) / side + phase) for u, v, phase in ((1, 2, 0.3), (0, 3, 1), (0, 0, 0))]
-    np.testing.assert_allclose(structure(np.stack([colours * wave for wave in waves])), 1, atol=1e-12)
-    two = waves[0] / np.linalg.norm(waves[0]) + 0.5 * waves[1] / np.linalg.norm(waves[1])
-    np.testing.assert_allclose(structure((colours * two)[None]), 1 / 1.25, atol=1e-12)
-    noise = np.random.default_rng(0).standard_normal((500, 3, side, side))
-    assert structure(noise).mean() < 0.1
-    power = (np.abs(np.fft.fft2(noise[0])) ** 2).sum(axis=0)  # by a loop over frequencies
-    pairs = {frozenset([(u, v), (-u % side, -v % side)]) for u in range(side) for v in range(side)}
-    largest = max(sum(power[place] for place in pair) for pair in pairs)
-    assert structure(noise)[0] == pytest.approx(largest / power.sum())
-
-
-def test_saturation_of_random_kernels_is_two_thirds():
-    kernels = np.random.default_rng(0).standard_normal((200, 3, 11, 11))
-    assert saturation(kernels).mean() == pytest.approx(2 / 3, abs=0.01)
-
-
 def test_figure_3_has_a_block_for_each_column(models, tmp_path):
     report = figure3(models[0], tmp_path, "c")
     kernels = [part.weight.detach().numpy() for part in Model.load(models[0]).net.weighted("conv1")]
@@ -80,12 +49,7 @@ def test_figure_3_has_a_block_for_each_column(models, tmp_path):
     untrained = initialize(recipes.load(models[0] / "recipe.toml").build(3), seed_of(stream(0, INITIAL)))
     begun = [structure(part.weight.detach().numpy()) for part in untrained.weighted("conv1")]
     np.testing.assert_allclose(report.facts["structure_at_the_start"], begun, rtol=2e-3)  # they are kept in float16
-    drawn = np.asarray(Image.open(tmp_path / "figure-3.png"))
-    side, top = 11 * 5, 28
-    shown = drawn[top + 2 : top + side : 5, 4 + 2 : 4 + side : 5].astype(float)  # the middle of each weight
-    expected = 127.5 + 127.5 * kernels[0][0].transpose(1, 2, 0) / np.abs(kernels[0][0]).max()
-    np.testing.assert_allclose(shown, expected, atol=0.51)
-    assert drawn.shape[0] == 2 * (28 + side + 4 + 4)
+    assert Image.open(tmp_path / "figure-3.png").size[0] == 1500
 
 
 @pytest.mark.parametrize("count", [160, 1000, 50_000])
@@ -168,9 +132,3 @@ def test_a_model_with_other_classes_is_refused(models, packed, source, tmp_path)
     other = replace(two, classes=["a", "b", "c"])
     with pytest.raises(BadArtefact, match="evaluate on a dataset with the model's classes"):
         figure4(models[0], other, tmp_path / "f", "c")
-
-
-def test_kernels_of_one_channel_are_drawn_grey():
-    kernels = np.linspace(-1, 1, 2 * 25, dtype=np.float32).reshape(2, 1, 5, 5)
-    grey, coloured = draw([kernels], [0.0]), draw([np.repeat(kernels, 3, axis=1)], [0.0])
-    assert np.array_equal(np.asarray(grey), np.asarray(coloured))

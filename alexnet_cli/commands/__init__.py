@@ -29,11 +29,13 @@ from alexnet_cli.commands import (
     train,
 )
 from alexnet_cli.commands.usage import Command
+from alexnet_cli.commands.visualize import kernels
 from alexnet_cli.console import close_consoles, fail, show, use_any_encoding
 from alexnet_cli.distributed import is_distributed
 from alexnet_cli.errors import AlexNetError, Interrupted, LostProcess, first_line
 
-COMMANDS: dict[str, Callable[..., Any]] = {
+GROUPS = {"visualize": "Draw what a network sees, as PNG or SVG."}
+COMMANDS: dict[str, Callable[..., Any]] = {  # of two words: of a group
     "prep": prep.prep,
     "train": train.train,
     "eval": evaluate.evaluate,
@@ -44,6 +46,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "duplicates": duplicates.duplicates,
     "features": features.features,
     "serve": serve.serve,
+    "visualize kernels": kernels.kernels,
     "recipes": recipes.recipes,
     "info": info.info,
     "import": import_.import_weights,
@@ -64,8 +67,13 @@ def build_app(commands: dict[str, Callable[..., Any]]) -> typer.Typer:
         rich_markup_mode=None,  # plain text, which fits 60 columns
     )
     app.callback()(_options)
+    groups = {"": app}
     for name, function in commands.items():
-        app.command(name=name, cls=Command)(function)
+        group, _, word = name.rpartition(" ")
+        if group not in groups:
+            groups[group] = typer.Typer(help=GROUPS[group], no_args_is_help=True, rich_markup_mode=None)
+            app.add_typer(groups[group], name=group)
+        groups[group].command(name=word, cls=Command)(function)
     return app
 
 

@@ -1,0 +1,63 @@
+"""`alexnet visualize`: a module for each kind of picture, and the options that they share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alexnet_cli.commands import completion
+from alexnet_cli.console import show, show_json
+from alexnet_cli.errors import AlexNetError
+from alexnet_cli.figures.canvas import Size, check_figure
+from alexnet_cli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from alexnet_cli.inference.network_model import NetworkModel
+
+
+def _check(path: Path | None) -> Path | None:
+    if path is not None:
+        check_figure(path)
+    return path
+
+
+NetworkOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Name or path of a model. Default: the newest.",
+        autocompletion=completion.models,
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The figure, a .png or .svg file. Default: its name here.", callback=_check),
+]
+SizeOption = Annotated[Size, typer.Option(metavar="<page|slide>", help="slide: 16:9, with letters for a projector.")]
+PictureArgument = Annotated[str, typer.Argument(metavar="PICTURE", help="The file of a picture.")]
+
+
+def find_model(space: Workspace, model: str | None) -> Path:
+    """The folder of the model that is named, or of the newest. Raises BadArtefact if there is none."""
+    if model is not None and model.endswith(".onnx"):
+        raise AlexNetError(f"{model} has no layers to look into: name the folder of its model")
+    return space.find("model", model)
+
+
+def open_network(space: Workspace, model: str | None) -> "NetworkModel":
+    """The network of that model, in torch. Raises BadArtefact if it is not there or damaged."""
+    from alexnet_cli.opening import open_network
+
+    return open_network(find_model(space, model))
+
+
+def show_files(files: list[Path], *, as_json: bool, facts: dict[str, object] | None = None, said: str = "") -> None:
+    """Tells which ``files`` were drawn, and in words or as JSON what was measured."""
+    if as_json:
+        show_json({"files": [str(file) for file in files]} | (facts or {}))
+        return
+    for file in files:
+        show(f"wrote {file}")
+    if said:
+        show(said)

@@ -1,0 +1,62 @@
+"""Figures with axes, legends and titles: drawn by matplotlib, for a page or for a projector, as PNG or SVG."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alexnet_cli.errors import AlexNetError
+from alexnet_cli.files import atomic_write
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg")
+PAGE_WIDTH, SLIDE = 10.0, (40 / 3, 7.5)  # inches
+PAGE_DPI, SLIDE_DPI = 150, 144  # a slide has 1920 × 1080 pixels
+
+
+class Size(StrEnum):
+    """What a figure is made for."""
+
+    page = "page"
+    slide = "slide"  # 16:9, with letters that are legible from the last row
+
+
+def check_figure(path: Path) -> None:
+    """Raises AlexNetError if the name of a figure's file does not end in one of SUFFIXES."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise AlexNetError(f"{path}: a figure is a .png or .svg file, for example {path.with_suffix('.png').name}")
+
+
+@contextmanager
+def drawing(path: Path, size: Size = Size.page, *, height: float = 5.0) -> Iterator["Figure"]:
+    """A figure to draw on, which is written to ``path`` when the block ends well.
+
+    ``height``: of a page, in inches; a page is 10 inches wide, a slide 13.3 × 7.5. Raises AlexNetError if ``path`` is
+    neither PNG nor SVG.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    check_figure(path)
+    is_slide = size is Size.slide
+    with rc_context({"font.size": 17 if is_slide else 9, "svg.fonttype": "path", "svg.hashsalt": "alexnet"}):
+        figure = Figure(figsize=SLIDE if is_slide else (PAGE_WIDTH, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        kind = path.suffix.lower()[1:]
+        with atomic_write(path) as temporary:
+            metadata = {"Date": None} if kind == "svg" else None  # the same figure is the same file
+            figure.savefig(temporary, format=kind, dpi=SLIDE_DPI if is_slide else PAGE_DPI, metadata=metadata)
+
+
+def show_picture(axes: "Axes", pixels: "np.ndarray", title: str = "") -> None:
+    """``pixels`` (h, w, 3) or (h, w) uint8 on ``axes``, without ticks, each pixel a square."""
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(title)

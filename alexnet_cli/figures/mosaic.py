@@ -1,0 +1,22 @@
+"""Many small pictures as one."""
+
+import math
+
+import numpy as np
+
+
+def mosaic(pictures: np.ndarray, across: int, *, gap: int = 1, background: int = 255) -> np.ndarray:
+    """``pictures`` (N, h, w, 3) or (N, h, w) uint8 in rows of ``across``, ``gap`` pixels apart, as one picture."""
+    count, height, width, *colours = pictures.shape
+    down = math.ceil(count / across)
+    sheet = np.full((down * (height + gap) - gap, across * (width + gap) - gap, *colours), background, np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = i // across * (height + gap), i % across * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def squarest(count: int, aspect: float = 1.5) -> int:
+    """How many of ``count`` pictures to put in a row for a width of about ``aspect`` heights and few empty places."""
+    least = max(1, math.ceil(math.sqrt(aspect * count)))
+    return min(count, min(range(least, 2 * least), key=lambda wide: -count % wide))

@@ -1,0 +1,1 @@
+"""What a network sees: each module makes one kind of picture, and the numbers behind it."""

@@ -1,0 +1,136 @@
+"""The kernels of the first layer (figure 3): a block for each column, how much they are waves, and how they grew."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alexnet_cli.artefacts import KERNELS
+from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.figures.canvas import Size, drawing, show_picture
+from alexnet_cli.figures.mosaic import mosaic
+from alexnet_cli.model import Model
+
+ACROSS = 16  # kernels in a row
+EPOCHS, GROWN = 8, 6  # of the picture of their growth: how many epochs, and how many kernels of each column
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """The first layer's kernels over the epochs of a run."""
+
+    epochs: list[int]  # 0 is the random start
+    kernels: list[list[np.ndarray]]  # for each of `epochs` those of each column, (K, C, h, w) float32
+
+
+def kernels_of(model: Model) -> list[np.ndarray]:
+    """The first layer's kernels of each column, (K, C, h, w) float32. Raises AlexNetError if it has none."""
+    first = next(iter(model.recipe.network.layers))
+    columns = [next(module.parameters()).detach().float().cpu().numpy() for module in model.net.weighted(first)]
+    if columns[0].ndim != 4:
+        raise AlexNetError(f"{first} of {model.recipe.name} is no convolution: it has no kernels to show")
+    return columns
+
+
+def growth_of(folder: Path, columns: Sequence[np.ndarray]) -> Growth:
+    """What the run in ``folder`` kept of its first kernels; ``columns`` are those that it ended with.
+
+    Without epochs if it kept none, as an imported model. Raises BadArtefact if a file is damaged.
+    """
+    growth = Growth(epochs=[], kernels=[])
+    for file in sorted((folder / KERNELS).glob("[0-9]*.npy")):
+        try:
+            kept = np.load(file)  # (K, C, h, w) float16, column after column
+        except (OSError, ValueError) as error:
+            raise BadArtefact(f"{file} cannot be read ({error})") from None
+        if kept.shape != (sum(map(len, columns)), *columns[0].shape[1:]):
+            raise BadArtefact(f"{file} holds kernels of another network")
+        growth.epochs.append(int(file.stem))
+        growth.kernels.append(np.split(kept.astype(np.float32), np.cumsum([*map(len, columns)])[:-1]))
+    return growth
+
+
+def saturation(kernels: np.ndarray) -> np.ndarray:
+    """The share of each kernel's energy (its sum of squares) that is not grey: (K, 3, h, w) to (K,), from 0 to 1.
+
+    The grey part of a kernel has, at each position, the mean of its three colours.
+    """
+    energy = (kernels**2).sum(axis=(1, 2, 3))
+    coloured = ((kernels - kernels.mean(axis=1, keepdims=True)) ** 2).sum(axis=(1, 2, 3))
+    return np.asarray(coloured / np.maximum(energy, 1e-30))
+
+
+def structure(kernels: np.ndarray) -> np.ndarray:
+    """The share of each kernel's energy at its strongest spatial frequency: (K, C, h, w) to (K,), from 0 to 1.
+
+    A wave of any direction, phase and colours has 1. A frequency and its opposite are one wave. The mean of a colour,
+    which is no wave, counts as a frequency too.
+    """
+    power = (np.abs(np.fft.fft2(kernels)) ** 2).sum(axis=1)  # (K, h, w)
+    opposite = np.roll(power[:, ::-1, ::-1], (1, 1), axis=(1, 2))
+    rows, across = (np.arange(side) for side in power.shape[1:])
+    own = np.ix_(2 * rows % len(rows) == 0, 2 * across % len(across) == 0)  # frequencies that are their own opposite
+    opposite[:, own[0], own[1]] = 0
+    waves = power + opposite
+    return np.asarray(waves.max(axis=(1, 2)) / np.maximum(power.sum(axis=(1, 2)), 1e-30))
+
+
+def structure_by_chance(shape: Sequence[int]) -> float:
+    """The mean `structure` of random kernels of ``shape`` (C, h, w): what it is before training."""
+    return float(structure(np.random.default_rng(0).standard_normal((1000, *shape))).mean())
+
+
+def as_colours(kernels: np.ndarray) -> np.ndarray:
+    """Kernels (K, 3 or 1, h, w) as pictures (K, h, w, 3) uint8, each on its own scale; middle grey is 0."""
+    scale = np.maximum(np.abs(kernels).max(axis=(1, 2, 3), keepdims=True), 1e-30)
+    colours = np.broadcast_to(0.5 + 0.5 * kernels / scale, (len(kernels), 3, *kernels.shape[2:]))  # one channel is grey
+    return np.asarray((255 * colours.transpose(0, 2, 3, 1)).round().astype(np.uint8))
+
+
+def draw_kernels(columns: Sequence[np.ndarray], path: Path, size: Size = Size.page) -> None:
+    """Draw the kernels (K, C, h, w) of each column as a block, on a page one below the other as in figure 3."""
+    is_colour = columns[0].shape[1] == 3
+    across = ACROSS if size is Size.page else ACROSS // 2
+    rows = [-(-len(kernels) // across) for kernels in columns]
+    with drawing(path, size, height=0.4 * len(columns) + sum(rows) * 10 / across) as figure:
+        shape = (len(columns), 1) if size is Size.page else (1, len(columns))
+        for i, (kernels, axes) in enumerate(zip(columns, np.ravel(figure.subplots(*shape)), strict=True)):
+            facts = [f"{len(kernels)} kernels", f"structure {structure(kernels).mean():.2f}"]
+            facts += [f"saturation {saturation(kernels).mean():.2f}"] if is_colour else []
+            name = f"column {i}: " if len(columns) > 1 else ""
+            separator = ", " if size is Size.page else "\n"
+            show_picture(axes, mosaic(as_colours(kernels), min(across, len(kernels))), name + separator.join(facts))
+
+
+def draw_growth(growth: Growth, path: Path, size: Size = Size.page) -> None:
+    """Draw some kernels of each column at some epochs, and each column's mean structure over all epochs.
+
+    The kernels are those that have the most structure at the end.
+    """
+    shown = np.unique(np.linspace(0, len(growth.epochs) - 1, EPOCHS).round().astype(int))
+    best = [np.argsort(-structure(kernels), kind="stable")[:GROWN] for kernels in growth.kernels[-1]]
+    with drawing(path, size, height=5.2) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+        lines = [
+            np.concatenate([kernels[which] for kernels, which in zip(growth.kernels[epoch], best, strict=True)])
+            for epoch in shown
+        ]
+        pictures, side, across = as_colours(np.concatenate(lines)), lines[0].shape[2], len(lines[0])
+        left.imshow(mosaic(pictures, across), interpolation="nearest")
+        left.set_yticks(np.arange(len(shown)) * (side + 1) + side / 2, [f"epoch {growth.epochs[i]}" for i in shown])
+        starts = np.cumsum([0, *map(len, best)])[:-1]
+        middles = [(start + len(which) / 2) * (side + 1) - 1 for start, which in zip(starts, best, strict=True)]
+        left.set_xticks(middles, [f"column {i}" for i in range(len(best))] if len(best) > 1 else ["kernels"])
+        left.tick_params(length=0)
+        left.spines[:].set_visible(False)
+        left.set_title("the kernels with most structure at the end")
+        for i in range(len(best)):
+            means = [float(structure(kernels[i]).mean()) for kernels in growth.kernels]
+            right.plot(growth.epochs, means, marker=".", label=f"column {i}" if len(best) > 1 else "kernels")
+        right.axhline(
+            structure_by_chance(growth.kernels[0][0].shape[1:]), color="gray", ls="--", label="random kernels"
+        )
+        right.set(xlabel="epoch", ylabel="mean structure", ylim=(0, None), title="energy at the strongest frequency")
+        right.legend()
+        right.grid(alpha=0.3)
