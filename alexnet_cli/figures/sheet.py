@@ -31,7 +31,10 @@ def thumbnails(answers: Sequence[Answer], collection: Collection | None, size: i
     return [
         (
             _queries(answer.pictures or [answer.path], size),
-            [_small(pixels) for pixels in _load(collection, [near.source_path for near in answer.neighbours], size)],
+            [
+                _small(pixels)
+                for pixels in load_pictures(collection, [near.source_path for near in answer.neighbours], size)
+            ],
         )
         for answer in answers
     ]
@@ -51,7 +54,8 @@ def _queries(paths: Sequence[str], size: int) -> Thumbnail:
     return square
 
 
-def _load(collection: Collection | None, names: Sequence[str], size: int) -> list[Loaded]:
+def load_pictures(collection: Collection | None, names: Sequence[str], size: int) -> list[Loaded]:
+    """What ``collection`` has of ``names``, whatever has happened to it since it was indexed."""
     if collection is None:
         return ["what was indexed is not there any more"] * len(names)
     try:

@@ -14,6 +14,7 @@ import numpy as np
 
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.index import Index
+from alexnet_cli.retrieval.pca import principal_components
 from alexnet_cli.retrieval.vectors import CHUNK, Vectors
 
 FRACTION = 0.25  # of the median distance between two pictures: the threshold by default; docs/duplicates.md says why
@@ -76,7 +77,7 @@ def _median_distance(sample: np.ndarray) -> float:
 def _close_pairs(vectors: Vectors, sample: np.ndarray, threshold: float, progress: Progress) -> Iterator[np.ndarray]:
     """All pairs of rows (n, 2), the lower first, that may be within ``threshold``."""
     faiss: Any = import_module("faiss")  # its type stubs lack what its Python layer adds
-    components = _components(vectors, sample)  # (N, C)
+    components = principal_components(vectors, sample, COMPONENTS)  # (N, C)
     index = faiss.IndexFlatL2(components.shape[1])
     index.add(components)
     longest = float(np.einsum("nc,nc->n", components, components).max())
@@ -87,19 +88,6 @@ def _close_pairs(vectors: Vectors, sample: np.ndarray, threshold: float, progres
         rows = np.repeat(np.arange(first, first + len(block)), np.diff(ends.astype(np.int64)))
         yield np.stack([rows, others], axis=1)[rows < others]
         progress.advance("comparing", first + len(block), len(components))
-
-
-def _components(vectors: Vectors, sample: np.ndarray) -> np.ndarray:
-    """The coordinates of all vectors on the principal axes of ``sample``: (N, C) float32, C at most COMPONENTS.
-
-    Distances between them are never longer than those between the vectors.
-    """
-    mean = sample.mean(axis=0)
-    axes = np.linalg.svd(sample - mean, full_matrices=False)[2][:COMPONENTS]  # (C, D), orthonormal
-    components = np.empty((vectors.count, len(axes)), np.float32)
-    for first, chunk in vectors.chunks():
-        np.matmul(chunk - mean, axes.T, out=components[first : first + len(chunk)])
-    return components
 
 
 def _distances(vectors: Vectors, pairs: np.ndarray) -> np.ndarray:

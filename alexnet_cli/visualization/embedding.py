@@ -1,0 +1,170 @@
+"""An index in two dimensions: pictures that the network finds alike lie close together.
+
+Features are reduced by PCA, then by t-SNE (van der Maaten and Hinton, 2008). What is near is alike; how far
+apart groups lie, and how large they are, says little.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.figures.canvas import Size, drawing
+from alexnet_cli.figures.sheet import load_pictures
+from alexnet_cli.files import read_tensors, write_tensors
+from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.retrieval.collection import Collection, Loaded
+from alexnet_cli.retrieval.index import Index
+from alexnet_cli.retrieval.pca import principal_components
+from alexnet_cli.wording import counted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EMBEDDING_FILE = "embedding.safetensors"  # in the folder of the index
+MOST = 10_000  # pictures; of a larger index so many, evenly spread
+SAMPLE, COMPONENTS = 512, 50  # pictures that the axes are taken from; van der Maaten and Hinton reduce to 30
+PERPLEXITY = 30  # about how many neighbours each picture is kept close to
+ACROSS = 30  # thumbnails that fit side by side
+THUMBNAIL = 48  # pixels
+FRAME = 3  # pixels around a thumbnail
+COLOURED, OTHER = 10, "0.6"  # classes that have a colour each, the most frequent ones; the colour of all others
+PAGE_HEIGHT, LETTERS = 10.5, 130  # inches; letters that fit side by side in a legend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """Where pictures of an index lie in the plane."""
+
+    rows: np.ndarray  # (N,) int64, in the index
+    places: np.ndarray  # (N, 2) float32, from 0 to 1: x, y
+    generation: str  # of the index
+
+
+def embed(index: Index, progress: Progress = SILENT) -> Embedding:
+    """Compute where the pictures of ``index`` lie, MOST of them if there are more, and keep that in its folder.
+
+    What is kept already is used if the index has not changed. The same index gives the same places on the same
+    machine. Raises AlexNetError if it has fewer than 3 pictures, BadArtefact if it is damaged.
+    """
+    with contextlib.suppress(BadArtefact):  # it is made again
+        kept = read_embedding(index.path)
+        if kept is not None and kept.generation == index.facts["generation"]:
+            return kept
+    if len(index) < 3:
+        raise AlexNetError(f"{index.path} has {len(index)} pictures: a map needs 3 or more")
+    from sklearn.manifold import TSNE
+
+    rows = np.unique(np.linspace(0, len(index) - 1, min(len(index), MOST)).astype(np.int64))
+    progress.note(f"arranging {len(rows):,} pictures by t-SNE")
+    components = principal_components(index.vectors, index.vectors.sample(SAMPLE), COMPONENTS)[rows]
+    components /= max(float(np.abs(components).max()), 1e-30)  # lengths differ from model to model
+    perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
+    low, high = places.min(axis=0), places.max(axis=0)
+    places = ((places - low) / np.maximum(high - low, 1e-30)).astype(np.float32)
+    found = Embedding(rows=rows, places=places, generation=index.facts["generation"])
+    write_tensors(index.path / EMBEDDING_FILE, {"rows": rows, "places": places}, {"generation": found.generation})
+    return found
+
+
+def read_embedding(folder: Path) -> Embedding | None:
+    """What `embed` has kept in the ``folder`` of an index, perhaps of an earlier generation; None if nothing.
+
+    Raises BadArtefact if it is damaged.
+    """
+    path = folder / EMBEDDING_FILE
+    if not path.exists():
+        return None
+    metadata, tensors = read_tensors(path, what="map", remedy="make it again with `alexnet visualize embedding`")
+    rows, places = tensors.get("rows"), tensors.get("places")
+    if rows is None or places is None or rows.dtype != np.int64 or places.shape != (len(rows), 2):
+        raise BadArtefact(f"{path} is damaged: make it again with `alexnet visualize embedding`")
+    return Embedding(rows=rows, places=places, generation=metadata.get("generation", ""))
+
+
+def draw_embedding(
+    embedding: Embedding, index: Index, collection: Collection | None, path: Path, size: Size = Size.page
+) -> None:
+    """Draw the pictures where they lie: dots in the colours of their classes, and thumbnails over them.
+
+    Each place of a grid that has pictures shows the one nearest to its middle. ``collection``: what was indexed, or
+    None if it is not there.
+    """
+    names = index.facts["names"]
+    pictures = [index.table.picture(int(row)) for row in embedding.rows]  # path within the source, label
+    classes = [label if label is None else names.get(label, label) for _, label in pictures]
+    colour_of = _colours(classes)
+    colours = [colour_of.get(name, OTHER) for name in classes]
+    chosen = _one_a_place(embedding.places)
+    loaded = load_pictures(collection, [pictures[i][0] for i in chosen], index.facts["image_size"])
+    with drawing(path, size, height=PAGE_HEIGHT) as figure:
+        axes = figure.subplots()
+        axes.scatter(*embedding.places.T, c=colours, s=6, linewidths=0)
+        axes.imshow(_thumbnails(embedding.places[chosen], loaded, [colours[i] for i in chosen]), extent=(0, 1, 0, 1))
+        axes.set_axis_off()
+        axes.set_title(f"{index.path.name}: {counted(len(embedding.rows), 'picture')}, alike where they are near")
+        _draw_legend(figure, colour_of, Counter(classes), size)
+
+
+def _one_a_place(places: np.ndarray) -> list[int]:
+    """Of the pictures at ``places`` (N, 2) in each square of a grid, ACROSS × ACROSS, the one nearest to its middle."""
+    squares = _squares(places)
+    off = np.linalg.norm(places * ACROSS - squares - 0.5, axis=1)
+    nearest: dict[tuple[int, int], int] = {}
+    for i in np.argsort(off, kind="stable").tolist():
+        nearest.setdefault((int(squares[i, 0]), int(squares[i, 1])), i)
+    return sorted(nearest.values())
+
+
+def _squares(places: np.ndarray) -> np.ndarray:
+    """The square of the grid of each of ``places`` (N, 2): (N, 2) int64, column and row."""
+    return np.minimum(np.floor(places * ACROSS), ACROSS - 1).astype(np.int64)
+
+
+def _thumbnails(places: np.ndarray, loaded: Sequence[Loaded], colours: Sequence[str]) -> np.ndarray:
+    """Framed thumbnails on their squares, transparent elsewhere: (side, side, 4) uint8; y grows upwards."""
+    from matplotlib.colors import to_rgb
+
+    sheet = np.zeros((ACROSS * THUMBNAIL, ACROSS * THUMBNAIL, 4), np.uint8)
+    inner = THUMBNAIL - 2 * FRAME
+    for (column, row), pixels, colour in zip(_squares(places), loaded, colours, strict=True):
+        if isinstance(pixels, str):  # a picture that is not there any more stays a dot
+            continue
+        top, left = (ACROSS - 1 - row) * THUMBNAIL, column * THUMBNAIL
+        square = sheet[top : top + THUMBNAIL, left : left + THUMBNAIL]
+        square[...] = *(round(255 * part) for part in to_rgb(colour)), 255
+        small = Image.fromarray(pixels).resize((inner, inner), Image.Resampling.LANCZOS)
+        square[FRAME:-FRAME, FRAME:-FRAME, :3] = np.asarray(small)
+    return sheet
+
+
+def _colours(classes: Sequence[str | None]) -> dict[str | None, str]:
+    """A colour for each of the most frequent ``classes``; none if there are no classes at all."""
+    counts = Counter(classes)
+    del counts[None]
+    return {name: f"C{i}" for i, (name, _) in enumerate(counts.most_common(COLOURED))}
+
+
+def _draw_legend(figure: "Figure", colour_of: dict[str | None, str], counts: Counter[str | None], size: Size) -> None:
+    """What each colour stands for: below the picture on a page, beside it on a slide."""
+    from matplotlib.lines import Line2D
+
+    if not colour_of:
+        return
+    names = {str(name): colour for name, colour in colour_of.items()}
+    if len(counts) > len(colour_of):
+        others = len(counts) - len(colour_of) - (None in counts)
+        names[f"{counted(others, 'other class')}" if others else "no class"] = OTHER
+    handles = [Line2D([], [], marker="s", linestyle="", color=colour, label=name) for name, colour in names.items()]
+    if size is Size.slide:
+        figure.legend(handles=handles, loc="outside right upper")
+    else:
+        longest = max(map(len, names))
+        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(6, LETTERS // (longest + 4))))

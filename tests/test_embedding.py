@@ -1,0 +1,99 @@
+"""An index in two dimensions: neighbours stay neighbours, and what is kept is used until the index changes."""
+
+import json
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_cli.commands import main
+from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.retrieval.index import Index
+from alexnet_cli.retrieval.vectors import VectorWriter
+from alexnet_cli.visualization import embedding as shown
+from alexnet_cli.visualization.embedding import EMBEDDING_FILE, embed, read_embedding
+
+
+def test_groups_of_features_stay_groups_in_the_plane(searchable, monkeypatch):
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(3), 20)
+    features = 10 * random.standard_normal((3, 30))[groups] + random.standard_normal((60, 30))
+    with closing(Index.open(Path("indexes/photos"))) as index:
+        writer = VectorWriter(Path("three.faiss"), 30)
+        writer.add(features.astype(np.float32))
+        writer.finish()
+        writer.close()
+        index.vectors.close()
+        index.vectors = index.vectors.open(Path("three.faiss"), 60, 30)
+        places = embed(index).places.astype(float)
+    assert places.min() == 0
+    assert places.max() == 1
+    distances = np.linalg.norm(places[:, None] - places, axis=2) + 9 * np.eye(60)
+    assert (groups[distances.argmin(axis=1)] == groups).all()  # of each picture's nearest, in the plane
+
+
+def test_a_map_is_kept_until_the_index_changes(searchable, capsys):
+    assert main(["visualize", "embedding", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["files"] == ["embedding.png"]
+    assert Image.open("embedding.png").width == 1500
+    kept = Path("indexes/photos", EMBEDDING_FILE)
+    first, stamp = read_embedding(kept.parent), kept.stat().st_mtime_ns
+    assert said["pictures"] == len(first.rows)
+    assert main(["visualize", "embedding", "--out", "map.svg", "--size", "slide"]) == 0
+    assert capsys.readouterr().out == "wrote map.svg\n"
+    assert kept.stat().st_mtime_ns == stamp
+    shutil.copy(next(Path("photos").rglob("*.*g")), "photos/another.png")
+    assert main(["index"]) == 0
+    assert main(["visualize", "embedding"]) == 0
+    assert len(read_embedding(kept.parent).rows) == len(first.rows) + 1
+
+
+def test_a_damaged_map_is_made_again(searchable):
+    kept = Path("indexes/photos", EMBEDDING_FILE)
+    assert read_embedding(kept.parent) is None
+    with closing(Index.open(kept.parent)) as index:
+        places = embed(index).places
+        content = bytearray(kept.read_bytes())
+        content[-3] ^= 1
+        kept.write_bytes(content)
+        with pytest.raises(BadArtefact, match="make it again with `alexnet visualize embedding`"):
+            read_embedding(kept.parent)
+        np.testing.assert_array_equal(embed(index).places, places)
+
+
+def test_pictures_that_are_gone_are_dots(searchable, capsys):
+    shutil.move("photos", "elsewhere")
+    assert main(["visualize", "embedding"]) == 0
+    assert Path("embedding.png").exists()
+
+
+def test_two_pictures_have_no_map(searchable, monkeypatch):
+    with closing(Index.open(Path("indexes/photos"))) as index:
+        monkeypatch.setattr(Index, "__len__", lambda self: 2)
+        with pytest.raises(AlexNetError, match="has 2 pictures: a map needs 3 or more"):
+            embed(index)
+
+
+def test_each_place_of_the_grid_shows_the_picture_nearest_to_its_middle(monkeypatch):
+    monkeypatch.setattr(shown, "ACROSS", 2)
+    places = np.array([[0.1, 0.1], [0.24, 0.26], [1, 1], [0.6, 0.1]], np.float32)
+    assert shown._one_a_place(places) == [1, 2, 3]
+    black = np.zeros((8, 8, 3), np.uint8)
+    sheet = shown._thumbnails(places[1:], [black, "gone", black], ["white"] * 3)
+    half = shown.THUMBNAIL
+    middles = sheet[half // 2 :: half, half // 2 :: half]
+    np.testing.assert_array_equal(middles[..., 3], [[0, 0], [255, 255]])  # y grows upwards
+    assert sheet[half, 0, 0] == 255  # the frame
+
+
+def test_the_most_frequent_classes_have_colours():
+    classes = ["b", None, *"a" * 3, *[f"c{i}" for i in range(12)]]
+    colours = shown._colours(classes)
+    assert colours["a"] == "C0"
+    assert len(colours) == 10
+    assert None not in colours
+    assert shown._colours([None, None]) == {}
