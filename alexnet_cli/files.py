@@ -65,12 +65,26 @@ def atomic_write(path: Path, *, replace: bool = True) -> Iterator[Path]:
             os.replace(temporary, path) if replace else _rename_new(temporary, path)
         sync_folder(path.parent)
     except OSError as error:  # a failed write does not know the name of its file
-        if error.filename in (None, str(temporary)):
-            error.filename = str(path)
+        if error.filename is None or str(temporary) in (error.filename, error.filename2):
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         with suppress(OSError):  # a file system that has become read-only; the next run sweeps it
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_output(path: Path) -> Iterator[Path]:
+    """`atomic_write` to a file that the user named, after what killed runs left of it is removed.
+
+    A link is written through. Raises AlexNetError if there is a folder, a device or a pipe.
+    """
+    target = path.resolve() if path.is_symlink() else path
+    if target.exists() and not target.is_file():
+        raise AlexNetError(f"{path} is a folder, a device or a pipe: name a file")
+    sweep(target.parent, of=target)
+    with atomic_write(target) as temporary:
+        yield temporary
 
 
 def _rename_new(temporary: Path, path: Path) -> None:
@@ -92,6 +106,9 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     try:
         with _hold(folder / LOCK_FILE):
             yield folder
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -233,7 +250,7 @@ def write_csv(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterable
     What is not UTF-8 in the name of a file is written as it is.
     """
     with (
-        atomic_write(path) as temporary,
+        write_output(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         write = csv.writer(file, lineterminator="\r\n").writerow  # RFC 4180; a name may hold either of the two

@@ -1,5 +1,6 @@
 """MODEL_CARD.md, for whoever is given a model: what it is, where it comes from, how it was measured, its limits."""
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,13 @@ def _what_it_is(model: "Model") -> list[str]:
         f"A network of recipe `{model.recipe.name}`: {model.recipe.description}. "
         f"{parameter_count(model.net):,} parameters, fingerprint `{model.fingerprint}`.",
         "",
-        f"Classes: {', '.join(names[:SHOWN])}{others}.",
+        f"Classes: {', '.join(map(_plain, names[:SHOWN]))}{others}.",
     ]
+
+
+def _plain(text: str) -> str:
+    """``text`` with what Markdown or HTML would read as more than text escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>()#!|&~])", r"\\\1", text)
 
 
 def _trained(model: "Model", name: str) -> dict[str, list[str]]:

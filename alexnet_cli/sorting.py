@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.files import atomic_write
+from alexnet_cli.files import atomic_write, sweep
 from alexnet_cli.inference.predictor import Predictor
 
 UNSURE = "unsure"  # the folder of pictures whose best class is not probable enough
@@ -42,6 +42,8 @@ class Sorter:
             raise AlexNetError(f"{folder} is a file: name a folder to sort into")
         if not dry_run:
             folder.mkdir(parents=True, exist_ok=True)  # fails before the work
+            for of_class in filter(Path.is_dir, folder.iterdir()):
+                sweep(of_class)  # what a killed run left
         self.folder, self.dry_run = folder, dry_run
         self.folders = dict(zip(model.classes, folder_names(model.classes, model.class_names), strict=True))
         self._planned: dict[Path, Path] = {}  # copy -> picture, in a dry run
@@ -61,9 +63,9 @@ class Sorter:
             if content is None:
                 if self.dry_run:
                     self._planned[path] = picture
-                elif not _copy(picture, path):
-                    continue  # another process has just written it
-                return Copy(path, is_new=True, others=others)
+                if self.dry_run or _copy(picture, path):
+                    return Copy(path, is_new=True, others=others)
+                content = path  # another process has just written it, perhaps the same picture
             if _are_same(picture, content):
                 return Copy(path, is_new=False, others=others)
         raise AssertionError("there is always another number")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from alexnet_cli.files import (
     temporary_folder,
     write_csv,
     write_json,
+    write_output,
     write_tensors,
 )
 
@@ -105,6 +107,29 @@ def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         write()
     assert caught.value.filename == str(tmp_path / "a.bin")
+
+
+def test_a_file_that_the_user_named_may_be_a_link(tmp_path):
+    target, link = tmp_path / "elsewhere" / "a.csv", tmp_path / "link.csv"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    left = target.parent / ".a.99999999-abcdef01.part.csv"
+    left.write_bytes(b"of a killed run")
+    for content in ("first", "second"):
+        with write_output(link) as temporary:
+            temporary.write_text(content)
+        assert target.read_text() == content
+    assert link.is_symlink()
+    assert [path.name for path in target.parent.iterdir()] == ["a.csv"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path(os.devnull)):
+        before = path.stat()
+        with pytest.raises(AlexNetError, match="is a folder, a device or a pipe: name a file"), write_output(path):
+            pass
+        assert os.path.samestat(path.stat(), before)
 
 
 def test_only_one_process_writes_an_artefact(tmp_path):

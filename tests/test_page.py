@@ -321,6 +321,7 @@ def test_mistakes_are_shown_where_there_is_a_report(page: Any, space: Path) -> N
     report.mkdir()
     try:
         head = "picture,label,rank_of_label,probability_of_label,label_1,probability_1\n"
+        (report / "report.json").write_text(json.dumps({"source": str((space / "photos").resolve())}))
         (report / "predictions.csv").write_text(f"{head}cat/01.png,cat,2,0.3,dog,0.7\ncat/02.png,cat,1,0.9,cat,0.9\n")
         page.goto("/?view=pictures")
         page.locator(".classes a", has_text="Mistakes").click()

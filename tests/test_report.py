@@ -186,7 +186,9 @@ def test_a_report_replaces_a_report_and_nothing_else(odd: Dataset, tmp_path: Pat
         assert (tmp_path / "other" / name).read_text() == "precious"
         shutil.rmtree(tmp_path / "other")
     (tmp_path / "file").write_text("precious")
-    with pytest.raises(AlexNetError, match="file is not a folder: choose another name for the report"):
+    with pytest.raises(
+        AlexNetError, match="file is not a folder that can be replaced: choose another name for the report"
+    ):
         report_of(odd, tmp_path / "file")
 
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx2 as httpx
@@ -15,8 +17,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from alexnet_cli.commands import main
+from alexnet_cli.serving import server as server_module
 from alexnet_cli.serving.app import create_app
-from alexnet_cli.serving.server import bind
+from alexnet_cli.serving.server import Address, Server, bind
 from alexnet_cli.workspace import Workspace
 
 PHOTOS = 12  # of `searchable`
@@ -135,3 +138,37 @@ def test_training_runs_are_told_whatever_is_in_their_files(tmp_path: Path) -> No
     assert (runs["done"]["recipe"], runs["done"]["epochs"], runs["done"]["history"]) == ("tiny", 1, [json.loads(good)])
     assert len(runs["going"]["history"]) == 2
     assert runs["damaged"]["history"] == [{}]
+
+
+@contextmanager
+def in_this_process() -> Iterator[Address]:
+    """The server of the workspace here, in a thread."""
+    ready, address = threading.Event(), bind("127.0.0.1", 0)
+    server = Server(create_app(Workspace(Path("."))), ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [address.socket]})
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield address
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_connections_whose_request_does_not_come_are_closed(searchable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(server_module, "most_connections", lambda: 5)
+    with in_this_process() as address, ExitStack() as opened:
+        slow = [opened.enter_context(socket.create_connection((address.host, address.port))) for _ in range(8)]
+        for one in slow[:5]:
+            one.sendall(b"GET /api/info HTTP/1.1\r\nHost: loc")
+        for one in slow:
+            one.settimeout(20)
+            assert one.recv(100) == b""  # closed by the server
+        with httpx.Client(base_url=address.url) as user:  # twice over one connection
+            assert [user.get("/api/info").status_code for _ in range(2)] == [200, 200]
+
+
+def test_there_are_never_more_connections_than_files_may_be_open() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert server_module.most_connections() == max(16, min(1000, limit - 100))

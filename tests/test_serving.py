@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable
@@ -399,12 +400,16 @@ def test_mistakes_are_those_of_the_newest_report_on_the_pictures(client: TestCli
     def report(name: str, *lines: str) -> None:
         Path(name).mkdir()
         Path(name, "predictions.csv").write_text("\n".join(lines) + "\n")
+        facts = {"source": str(Path("photos").resolve()), "dataset_path": "/gone"}
+        Path(name, "report.json").write_text(json.dumps(facts))
 
     head = "picture,label,rank_of_label,probability_of_label,label_1,probability_1"
     rows = ["cat/0.png,cat,1,0.9,cat,0.9", "cat/1.png,cat,2,0.3,dog,0.7", "dog/2.png,dog,2,0.1,cat,0.9"]
     report("good", head, *rows, "cat/gone.png,cat,2,0.0,dog,1.0")
     report("of-others", head, "owl/1.png,owl,2,0.3,dog,0.7")
     report("foreign", "a,b", "1,2")
+    report("of-another-folder", head, *rows)  # with pictures of the same names
+    Path("of-another-folder/report.json").write_text(json.dumps({"source": "/other", "dataset_path": "/gone"}))
     Path("pipe").mkdir()
     os.mkfifo("pipe/predictions.csv")
     answer = client.get("/api/mistakes").json()

@@ -8,12 +8,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
 from test_serving import PHOTOS, error
 
+from alexnet_cli.serving import app as app_module
 from alexnet_cli.serving import guard
 from alexnet_cli.serving.app import create_app
 from alexnet_cli.serving.guard import Guard
@@ -48,6 +50,18 @@ def test_foreign_hosts_are_refused(client: TestClient, host: str) -> None:
 def test_foreign_origins_are_refused(client: TestClient, origin: str) -> None:
     answer = client.post("/api/search", content=b"x", headers={"origin": origin})
     assert error(answer, 403) == "another site's page may not ask this server"
+
+
+def test_what_a_browser_says_comes_from_another_site_is_refused(client: TestClient) -> None:
+    for site, mode, status in [
+        ("same-origin", "cors", 200),
+        ("none", "navigate", 200),
+        ("cross-site", "navigate", 200),  # a link on another page
+        ("cross-site", "no-cors", 403),
+        ("same-site", "cors", 403),  # another port of this machine
+    ]:
+        headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+        assert client.get("/api/search?row=1", headers=headers).status_code == status
 
 
 def test_every_answer_has_the_headers_that_bind_the_browser(client: TestClient) -> None:
@@ -141,6 +155,65 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, content: bytes) -> None:
     with closing(Cache(tmp_path)) as cache:
         cache.put("a", b"jpeg")
         assert cache.get("a") == b"jpeg"
+
+
+def test_a_cache_that_is_damaged_while_it_is_open_is_made_anew(tmp_path: Path) -> None:
+    jpegs = {str(i): bytes([i]) * 3000 for i in range(40)}
+    with closing(Cache(tmp_path)) as cache:
+        for key, jpeg in jpegs.items():
+            cache.put(key, jpeg)
+    content = bytearray((tmp_path / FILE).read_bytes())
+    content[8192:40960] = bytes(32768)
+    (tmp_path / FILE).write_bytes(content)
+    with closing(Cache(tmp_path)) as cache:
+        for key, jpeg in jpegs.items():
+            assert cache.get(key) in (jpeg, None)
+            cache.put(key, jpeg)
+            assert cache.get(key) in (jpeg, None)
+        for key, jpeg in jpegs.items():  # by now it is new
+            cache.put(key, jpeg)
+            assert cache.get(key) == jpeg
+
+
+def test_a_thumbnail_of_which_a_bit_has_flipped_is_not_shown(tmp_path: Path) -> None:
+    jpeg = os.urandom(2000)
+    with closing(Cache(tmp_path)) as cache:
+        cache.put("a", jpeg)
+    content = bytearray((tmp_path / FILE).read_bytes())
+    content[content.index(jpeg[:100]) + 50] ^= 1
+    (tmp_path / FILE).write_bytes(content)
+    with closing(Cache(tmp_path)) as cache:
+        assert cache.get("a") is None
+
+
+def test_pictures_that_wait_to_be_answered_do_not_pile_up_in_memory(client: TestClient, monkeypatch: Any) -> None:
+    held, most, lock, full, answered = 0, 0, threading.Lock(), threading.Event(), threading.Event()
+    body = app_module._body
+
+    async def counted(request: Any) -> bytes:
+        nonlocal held, most
+        content = await body(request)
+        with lock:
+            held, most = held + 1, max(most, held + 1)
+            if held == app_module.UPLOADS:
+                full.set()
+        return content
+
+    def slow(opened: Any, query: bytes, k: int) -> dict[str, Any]:
+        nonlocal held
+        answered.wait(10)
+        with lock:
+            held -= 1
+        return {}
+
+    monkeypatch.setattr(app_module, "_body", counted)
+    monkeypatch.setattr(app_module.answers, "search", slow)
+    with ThreadPoolExecutor(30) as pool:
+        asked = [pool.submit(client.post, "/api/search", content=b"x") for _ in range(30)]
+        assert full.wait(10)
+        answered.set()
+        assert all(one.result().status_code == 200 for one in asked)
+    assert most == app_module.UPLOADS
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:

@@ -120,6 +120,34 @@ def test_what_a_killed_run_left_is_no_picture(searchable: Path, capsys: pytest.C
     assert tree("sorted") == {}
 
 
+def test_what_another_process_copies_meanwhile_is_not_copied_again(
+    searchable: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import alexnet_cli.sorting as sorting
+
+    def by_another(picture: Path, path: Path) -> bool:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture.read_bytes() if picture.name != "0.png" else b"another picture")
+        monkeypatch.setattr(sorting, "_copy", copy)
+        return False
+
+    copy = sorting._copy
+    monkeypatch.setattr(sorting, "_copy", by_another)
+    assert main(["predict", "photos/cat/1.png", "--sort-into", "sorted"]) == 0
+    assert sorted(Path(path).name for path in tree("sorted")) == ["1.png"]
+    monkeypatch.setattr(sorting, "_copy", by_another)
+    assert main(["predict", "photos/cat/0.png", "--sort-into", "sorted"]) == 0
+    assert sorted(Path(path).name for path in tree("sorted")) == ["0 (2).png", "0.png", "1.png"]
+
+
+def test_what_a_killed_run_left_is_removed(searchable: Path) -> None:
+    left = Path("sorted/cat/.1.99999999-abcdef01.part.png")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    assert main(["predict", "photos/cat/1.png", "--sort-into", "sorted"]) == 0
+    assert not left.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [

@@ -83,6 +83,8 @@ def _load_jpeg(content: bytes, size: int) -> tuple[np.ndarray, int]:
     pixels, orientation = decode_jpeg(content, size), 1
     if pixels is not None and not header.may_have_orientation:
         return _central_square(pixels), orientation
+    if not header.width:  # Pillow would search for a frame byte by byte, in minutes
+        raise BadPicture("not a picture that can be read: a JPEG without pixels")
     # Not by Image.open, whose limit of pixels is lower.
     with JpegImagePlugin.JpegImageFile(io.BytesIO(content)) as image:
         if pixels is not None:
@@ -118,13 +120,17 @@ def decode_jpeg(content: bytes, size: int) -> np.ndarray | None:
     return pixels
 
 
+def formats_of(content: bytes) -> tuple[str, ...]:
+    """The formats of Pillow's that a picture that begins with ``content`` may have."""
+    if not is_heic(content):
+        return tuple(FORMATS)
+    register_heic()
+    return ("HEIF",)
+
+
 def _load_other(content: bytes) -> tuple[np.ndarray, int]:
     """The central square (S, S, 3) of a picture that is no JPEG, and its orientation."""
-    formats = tuple(FORMATS)
-    if is_heic(content):
-        register_heic()
-        formats = ("HEIF",)
-    with Image.open(io.BytesIO(content), formats=formats) as image:
+    with Image.open(io.BytesIO(content), formats=formats_of(content)) as image:
         width, height = image.size
         limit = HEAVY_PIXELS if image.format in HEAVY_FORMATS else PIXELS
         if width * height > limit:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.files import atomic_write
+from alexnet_cli.files import write_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ def drawing(path: Path, size: Size = Size.page, *, height: float = 5.0) -> Itera
         FigureCanvasAgg(figure)
         yield figure
         kind = path.suffix.lower()[1:]
-        with atomic_write(path) as temporary:
+        with write_output(path) as temporary:
             metadata = {"Date": None} if kind == "svg" else None  # the same figure is the same file
             figure.savefig(temporary, format=kind, dpi=SLIDE_DPI if is_slide else PAGE_DPI, metadata=metadata)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alexnet_cli.figures.html import encoded, link, page, text
 from alexnet_cli.figures.sheet import SIDE, Row, Thumbnail
-from alexnet_cli.files import atomic_write
+from alexnet_cli.files import write_output
 from alexnet_cli.retrieval.collection import Collection
 from alexnet_cli.retrieval.searcher import Answer
 from alexnet_cli.wording import distances, shortened
@@ -24,7 +24,7 @@ def write_page(
     sections = [_section(answer, row, collection) for answer, row in zip(answers, rows, strict=True)]
     facts = f"Index {index}, model {model}; Euclidean distance between features (fc7)."
     body = f'<h1>Most similar pictures</h1><p class="facts">{text(facts)}</p>\n' + "\n".join(sections)
-    with atomic_write(path) as temporary:
+    with write_output(path) as temporary:
         # A file's name may not be UTF-8.
         temporary.write_text(page("Neighbours", body), encoding="utf-8", errors="backslashreplace")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from alexnet_cli.data.arrays import npy_header
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.files import atomic_write, write_csv
+from alexnet_cli.files import write_csv, write_output
 
 NPY, CSV = ".npy", ".csv"
 Write = Callable[[str, np.ndarray], object]  # appends a picture, by its name and its features
@@ -45,9 +45,9 @@ def writing_features(path: Path, layer: str, shape: tuple[int, ...]) -> Iterator
 @contextlib.contextmanager
 def _writing_npy(path: Path, shape: tuple[int, ...]) -> Iterator[Write]:
     with (
-        atomic_write(path) as temporary,
+        write_output(path) as temporary,
         open(temporary, "wb") as file,
-        atomic_write(names_file(path)) as temporary_names,
+        write_output(names_file(path)) as temporary_names,
         open(temporary_names, "w", encoding="utf-8", errors="surrogateescape", newline="") as names,
     ):
         count = 0

@@ -30,8 +30,8 @@ def check_free(folder: Path) -> None:
     """Raises AlexNetError if ``folder`` holds anything but a report, which a new one would replace."""
     if not os.path.lexists(folder):
         return
-    if not folder.is_dir():
-        raise AlexNetError(f"{folder} is not a folder: choose another name for the report")
+    if not folder.is_dir() or folder.is_mount():
+        raise AlexNetError(f"{folder} is not a folder that can be replaced: choose another name for the report")
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))]
     foreign = [name for name in names if not OWN.fullmatch(name)]
     if foreign or (names and FACTS_FILE not in names):
@@ -58,11 +58,11 @@ def write_report(
     """
     check_free(folder)
     measured = {"models": list(models), "dataset": dataset.name, "split": split, "views": views}
+    measured |= {"source": dataset.source.get("absolute", ""), "dataset_path": str(dataset.path.resolve())}
     facts = measured | scores.evaluation().as_json() | environment()
     target = folder.resolve()
     results = Results(scores, dataset, split, facts)
     drawn = results.by_interest[:THUMBNAILS]
-    sweep(target.parent, of=target)
     with temporary_folder(target) as temporary:
         new, old = temporary / "new", temporary / "old"
         for part in (new, new / "classes", new / "pictures"):
@@ -84,6 +84,7 @@ def write_report(
             old.rename(target)
             raise
     sync_folder(target.parent)
+    sweep(target.parent, of=target)  # last: what a killed run left may be the only report there was
 
 
 def _draw(results: Results, positions: np.ndarray, folder: Path, progress: Progress) -> None:

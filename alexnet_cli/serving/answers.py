@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet_cli.data.limits import FORMATS
-from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.data.pictures import formats_of, load_picture
 from alexnet_cli.errors import BadPicture
 from alexnet_cli.figures.maps import draw_maps
 from alexnet_cli.inference.predictor import Picture, Predictor
@@ -144,10 +143,11 @@ def original(opened: Opened, row: int) -> tuple[Path, str]:
     if not file.is_file():
         raise NotThere(f"{file} is not there any more: update the index with `alexnet index`")
     with open(file, "rb") as content:
-        media_type = _media_type(content.read(16))
+        start = content.read(512)
+    media_type = _media_type(start)
     if media_type is None:
         try:
-            Image.open(file, formats=tuple(FORMATS)).close()
+            Image.open(file, formats=formats_of(start)).close()
         except Exception:  # Pillow's plugins raise all kinds of errors
             raise NotThere(f"{file} is not a picture") from None
     return file, media_type or "application/octet-stream"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parent / "page"
 LIMIT = 20_000_000  # bytes of a picture that is sent
-UPLOADS, UPLOAD_SECONDS = 8, 60  # pictures that are received at a time, and how long one may take
+UPLOADS, UPLOAD_SECONDS = 8, 60  # pictures that are in memory at a time, and how long one may take to come
 MOST = 1000  # neighbours, or pictures in one list
 # At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded.
 INFERENCES, READINGS = 2, 4
@@ -140,14 +140,15 @@ async def indexes(request: Request) -> Response:
 async def search(request: Request) -> Response:
     """Predictions and neighbours of the picture that is sent, or of the one in a row."""
     k = _number(request, "k", default=10, least=1, most=MOST)
-    work = partial(answers.search, query=await _query(request), k=k)
-    return await _answer(request, work, request.app.state.inferences)
+    async with _query(request) as query:
+        return await _answer(request, partial(answers.search, query=query, k=k), request.app.state.inferences)
 
 
 async def preview(request: Request) -> Response:
     """A thumbnail of the picture that is sent, for a browser that cannot draw its format."""
-    work = partial(answers.preview, await _body(request))
-    jpeg = await anyio.to_thread.run_sync(work, limiter=request.app.state.readings)
+    async with _upload(request) as content:
+        work = partial(answers.preview, content)
+        jpeg = await anyio.to_thread.run_sync(work, limiter=request.app.state.readings)
     return Response(jpeg, media_type="image/jpeg")
 
 
@@ -158,8 +159,9 @@ async def layers(request: Request) -> Response:
 async def maps(request: Request) -> Response:
     """What a layer shows for the picture that is sent, or for the one in a row; X-Maps is "kernels height width"."""
     layer = request.query_params.get("layer", "conv1")
-    work = partial(answers.maps, query=await _query(request), layer=layer)
-    drawn, shape = await _ask(request, work, request.app.state.inferences)
+    async with _query(request) as query:
+        work = partial(answers.maps, query=query, layer=layer)
+        drawn, shape = await _ask(request, work, request.app.state.inferences)
     return Response(drawn, media_type="image/png", headers={"X-Maps": " ".join(map(str, shape))})
 
 
@@ -226,9 +228,21 @@ async def _ask(request: Request, work: Callable[..., Result], limiter: anyio.Cap
     return await anyio.to_thread.run_sync(run, limiter=limiter or state.readings)
 
 
-async def _query(request: Request) -> bytes | int:
+@asynccontextmanager
+async def _query(request: Request) -> "AsyncIterator[bytes | int]":
     """The picture that is sent, or the row of one of the index's."""
-    return await _body(request) if request.method == "POST" else _number(request, "row", least=0)
+    if request.method == "POST":
+        async with _upload(request) as content:
+            yield content
+    else:
+        yield _number(request, "row", least=0)
+
+
+@asynccontextmanager
+async def _upload(request: Request) -> "AsyncIterator[bytes]":
+    """The picture that is sent. It has one of UPLOADS places in memory until it is answered; others wait."""
+    async with request.app.state.uploads:
+        yield await _body(request)
 
 
 async def _body(request: Request) -> bytes:
@@ -237,16 +251,15 @@ async def _body(request: Request) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > LIMIT:
         raise too_large
-    async with request.app.state.uploads:
-        try:
-            async with asyncio.timeout(UPLOAD_SECONDS):
-                content = await at_most(request.stream(), LIMIT)
-        except ClientDisconnect:  # nobody is there to read the answer
-            raise HTTPException(400, "the picture did not come to its end") from None
-        except TimeoutError:
-            raise HTTPException(
-                408, f"the picture did not come within {UPLOAD_SECONDS} seconds", headers={"Connection": "close"}
-            ) from None
+    try:
+        async with asyncio.timeout(UPLOAD_SECONDS):
+            content = await at_most(request.stream(), LIMIT)
+    except ClientDisconnect:  # nobody is there to read the answer
+        raise HTTPException(400, "the picture did not come to its end") from None
+    except TimeoutError:
+        raise HTTPException(
+            408, f"the picture did not come within {UPLOAD_SECONDS} seconds", headers={"Connection": "close"}
+        ) from None
     if content is None:
         raise too_large
     if not content:

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+OF_ANOTHER_SITE = "another site's page may not ask this server"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 HEADERS = {
     # Scripts, styles and requests of this server alone; `blob:` is the picture that was dropped on the page. Nothing
@@ -59,7 +60,12 @@ class Guard:
         if len(hosts) != 1 or not self.is_own(hosts[0]):
             return "this server does not go by that name: open it by the address that `alexnet serve` printed"
         if any(urlsplit_netloc(origin) != hosts[0].lower() for origin in origins):
-            return "another site's page may not ask this server"
+            return OF_ANOTHER_SITE
+        # Browsers say where a request comes from that has no Origin, such as that of a picture in a page. A link that
+        # leads here from elsewhere is followed.
+        site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
+        if site not in ("none", "same-origin") and mode != "navigate":
+            return OF_ANOTHER_SITE
         return None
 
     def is_own(self, host: str) -> bool:

@@ -6,11 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.files import open_regular
+from alexnet_cli.errors import BadArtefact
+from alexnet_cli.files import open_regular, read_json
 from alexnet_cli.serving.library import Opened
 from alexnet_cli.workspace import Workspace
 
-TABLE = "predictions.csv"  # of a report, a folder in the workspace
+REPORT_FILE, TABLE = "report.json", "predictions.csv"  # of a report, a folder in the workspace
 PICTURE, LABEL, PREDICTED, PROBABILITY = "picture", "label", "label_1", "probability_of_label"  # its columns
 MOST = 1000  # mistakes that are shown
 
@@ -18,10 +19,12 @@ MOST = 1000  # mistakes that are shown
 def mistakes(opened: Opened, space: Workspace) -> dict[str, Any]:
     """The newest report on pictures of the index, how many of them it has, and the mistakes, the worst first.
 
-    ``report`` is null if there is none. A picture is known by its path, so a report of a dataset tells of an index of
-    the folder that the dataset was packed from.
+    ``report`` is null if there is none. A report tells of an index of its dataset, or of the folder or archive that the
+    dataset was packed from; there a picture is known by its path.
     """
     for folder in _reports(space):
+        if str(opened.index.source) not in _sources(folder):
+            continue
         predictions = {row[PICTURE]: row for row in _rows(folder / TABLE)}
         if not predictions:
             continue
@@ -55,6 +58,14 @@ def _reports(space: Workspace) -> list[Path]:
         with suppress(OSError):
             times[file.parent] = file.stat().st_mtime_ns
     return sorted(times, key=lambda folder: times[folder], reverse=True)
+
+
+def _sources(folder: Path) -> list[str]:
+    """The dataset that a report is on, and what that was packed from: absolute paths."""
+    with suppress(BadArtefact, OSError):
+        facts = read_json(folder / REPORT_FILE, what="report")
+        return [str(facts[key]) for key in ("dataset_path", "source") if facts.get(key)]
+    return []
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:

@@ -1,19 +1,25 @@
 """The server: a socket, and uvicorn on it."""
 
+import asyncio
 import errno
+import resource
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.serving.guard import is_local
 
 GRACE = 2  # seconds that requests have to end in when the server is stopped
 WAITING = 2048  # connections that the system holds until they are accepted
+MOST_CONNECTIONS, OWN_FILES = 1000, 100  # connections at a time; descriptors that are left for files and indexes
+HEAD_SECONDS = 20  # for the head of a request
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,42 @@ def bind(host: str, port: int) -> Address:
     return Address(bound, host, bound.getsockname()[1])
 
 
+class Connection(H11Protocol):
+    """A connection that is closed if there are too many of them, or if the head of its request does not come."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._patience: asyncio.TimerHandle | None = None
+        super().connection_made(transport)
+        if len(self.connections) > most_connections():
+            transport.close()
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        """Give the next request HEAD_SECONDS for its head to come; its body has a time of its own."""
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_waiting()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+
+def most_connections() -> int:
+    """At a time: as many as this process may have files open, less those that it needs itself."""
+    return max(16, min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OWN_FILES))
+
+
 class Server(uvicorn.Server):
     """uvicorn, quiet, which tells when it answers."""
 
@@ -71,7 +113,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 ws="none",
-                http="h11",
+                http=Connection,
                 timeout_graceful_shutdown=GRACE,
             )
         )

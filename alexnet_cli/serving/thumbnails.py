@@ -11,17 +11,24 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
+from alexnet_cli.files import checksum
+
 SIDE = 256  # pixels: tiles are half as wide, on screens with two pixels to one
 QUALITY = 82  # of JPEG: about 12 kB
-BOUND = 256_000_000  # bytes of all thumbnails: some 20,000
+BOUND = 200_000_000  # bytes of all thumbnails: some 16,000; the file and its log take a third more at most
 FREED = 0.8  # of the bound is kept when it is reached
-FILE = "thumbnails-1.sqlite"  # the number is that of its format
-BUSY_SECONDS = 2.0  # to wait for another server that writes
+FILE = "thumbnails-2.sqlite"  # the number is that of its format
+BUSY_SECONDS = 0.1  # to wait for another server that writes: a thumbnail is made faster
+
+
+Result = TypeVar("Result")
 
 
 def cache_folder() -> Path:
@@ -56,47 +63,63 @@ class Cache:
         self.bound, self._lock, self._size = bound, threading.Lock(), 0
         self._connection: sqlite3.Connection | None = None
         if folder is not None:
-            with contextlib.suppress(sqlite3.Error, OSError):
+            self.file = folder / FILE
+            with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 folder.chmod(0o700)  # other users of this machine may not see the pictures
-                self._connection = self._connect(folder / FILE)
-                self._size = _size(self._connection)
-
-    def _connect(self, file: Path) -> sqlite3.Connection:
-        try:
-            return _open(file)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # of the system: the file may be good
-                raise
-            for suffix in ("", "-wal", "-shm"):  # damaged
-                Path(f"{file}{suffix}").unlink(missing_ok=True)
-            return _open(file)
+                self._using(self._connect)
 
     def get(self, key: str) -> bytes | None:
         """The JPEG that was put under ``key``."""
-        with self._lock, contextlib.suppress(sqlite3.Error):
-            if self._connection is not None:
-                found = self._connection.execute("SELECT jpeg FROM thumbnails WHERE key = ?", (key,)).fetchone()
-                return found[0] if found is not None and isinstance(found[0], bytes) else None
-        return None
+        return self._using(lambda: self._get(key))
 
     def put(self, key: str, jpeg: bytes) -> None:
         """Keep ``jpeg``; over the bound, those that were put first go."""
-        with self._lock, contextlib.suppress(sqlite3.Error):
-            if self._connection is not None:
-                with self._connection:  # one transaction
-                    self._connection.execute(
-                        "INSERT OR REPLACE INTO thumbnails VALUES (?, ?, ?)", (key, time.time_ns(), jpeg)
-                    )
-                    self._size += len(jpeg)
-                    if self._size > self.bound:
-                        self._size = _trim(self._connection, FREED * self.bound)
+        self._using(lambda: self._put(key, jpeg))
 
     def close(self) -> None:
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    def _using(self, work: Callable[[], Result]) -> Result | None:
+        """What ``work`` does with the file; None if that fails. A damaged file is made anew."""
+        with self._lock:
+            try:
+                return work()
+            except sqlite3.OperationalError:  # of the system, or another server writes: the file may be good
+                return None
+            except sqlite3.DatabaseError:
+                with contextlib.suppress(sqlite3.Error, OSError):
+                    if self._connection is not None:
+                        self._connection.close()
+                    self._connection = None
+                    for suffix in ("", "-wal", "-shm"):
+                        Path(f"{self.file}{suffix}").unlink(missing_ok=True)
+                    self._connect()
+                return None
+
+    def _connect(self) -> None:
+        self._connection = _open(self.file)
+        self._size = _size(self._connection)
+
+    def _get(self, key: str) -> bytes | None:
+        if self._connection is None:
+            return None
+        found = self._connection.execute("SELECT jpeg, checksum FROM thumbnails WHERE key = ?", (key,)).fetchone()
+        is_good = found is not None and isinstance(found[0], bytes) and checksum(found[0]) == found[1]
+        return found[0] if is_good else None
+
+    def _put(self, key: str, jpeg: bytes) -> None:
+        if self._connection is None:
+            return
+        with self._connection:  # one transaction
+            row = (key, time.time_ns(), checksum(jpeg), jpeg)
+            self._connection.execute("INSERT OR REPLACE INTO thumbnails VALUES (?, ?, ?, ?)", row)
+            self._size += len(jpeg)
+            if self._size > self.bound:
+                self._size = _trim(self._connection, FREED * self.bound)
 
 
 def _size(connection: sqlite3.Connection) -> int:
@@ -121,7 +144,9 @@ def _open(file: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("CREATE TABLE IF NOT EXISTS thumbnails (key TEXT PRIMARY KEY, put INTEGER, jpeg BLOB)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS thumbnails (key TEXT PRIMARY KEY, put INTEGER, checksum TEXT, jpeg BLOB)"
+        )
     except BaseException:
         connection.close()
         raise

@@ -107,7 +107,8 @@ def draw_embedding(
     with drawing(path, size, height=PAGE_HEIGHT) as figure:
         axes = figure.subplots()
         axes.scatter(*embedding.places.T, c=colours, s=6, linewidths=0)
-        axes.imshow(_thumbnails(embedding.places[chosen], loaded, [colours[i] for i in chosen]), extent=(0, 1, 0, 1))
+        thumbnails = _thumbnails(embedding.places[chosen], loaded, [colours[i] for i in chosen])
+        axes.imshow(thumbnails, extent=(0, 1, 0, 1), zorder=2)
         axes.set_axis_off()
         axes.set_title(f"{index.path.name}: {counted(len(embedding.rows), 'picture')}, alike where they are near")
         _draw_legend(figure, colour_of, Counter(classes), size)

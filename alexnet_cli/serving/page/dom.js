@@ -1,5 +1,6 @@
 // Elements without HTML: every text is text, whatever is in a file's name.
 
+const TURNS = /[\u202a-\u202e\u2066-\u2069]/g; // what turns the direction of writing, so that a name reads as another
 const SVG = "http://www.w3.org/2000/svg";
 
 // An element with attributes, and listeners such as `onclick`; children that are null or false are left out.
@@ -18,7 +19,8 @@ function fill(element, attributes, children) {
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== false && child !== undefined));
+  const shown = children.flat(Infinity).filter((child) => child !== null && child !== false && child !== undefined);
+  element.append(...shown.map((child) => (typeof child === "string" ? child.replace(TURNS, "\ufffd") : child)));
   return element;
 }
 

@@ -50,7 +50,7 @@ function draw(list, runs, workspace) {
 
 function card(run, isOpen) {
   const last = run.history.at(-1);
-  const epochs = last ? `epoch ${whole(last.epoch)}${run.epochs ? ` of ${whole(run.epochs)}` : ""}` : "no epoch is done yet";
+  const epochs = last ? `epoch ${whole(last.epoch ?? run.history.length)}${run.epochs ? ` of ${whole(run.epochs)}` : ""}` : "no epoch is done yet";
   return h(
     "article",
     { class: "run" },
