@@ -106,7 +106,7 @@ def draw_embedding(
     loaded = load_pictures(collection, [pictures[i][0] for i in chosen], index.facts["image_size"])
     with drawing(path, size, height=PAGE_HEIGHT) as figure:
         axes = figure.subplots()
-        axes.scatter(*embedding.places.T, c=colours, s=6, linewidths=0)
+        axes.scatter(embedding.places[:, 0], embedding.places[:, 1], c=colours, s=6, linewidths=0)
         thumbnails = _thumbnails(embedding.places[chosen], loaded, [colours[i] for i in chosen])
         axes.imshow(thumbnails, extent=(0, 1, 0, 1), zorder=2)
         axes.set_axis_off()
@@ -126,7 +126,7 @@ def _one_a_place(places: np.ndarray) -> list[int]:
 
 def _squares(places: np.ndarray) -> np.ndarray:
     """The square of the grid of each of ``places`` (N, 2): (N, 2) int64, column and row."""
-    return np.minimum(np.floor(places * ACROSS), ACROSS - 1).astype(np.int64)
+    return np.asarray(np.minimum(np.floor(places * ACROSS), ACROSS - 1), np.int64)
 
 
 def _thumbnails(places: np.ndarray, loaded: Sequence[Loaded], colours: Sequence[str]) -> np.ndarray:
