@@ -1,5 +1,6 @@
 """What the server answers of an open index, as plain values."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from alexnet_cli.inference.predictor import Picture, Predictor
 from alexnet_cli.retrieval.index import Neighbour
 from alexnet_cli.serving.library import NotThere, Opened
 from alexnet_cli.serving.thumbnails import SIDE, Cache, encode, key_of
+from alexnet_cli.visualization.embedding import read_embedding
 
 TOP = 5  # classes, as in the paper's figure 4
 
@@ -106,6 +108,29 @@ def spread(opened: Opened, count: int) -> dict[str, Any]:
     total = len(opened.index)
     rows = np.unique(((np.arange(count) + 0.5) * total / count).astype(np.int64)).tolist()
     return _listed(opened, [(row, *opened.picture(row)) for row in rows])
+
+
+def embedding(opened: Opened) -> dict[str, Any]:
+    """Where pictures of the index lie on its map; `places` is null if there is none of these pictures. `index` is its
+    name, quoted for a shell.
+
+    `rows`, `places` (x and y, from 0 to 1) and `of` (a position in `classes`, or null) have an entry a picture.
+    """
+    index = opened.index
+    told = {"index": shlex.quote(index.path.name), "places": None, "generation": opened.generation}
+    found = read_embedding(index.path)
+    if found is None or found.generation != index.facts["generation"]:
+        return told
+    pictures = [opened.picture(row) for row in found.rows.tolist()]
+    labels = sorted({label for _, label in pictures if label is not None})
+    position = {label: i for i, label in enumerate(labels)}
+    return told | {
+        "rows": found.rows.tolist(),
+        "places": found.places.round(5).tolist(),
+        "paths": [name for name, _ in pictures],
+        "of": [None if label is None else position[label] for _, label in pictures],
+        "classes": [index.facts["names"].get(label, label) for label in labels],
+    }
 
 
 def _listed(opened: Opened, found: list[tuple[int, str, str | None]]) -> dict[str, Any]:

@@ -87,6 +87,7 @@ def create_app(
             Route("/api/maps", maps, methods=["GET", "POST"]),
             Route("/api/classes", classes),
             Route("/api/mistakes", mistakes),
+            Route("/api/embedding", embedding),
             Route("/api/pictures", pictures),
             Route("/api/pictures/{row}", picture),
             Route("/api/runs", training_runs),
@@ -167,6 +168,10 @@ async def maps(request: Request) -> Response:
 
 async def classes(request: Request) -> Response:
     return await _answer(request, answers.classes)
+
+
+async def embedding(request: Request) -> Response:
+    return await _answer(request, answers.embedding)
 
 
 async def mistakes(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 import { address, ask } from "./api.js";
 import { announce, command, count, h, notice } from "./dom.js";
+import { showMap } from "./map.js";
 import { showPictures } from "./pictures.js";
 import { showAnswer, showStart } from "./search.js";
 import { showTraining } from "./training.js";
@@ -45,7 +46,7 @@ async function showView(view, parameters, signal) {
   chooseAmong(indexes, wanted);
   chooser.closest("label").hidden = view === "training" || !indexes.length;
   for (const link of document.querySelectorAll("[data-view], .brand")) {
-    link.href = address("/", { view: { pictures: "pictures", training: "training" }[link.dataset.view], index: wanted });
+    link.href = address("/", { view: { pictures: "pictures", map: "map", training: "training" }[link.dataset.view], index: wanted });
   }
   if (view === "training") {
     title("Training");
@@ -56,6 +57,10 @@ async function showView(view, parameters, signal) {
   if (view === "pictures") {
     title(`Pictures of ${context.index}`);
     return showPictures(main, context, { parameters, go, signal });
+  }
+  if (view === "map") {
+    title(`Map of ${context.index}`);
+    return showMap(main, context, { workspace, go, signal });
   }
   title(context.index);
   const upload = uploads.get(Number(parameters.get("picture")));
