@@ -102,7 +102,7 @@ def patches(opened: Opened, layer: str, number: int) -> bytes:
     found = patches_of(units, number, _images(units).split(units.split))
     if not found:
         raise NotThere(f"nothing excites unit {number} of {layer}")
-    return _png(mosaic(_of_one_size(found), min(ACROSS, len(found)), gap=GAP, background=BACKGROUND))
+    return _png(mosaic(_in_their_fields(units, number, found), min(ACROSS, len(found)), gap=GAP, background=BACKGROUND))
 
 
 def folder_of(opened: Opened) -> Path | None:
@@ -161,13 +161,13 @@ def _images(units: "Units") -> Dataset:
     return dataset
 
 
-def _of_one_size(pictures: list[np.ndarray]) -> np.ndarray:
-    """Pictures (h, w, 3) in the middle of squares: (N, S, S, 3). Those at a border are smaller than a field."""
-    side = max(max(one.shape[:2]) for one in pictures)
-    squares = np.full((len(pictures), side, side, 3), BACKGROUND, np.uint8)
-    for square, one in zip(squares, pictures, strict=True):
-        top, left = (side - one.shape[0]) // 2, (side - one.shape[1]) // 2
-        square[top : top + one.shape[0], left : left + one.shape[1]] = one
+def _in_their_fields(units: "Units", number: int, found: list[np.ndarray]) -> np.ndarray:
+    """The patches of a unit, each where it lies in its receptive field: (N, S, S, 3). Some reach over the border."""
+    side, stride, start = (units.field[key] for key in ("size", "stride", "start"))
+    squares = np.full((len(found), side, side, 3), BACKGROUND, np.uint8)
+    for square, patch, place in zip(squares, found, units.places[number], strict=False):
+        top, left = (max(0, -(start + stride * int(along))) for along in place)
+        square[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
     return squares
 
 

@@ -17,7 +17,9 @@ export function columns(layers, crop, choose) {
   const level = (column, of) => (of === 1 ? middle : middle + (column - (of - 1) / 2) * ROW);
   const steps = [
     [block(0, middle, 8, measure.input, "no-column")],
-    ...layers.map((layer, i) => Array.from({ length: layer.columns }, (_, column) => shape(layer, column, SLOT * (i + 1), level(column, layer.columns), measure))),
+    ...layers.map((layer, i) =>
+      Array.from({ length: layer.columns }, (_, column) => shape(layer, column, SLOT * (i + 1), level(column, layer.columns), measure)),
+    ),
   ];
   const lines = Math.max(...layers.map((layer) => words(layer).length));
   const bottom = HEAD + height + 22;
@@ -25,11 +27,28 @@ export function columns(layers, crop, choose) {
   const groups = layers.map((layer, i) => group(layer, i, steps[i + 1], bottom, end, () => choose(layer.name)));
   const drawing = s(
     "svg",
-    { class: "columns", viewBox: `0 0 ${width} ${end + 6}`, role: "tablist", "aria-label": "Layers of the network", onkeydown: (event) => move(event, groups) },
-    s("defs", {}, s("marker", { id: "tip", viewBox: "0 0 6 6", refX: 5.5, refY: 3, markerWidth: 7, markerHeight: 7, orient: "auto" }, s("path", { d: "M0 0L6 3L0 6z" }))),
-    s("g", { class: "layer input", "aria-hidden": "true" }, steps[0][0].faces, text(SLOT / 2, 18, "picture", "title"), text(SLOT / 2, bottom, `${crop} × ${crop}`), text(SLOT / 2, bottom + LINE, "pixels")),
+    {
+      class: "columns",
+      viewBox: `0 0 ${width} ${end + 6}`,
+      role: "tablist",
+      "aria-label": "Layers of the network",
+      onkeydown: (event) => move(event, groups),
+    },
+    s("defs", {}, tip()),
+    s(
+      "g",
+      { "aria-hidden": "true" },
+      steps[0][0].faces,
+      text(SLOT / 2, 18, "picture", "title"),
+      text(SLOT / 2, bottom, `${crop} × ${crop}`),
+      text(SLOT / 2, bottom + LINE, "pixels"),
+    ),
     groups,
-    s("g", { class: "arrows", "aria-hidden": "true" }, layers.map((layer, i) => arrows(layer, i && layers[i - 1], steps[i], steps[i + 1], crop))),
+    s(
+      "g",
+      { class: "arrows", "aria-hidden": "true" },
+      layers.map((layer, i) => arrows(layer, i && layers[i - 1], steps[i], steps[i + 1], crop)),
+    ),
   );
   drawing.style.setProperty("--slots", layers.length + 1);
   drawing.select = (name) => {
@@ -44,12 +63,20 @@ export function columns(layers, crop, choose) {
   return drawing;
 }
 
+// Of an arrow.
+function tip() {
+  const place = { viewBox: "0 0 6 6", refX: 5.5, refY: 3, markerWidth: 7, markerHeight: 7, orient: "auto" };
+  return s("marker", { id: "tip", ...place }, s("path", { d: "M0 0L6 3L0 6z" }));
+}
+
 // Sizes on the page: roots, since the paper's maps have from 224 × 224 to 13 × 13 positions.
 function measures(layers, crop, columns) {
-  const largest = (numbers, least) => Math.max(least, ...numbers);
+  const largest = (numbers) => Math.max(1, ...numbers);
   const maps = layers.filter((layer) => layer.output.length === 3);
-  const [side, many] = [largest(maps.map((layer) => layer.output[1]), 1), largest(maps.map((layer) => layer.output[0] / layer.columns), 1)];
-  const units = largest(layers.filter((layer) => layer.output.length === 1).map((layer) => layer.output[0] / layer.columns), 1);
+  const dense = layers.filter((layer) => layer.output.length === 1);
+  const side = largest(maps.map((layer) => layer.output[1]));
+  const many = largest(maps.map((layer) => layer.output[0] / layer.columns));
+  const units = largest(dense.map((layer) => layer.output[0] / layer.columns));
   return {
     columns,
     input: Math.min(INPUT, TALLEST * Math.sqrt(crop / side)),
@@ -99,7 +126,7 @@ function group(layer, i, parts, bottom, height, choose) {
   const said = words(layer);
   return s(
     "g",
-    { class: "layer", role: "tab", tabindex: -1, "aria-selected": "false", "aria-label": `${layer.name}: ${said.join(", ")}`, onclick: choose },
+    { class: "layer", role: "tab", tabindex: -1, "aria-label": `${layer.name}: ${said.join(", ")}`, onclick: choose },
     s("rect", { class: "band", x: middle - SLOT / 2 + 3, y: 2, width: SLOT - 6, height: height + 2, rx: 10 }),
     text(middle, 18, layer.name, "title"),
     parts.map((part) => [part.faces, part.label]),
@@ -117,7 +144,8 @@ function words(layer) {
 function arrows(layer, before, from, to, crop) {
   const side = before ? before.leaves[1] : crop;
   const part = layer.size && side ? Math.min(1, layer.size / side) : 0;
-  const windows = from.map((one) => one.at && part > 0 && path("window", [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([across, down]) => one.at(0.5 + (across * part) / 2, 0.5 + (down * part) / 2))));
+  const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map((corner) => corner.map((sign) => 0.5 + (sign * part) / 2));
+  const windows = from.map((one) => one.at && part > 0 && path("window", corners.map((corner) => one.at(...corner))));
   const lines = to.flatMap((target, column) =>
     from
       .filter((_, other) => from.length === 1 || to.length === 1 || layer.input === "all" || other === column)

@@ -5,9 +5,10 @@ import { announce, count, h, notice, whole } from "./dom.js";
 import { askMaps, mapGrid } from "./maps.js";
 import { LIMIT, TOO_LARGE, slider } from "./search.js";
 import { seen } from "./seen.js";
-import { fillUnit } from "./unit.js";
+import { aboutUnit } from "./unit.js";
 
 const POINT = "Point at a map to see where it responds; click it to keep it.";
+const DENSE = "Each of its units is connected to all that the layer gets: it tells what is there, not where, so it has no maps.";
 let order = "number"; // of the maps, as it was chosen last
 let side = 56; // of a map on the page, in pixels
 
@@ -37,7 +38,8 @@ export class Inside {
     const hasMaps = this.network.maps.includes(layer.name);
     const list = h("div", {}, h("p", { class: "loading waiting" }, "Loading …"));
     const content = !hasMaps ? h("p", { class: "fine" }, mapless(layer)) : this.query && list;
-    this.results.replaceChildren(this.header(layer, hasMaps && this.query ? () => this.fill(list) : null), ...(content ? [content] : []));
+    const sort = hasMaps && this.query ? () => this.fill(list) : null;
+    this.results.replaceChildren(this.header(layer, sort), ...(content ? [content] : []));
     if (!hasMaps || !this.query) return;
     try {
       this.maps = await this.ask(layer, signal);
@@ -83,7 +85,9 @@ export class Inside {
 
   // Which map is chosen.
   mark() {
-    for (const button of this.results.querySelectorAll(".map")) button.setAttribute("aria-pressed", String(Number(button.dataset.unit) === this.unit));
+    for (const button of this.results.querySelectorAll(".map")) {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.unit) === this.unit));
+    }
     this.look(null);
   }
 
@@ -106,8 +110,10 @@ export class Inside {
     this.mark();
     const { signal } = this.asking;
     try {
-      await fillUnit(this.panel, this.layer, map.unit, this, signal);
-      if (this.unit === map.unit) this.panel.scrollIntoView({ block: "nearest" });
+      const content = await aboutUnit(this.layer, map.unit, this, signal);
+      if (signal.aborted || this.unit !== map.unit) return; // another one was chosen meanwhile
+      this.panel.replaceChildren(...content);
+      this.panel.scrollIntoView({ block: "nearest" });
     } catch (error) {
       if (error.name !== "AbortError") this.panel.replaceChildren(h("p", { class: "fine", role: "alert" }, error.message));
     }
@@ -126,7 +132,8 @@ function whichOrder(sort) {
 
 function failed(error, context) {
   announce(error.message);
-  const begin = error.status === 409 && h("p", {}, h("a", { href: address("/", { view: "network", index: context.index }) }, "Begin again"));
+  const href = address("/", { view: "network", index: context.index });
+  const begin = error.status === 409 && h("p", {}, h("a", { href }, "Begin again"));
   return notice(error.status === 409 ? "The index has changed" : "That did not work", h("p", { role: "alert" }, error.message), begin);
 }
 
@@ -140,6 +147,6 @@ function summary(layer, isFirst) {
 }
 
 function mapless(layer) {
-  if (layer.output.length === 1) return "Each of its units is connected to all that the layer gets: it tells what is there, not where, so it has no maps.";
+  if (layer.output.length === 1) return DENSE;
   return `The model's file names no maps of a layer of this kind (${layer.kind}).`;
 }

@@ -138,8 +138,9 @@ document.addEventListener("click", (event) => {
 history.scrollRestoration = "manual";
 addEventListener("popstate", (event) => show({ scroll: event.state?.scroll ?? 0 }));
 chooser.addEventListener("change", () => {
-  const view = new URLSearchParams(location.search).get("view");
-  go(address("/", { view, index: chooser.value }));
+  const { view, layer } = Object.fromEntries(new URLSearchParams(location.search));
+  const same = view === "network" && last.picture ? { layer, picture: last.picture } : {}; // to compare two networks
+  go(address("/", { view, index: chooser.value, ...same }));
 });
 
 // Pictures

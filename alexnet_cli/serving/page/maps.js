@@ -30,7 +30,9 @@ export async function askMaps(query, layer, context, signal) {
 export function mapGrid(label, maps, layer, { look, choose }) {
   const buttons = maps.map((map) => {
     const title = `${layer.name}, map ${map.unit}`;
-    return h("button", { type: "button", class: "map", title, "aria-label": title, "aria-pressed": "false", tabindex: -1, "data-unit": map.unit, onclick: () => choose(map), onfocus: () => look(map), onpointerenter: () => look(map) }, map.canvas);
+    const told = { title, "aria-label": title, "aria-pressed": "false", "data-unit": map.unit };
+    const events = { onclick: () => choose(map), onfocus: () => look(map), onpointerenter: () => look(map) };
+    return h("button", { type: "button", class: "map", tabindex: -1, ...told, ...events }, map.canvas);
   });
   if (buttons.length) buttons[0].tabIndex = 0;
   return h(

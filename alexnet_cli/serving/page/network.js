@@ -25,7 +25,12 @@ export async function showNetwork(main, query, context, tools) {
     h(
       "section",
       { class: "network" },
-      h("header", { class: "bar" }, h("div", {}, h("h1", {}, `The network ${context.model}`), h("p", { class: "summary" }, summary(network))), query && ways(query, context, tools)),
+      h(
+        "header",
+        { class: "bar" },
+        h("div", {}, h("h1", {}, `The network ${context.model}`), h("p", { class: "summary" }, summary(network))),
+        query && ways(query, context, tools),
+      ),
       h("div", { class: "drawn" }, drawing),
       inside.element,
     ),
@@ -39,7 +44,8 @@ export async function showNetwork(main, query, context, tools) {
 // From the picture to others.
 function ways({ upload, row, generation }, context, { choose }) {
   const href = address("/", { index: context.index, ...(upload ? { picture: upload.number } : { row, generation }) });
-  return h("p", { class: "ways" }, h("a", { href }, "Its nearest pictures"), h("button", { type: "button", onclick: choose }, "Another picture"));
+  const another = h("button", { type: "button", onclick: choose }, "Another picture");
+  return h("p", { class: "ways" }, h("a", { href }, "Its nearest pictures"), another);
 }
 
 function undescribed(network, workspace) {
@@ -54,5 +60,6 @@ function undescribed(network, workspace) {
 function summary({ layers, crop }) {
   const most = Math.max(...layers.map((layer) => layer.columns));
   const parameters = layers.reduce((sum, layer) => sum + layer.weights + layer.biases, 0);
-  return `${count(layers.length, "layer")} in ${most === 1 ? "one column" : `${most} columns`}, ${count(parameters, "parameter")}. It sees the central ${whole(crop)} × ${whole(crop)} pixels. Click a layer.`;
+  const size = `${count(layers.length, "layer")} in ${most === 1 ? "one column" : `${most} columns`}, ${count(parameters, "parameter")}`;
+  return `${size}. It sees the central ${whole(crop)} × ${whole(crop)} pixels. Click a layer.`;
 }

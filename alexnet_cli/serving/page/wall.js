@@ -3,7 +3,8 @@
 import { address, original, thumbnail } from "./api.js";
 import { distance, fileName, h } from "./dom.js";
 
-// `pictures`: as the server gives them, with or without a distance, or with the class that a mistake took them for. `context`: index, generation, has_files; `view`, if
+// `pictures`: as the server gives them, with or without a distance, or with the class that a mistake took them for.
+// `context`: index, generation, has_files; `view`, if
 // the links lead to another one than the search.
 export function wall(pictures, context, label) {
   const list = h("ul", { class: "wall", "aria-label": label, onkeydown: move, onfocusin: remember });
