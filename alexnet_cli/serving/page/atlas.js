@@ -31,7 +31,7 @@ export async function showMap(main, context, { workspace, go, signal }) {
   main.replaceChildren(
     h(
       "section",
-      { class: "map" },
+      { class: "atlas" },
       h("header", { class: "bar" }, h("div", {}, h("h1", {}, `Map of ${context.index}`), said), h("div", { class: "controls" }, controls)),
       canvas,
       legend(colours),
