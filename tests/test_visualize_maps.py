@@ -103,7 +103,7 @@ def test_the_last_step_of_a_network_are_the_logits(network):
     with torch.inference_mode():
         *_, (layer, operation, parts) = network.net.steps(inputs)
         logits, features = network.net(inputs)
-        before = [parts for name, step, parts in network.net.steps(inputs) if (name, step) == ("fc7", "relu")][0]
+        before = next(parts for name, step, parts in network.net.steps(inputs) if (name, step) == ("fc7", "relu"))
     assert (layer, operation, len(parts)) == ("fc8", "", 1)
     assert torch.equal(parts[0], logits)
     assert torch.equal(torch.cat(before, 1), features)
@@ -197,7 +197,7 @@ def test_the_overview_has_every_map_of_every_layer(figures, seen, tmp_path):
 
 def test_a_layer_that_is_not_there_is_refused(seen, tmp_path):
     for draw in (draw_layer, draw_steps):
-        with pytest.raises(NoSuchLayer, match="no hidden layer 'fc8': it has conv1, .*, fc7"):
+        with pytest.raises(NoSuchLayer, match=r"no hidden layer 'fc8': it has conv1, .*, fc7"):
             draw(seen, "fc8", tmp_path / "m.png")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLACES = ["top left", "top right", "bottom left", "bottom right", "centre"]  # in the order of `ten_views`
-FRAMES = ["tab:blue", "tab:red", "tab:purple", "tab:brown", "black"]  # their colours
+FRAMES = ["tab:blue", "tab:red", "tab:purple", "tab:brown", "tab:cyan"]  # their colours
 AGREES, DIFFERS, ANSWER = "tab:green", "tab:orange", "tab:gray"  # colours: of votes, and of the average
 NAME = 36  # letters of a class's name in a line
 INSET = 4.0  # pixels, at a picture of 256: frames that share an edge lie side by side
@@ -106,5 +106,5 @@ def _show_bars(axes: "Axes", votes: Votes, picture: np.ndarray) -> None:
         axes.barh([0], [0], color=colour, alpha=0.6, label=label)
     axes.set(xlim=(0, 1), ylim=(views + 1.0, -0.5), xlabel="probability")
     axes.set_yticks(positions, labels)
-    axes.tick_params(axis="y", length=0, pad=32)
+    axes.tick_params(axis="y", length=0, pad=38)
     axes.spines[["top", "right"]].set_visible(False)
