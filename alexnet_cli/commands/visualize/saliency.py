@@ -39,7 +39,7 @@ def saliency(
     Gradient: how much the class's logit, its value before the softmax, changes with each pixel. Class activation: the
     maps of the last convolutional layer, weighted by their gradients (Grad-CAM).
 
-    Example: alexnet visualize saliency photo.jpg --class "golf ball"
+    Example: alexnet visualize saliency dog.jpg --class pug
     """
     import alexnet_cli as alexnet
     from alexnet_cli.visualization import saliency as shown
