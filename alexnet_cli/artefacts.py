@@ -18,6 +18,7 @@ HISTORY_FILE = "history.jsonl"
 CHECKPOINT_FILE = "checkpoint/state.safetensors"
 KERNELS = "kernels"  # a folder: the first layer's kernels after each epoch
 TENSORBOARD = "tensorboard"  # a folder: the log of `train --log tensorboard`
+UNITS = "units"  # a folder: of each layer the patches that excite its units most
 
 # In indexes/NAME/
 INDEX_FILE = "index.json"  # written last: its presence marks a complete index

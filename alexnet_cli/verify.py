@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE, KERNELS, MODEL_FILE, RECIPE_FILE, model_fingerprint
+from alexnet_cli.artefacts import CHECKPOINT_FILE, KERNELS, MODEL_FILE, RECIPE_FILE, UNITS, model_fingerprint
 from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.files import read_tensors
 from alexnet_cli.progress import SILENT, Progress
@@ -34,10 +34,15 @@ def _model(folder: Path, progress: Progress) -> list[str]:
     exports = sorted(folder.glob("model*.onnx"))
     for file in exports:
         verified += _onnx(file, progress)
+    units = sorted((folder / UNITS).glob("[!.]*.safetensors"))
+    for file in units:
+        read_tensors(file, what="file of units", remedy=f"remove {file}: it is made again")
+        verified.append(f"{UNITS}/{file.name}: checksum")
     has_checkpoint = (folder / CHECKPOINT_FILE).exists()
     verified.append(_checkpoint(folder) if has_checkpoint else f"{CHECKPOINT_FILE}: there is none")
     return verified + _not_compared(
-        folder, {MODEL_FILE, RECIPE_FILE, CHECKPOINT_FILE, *(file.name for file in exports)}
+        folder,
+        {MODEL_FILE, RECIPE_FILE, CHECKPOINT_FILE, *(str(file.relative_to(folder)) for file in (*exports, *units))},
     )
 
 

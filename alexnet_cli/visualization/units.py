@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alexnet_cli.artefacts import check_format
+from alexnet_cli.artefacts import UNITS, check_format
 from alexnet_cli.data.store import Split
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.figures.canvas import Size, drawing
@@ -22,12 +22,13 @@ from alexnet_cli.files import read_tensors, write_tensors
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from alexnet_cli.visualization.ascent import Ascents
+
 FORMAT = 1
-UNITS = "units"  # the folder in a model's
 PATCHES = 9  # of a unit: a square of 3 × 3
 BACKGROUND = 235  # grey, where a patch lies outside the view, and where there is none
 # Blocks of a figure, in a row and below each other; with ascents a block is twice as wide
-GRIDS = {Size.page: (6, 4), Size.slide: (6, 3)}
+GRIDS = {Size.page: (6, 4), Size.slide: (5, 3)}
 GRIDS_WITH_ASCENTS = {Size.page: (3, 4), Size.slide: (3, 3)}
 
 
@@ -114,53 +115,66 @@ def draw_units(
     images: Split,
     path: Path,
     size: Size = Size.page,
-    ascents: Sequence[np.ndarray] | None = None,
+    ascents: "Ascents | None" = None,
 ) -> None:
     """Draw the patches of the ``shown`` units, a block of 3 × 3 each, with the response in the corner of a patch.
 
-    ``images``: as in `patches_of`. ``ascents``: of each shown unit an input (h, w, 3) uint8 to draw beside its patches.
+    ``images``: as in `patches_of`. ``ascents``: of the shown units, to draw beside their patches.
     """
     across = min(len(shown), (GRIDS if ascents is None else GRIDS_WITH_ASCENTS)[size][0])
-    down = -(-len(shown) // across)
-    with drawing(
-        path, size, height=0.5 + down * 10 * (0.18 + (1 if ascents is None else 0.5)) / max(across, 3)
-    ) as figure:
+    down, shape = -(-len(shown) // across), 1.18 if ascents is None else 0.6  # height of a block with its title / width
+    with drawing(path, size, height=0.5 + down * shape * 10 / max(across, 3)) as figure:
         side = min(units.field["size"], units.crop)
-        figure.suptitle(_title(units, side, has_ascents=ascents is not None))
+        if ascents is None:
+            figure.suptitle(
+                f"{units.layer}: the patches that excite a unit most, {side} × {side} pixels, and its responses"
+            )
+        else:
+            figure.suptitle(
+                f"{units.layer}: an input found by gradient ascent, and the patches that excite a unit most\n"
+                f"{side} × {side} pixels, with the responses to them"
+            )
         for axes in (all_axes := figure.subplots(down, across, squeeze=False).ravel()):
             axes.set_axis_off()
         for i, (unit, axes) in enumerate(zip(shown, all_axes, strict=False)):
-            _draw_block(axes, units, unit, images, side, None if ascents is None else ascents[i])
-
-
-def _title(units: Units, side: int, *, has_ascents: bool) -> str:
-    beside = "left: an input found by gradient ascent; right: " if has_ascents else ""
-    return f"{units.layer}: {beside}the patches that excite a unit most, {side} × {side} pixels, and its responses"
+            ascent = None if ascents is None else (ascents.pictures[i], float(ascents.responses[i]))
+            _draw_block(axes, units, unit, images, side, ascent)
 
 
 def _draw_block(
-    axes: "Axes", units: Units, unit: int, images: Split, side: int, ascent: np.ndarray | None = None
+    axes: "Axes", units: Units, unit: int, images: Split, side: int, ascent: tuple[np.ndarray, float] | None
 ) -> None:
-    """The patches of a unit as a square, and to their left an ``ascent`` as large as they are together."""
+    """The patches of a unit as a square, and to their left as large an ``ascent``: its picture and its response."""
     gap = max(1, side // 24)
     squares = np.full((PATCHES, side, side, 3), BACKGROUND, np.uint8)
     for square, place, patch in zip(squares, units.places[unit], patches_of(units, unit, images), strict=False):
         _put(square, patch, units, place)
     block = mosaic(squares, 3, gap=gap)
-    left = 0
+    left, highest = 0, max(1.0, float(units.responses[unit, 0]), ascent[1] if ascent else 0.0)
+    decimals = max(0, 2 - int(np.log10(highest)))  # three digits
     if ascent is not None:
-        square = np.full((side, side, 3), BACKGROUND, np.uint8)
-        square[: len(ascent), : ascent.shape[1]] = ascent
-        large = np.full((len(block), len(block) + 3 * gap, 3), 255, np.uint8)
-        large[gap : gap + 3 * side, gap : gap + 3 * side] = square.repeat(3, axis=0).repeat(3, axis=1)
-        left, block = large.shape[1], np.concatenate([large, block], axis=1)
+        block, left = _beside(ascent[0], block, side), len(block) + 3 * gap
+        _write(axes, 0, len(block), f"{ascent[1]:.{decimals}f}")
     axes.imshow(block, interpolation="antialiased")
     column = f", column {units.column(unit)}" if units.columns > 1 else ""
-    axes.set_title(f"unit {unit}{column}" + ("" if units.rows[unit, 0] >= 0 else "\nnothing excites it"))
+    axes.set_title(
+        f"unit {unit}{column}" + ("" if units.rows[unit, 0] >= 0 else "\nnothing excites it"), fontsize="medium"
+    )
     for i, (row, response) in enumerate(zip(units.rows[unit], units.responses[unit], strict=True)):
         if row >= 0:
             y, x = (side + gap) * (i // 3 + 1) - gap, left + (side + gap) * (i % 3)
-            _write(axes, x, y, f"{response:.3g}")
+            _write(axes, x, y, f"{response:.{decimals}f}")
+
+
+def _beside(ascent: np.ndarray, block: np.ndarray, side: int) -> np.ndarray:
+    """An ``ascent`` enlarged to the height of the ``block`` of patches, and the block to its right."""
+    from PIL import Image
+
+    square = np.full((side, side, 3), BACKGROUND, np.uint8)
+    square[: len(ascent), : ascent.shape[1]] = ascent
+    large = np.asarray(Image.fromarray(square).resize((len(block), len(block)), Image.Resampling.NEAREST))
+    gap = np.full((len(block), 3 * max(1, side // 24), 3), 255, np.uint8)
+    return np.concatenate([large, gap, block], axis=1)
 
 
 def _put(square: np.ndarray, patch: np.ndarray, units: Units, place: Any) -> None:

@@ -22,6 +22,9 @@ def units(
         list[int] | None,
         typer.Option(metavar="N", help="A unit to draw, may be repeated. Default: those that respond most."),
     ] = None,
+    ascent: Annotated[
+        bool, typer.Option("--ascent", help="Beside them an input that excites the unit, found by gradient ascent.")
+    ] = False,
     data: DataOption = None,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="The split of the dataset.")] = "train",
     model: NetworkOption = None,
@@ -34,12 +37,14 @@ def units(
 
     For each unit, which is a kernel with its map, the nine patches of a dataset with the strongest responses: one a
     picture, cut to what the unit sees, with the response after ReLU and before norm and pooling. The patches of all
-    layers are found in one pass over the dataset and kept with the model, until one of the two changes.
+    layers are found in one pass over the dataset and kept with the model, until one of the two changes. With --ascent,
+    beside them stands an input that excites the unit, kept smooth by an L2 pull, jitter and blur.
 
     Example: alexnet visualize units --layer conv5
     """
     import alexnet_cli as alexnet
     from alexnet_cli.opening import open_network
+    from alexnet_cli.visualization.ascent import ascend
     from alexnet_cli.visualization.strongest import map_layers, units_of
     from alexnet_cli.visualization.units import draw_units, shown_units
 
@@ -52,9 +57,10 @@ def units(
         kernels = len(found.rows)
         if unit and not 0 <= min(unit) <= max(unit) < kernels:
             raise AlexNetError(f"{found.layer} has the units 0 to {kernels - 1}")
-        shown = unit or shown_units(found, size)
+        shown = unit or shown_units(found, size, with_ascents=ascent)
         path = out or Path(f"units-{found.layer}.png")
-        draw_units(found, shown, images, path, size)
+        ascents = ascend(network, found.layer, shown, progress=console) if ascent else None
+        draw_units(found, shown, images, path, size, ascents)
     facts: dict[str, object] = {
         "model": str(folder),
         "dataset": str(dataset.path),
@@ -76,4 +82,6 @@ def units(
             for each in shown
         ],
     }
+    if ascents:
+        facts["ascent"] = {"started": ascents.started.tolist(), "responses": ascents.responses.tolist()}
     show_files([path], as_json=as_json, facts=facts)
