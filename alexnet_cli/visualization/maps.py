@@ -105,7 +105,7 @@ def draw_overview(seen: Activations, path: Path, size: Size = Size.page, *, stro
         _show_input(first.subplots(*((2, 1) if is_slide else (1, 2))), seen, is_wide=not is_slide)
         for part, (layer, maps) in zip(others, blocks.items(), strict=True):
             panels = np.ravel(part.subplots(*((columns, 1) if is_slide else (1, columns))))
-            title = f"{layer}\n{_shape(maps)}" if is_slide else _title(layer, seen)
+            title = f"{layer}\n{_shape(maps)}" if is_slide else _title(layer, seen, strongest)
             part.suptitle(title, fontsize="medium" if is_slide else "large")
             scale = _scale(maps)
             for i, axes in enumerate(panels):
@@ -126,7 +126,7 @@ def draw_layer(seen: Activations, layer: str, path: Path, size: Size = Size.page
     across = squarest(len(maps[0]), 9.5 / columns / 5.5 if is_slide else 3, SLACK)
     height = 0.7 + columns * (2.0 if is_dense else 0.3 + 7.5 * _height(maps[0], across))
     with drawing(path, size, height=max(height, 4.5)) as figure:
-        figure.suptitle(_title(layer, seen) + (", strongest first" if strongest else ""))
+        figure.suptitle(_title(layer, seen, strongest))
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 4]).flat
         _show_input(left.subplots(2, 1), seen)
         shape = (1, columns) if is_slide and not is_dense else (columns, 1)
@@ -157,7 +157,7 @@ def draw_steps(seen: Activations, layer: str, path: Path, size: Size = Size.page
     strengths = np.concatenate([strength(maps) for maps in seen.leaving(layer)])
     followed = np.argsort(-strengths, kind="stable")[: FOLLOWED[size]]
     lines = len(steps[0].columns) if is_dense else len(followed)
-    with drawing(path, size, height=1.2 + lines * (2.0 if is_dense else 9 / max(len(steps), 3))) as figure:
+    with drawing(path, size, height=1.2 + lines * (2.0 if is_dense else 8.5 / max(len(steps), 4))) as figure:
         figure.suptitle(f"{layer}, step by step" + ("" if is_dense else ": the maps that are strongest at the end"))
         panels = figure.subplots(lines, len(steps), sharey=is_dense, squeeze=False)
         for step, upright in zip(steps, panels.T, strict=True):
@@ -250,10 +250,11 @@ def _shape(columns: Sequence[np.ndarray]) -> str:
     return " × ".join(map(str, columns[0].shape[1:])) or counted(sum(map(len, columns)), "unit")
 
 
-def _title(layer: str, seen: Activations) -> str:
+def _title(layer: str, seen: Activations, strongest: bool) -> str:
     maps, steps = seen.leaving(layer), [step.name for step in seen.layers[layer][1:]]
     what = f"{counted(sum(map(len, maps)), 'map')} of {_shape(maps)}" if maps[0].ndim == 3 else _shape(maps)
-    return f"{layer}: {what}" + (f", after {', '.join(steps)}" if steps else "")
+    after = f", after {', '.join(steps)}" if steps else ""
+    return f"{layer}: {what}{after}" + (", strongest first" if strongest else "")
 
 
 def _numbers(activations: np.ndarray) -> str:

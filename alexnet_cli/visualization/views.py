@@ -94,7 +94,7 @@ def _show_bars(axes: "Axes", votes: Votes, picture: np.ndarray) -> None:
     for position, vote in zip(positions, best, strict=True):
         lines = textwrap.wrap(f"{vote.probability:.0%} {vote.name}", NAME)
         text = axes.text(0.01, position, "\n".join(lines), va="center", linespacing=1.0)
-        text.set_fontsize(float(text.get_fontsize()) * min(1, 2 / len(lines)))
+        text.set_fontsize(float(text.get_fontsize()) * min(1, 1.8 / len(lines)))
         text.set_path_effects([withStroke(linewidth=3, foreground="white", alpha=0.7)])
     for i, view in enumerate(votes.views):
         small = axes.inset_axes((-0.085, i - 0.45, 0.08, 0.9), transform=axes.get_yaxis_transform())
