@@ -210,8 +210,7 @@ def _show_map(
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         interpolation="nearest",
     )
-    beyond = "max" if values.max() > high else "neither"
-    colours = Colorbar(bar, shown, orientation="horizontal", extend=beyond)
+    colours = Colorbar(bar, shown, orientation="horizontal", extend="max" if values.max() > high else "neither")
     colours.set_ticks(shown.get_clim(), labels=[percent(end) if is_probability else f"{end:.2g}" for end in ends])
     first, last = bar.get_xticklabels()
     first.set_horizontalalignment("left")
