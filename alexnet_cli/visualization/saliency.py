@@ -86,7 +86,7 @@ def last_convolution(net: AlexNet) -> str:
 
 
 def _before_pooling(net: AlexNet, layer: str) -> list[Operation]:
-    """What follows the weights of ``layer`` before pooling or a norm: the ReLU. After it the maps are largest."""
+    """What follows the weights of ``layer`` before pooling or a norm, so before maps become smaller: the ReLU."""
     return list(takewhile(lambda operation: not operation.needs_maps, net.operations(layer)))
 
 
@@ -164,7 +164,8 @@ def draw_saliency(told: Saliency, path: Path, size: Size = Size.page) -> None:
         hidden.set_title("occlusion:\nhidden by a square")
         bars[1].set_xlabel(f"probability: {percent(without)}\nwithout square (line),\nlowest {percent(least)}")
         bars[1].axvline(without, color="tab:cyan", lw=4)
-        _show_map(pixels, bars[2], told, told.gradient, (0, float(np.percentile(told.gradient, BRIGHT))))
+        bright = float(np.percentile(told.gradient, BRIGHT)) or float(told.gradient.max())
+        _show_map(pixels, bars[2], told, told.gradient, (0, bright))
         pixels.set_title("gradient:\nback to the pixels")
         bars[2].set_xlabel("change of the logit\nper grey level\nof a pixel")
         _show_map(maps, bars[3], told, told.activation, (0, float(told.activation.max())))
@@ -193,6 +194,8 @@ def _show_map(
 
     The highest values are bright; of a probability the lowest.
     """
+    from matplotlib.colorbar import Colorbar
+
     height, width = told.view.shape[:2]
     show_picture(axes, told.view.mean(axis=2))
     axes.set_anchor("S")
@@ -207,8 +210,8 @@ def _show_map(
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         interpolation="nearest",
     )
-    beyond = "max" if values.max() > high else "neither"
-    colours = axes.get_figure().colorbar(shown, cax=bar, orientation="horizontal", extend=beyond)
+    colours = Colorbar(bar, shown, orientation="horizontal", extend="max" if values.max() > high else "neither")
     colours.set_ticks(shown.get_clim(), labels=[percent(end) if is_probability else f"{end:.2g}" for end in ends])
-    for label, side in zip(bar.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_horizontalalignment(side)
+    first, last = bar.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
