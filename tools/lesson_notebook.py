@@ -2,8 +2,8 @@
 
     python tools/lesson_notebook.py
 
-Text becomes text. The `$ alexnet …` lines of a console block become one cell each; blocks of other kinds, which are for a
-terminal, stay text. Each cell calls the command in the notebook's own process, so that torch is imported once.
+Text becomes text. The `$ alexnet …` lines of a console block become one cell each; blocks of other kinds, which are for
+a terminal, stay text. Each cell calls the command in the notebook's own process, so that torch is imported once.
 """
 
 import json
@@ -23,7 +23,7 @@ from alexnet_cli.commands import main
 
 
 def alexnet(arguments):
-    """Run a command as in a terminal; return the figures that it draws as one picture, which the notebook then shows."""
+    """Run a command as in a terminal; return the figures that it draws, below each other, for Jupyter to show."""
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         code = main(shlex.split(arguments))
     print(shown.getvalue())
@@ -34,9 +34,11 @@ def alexnet(arguments):
     pictures = [Image.open(file).convert("RGB") for file in files]
     if not pictures:
         return None
-    sheet = Image.new("RGB", (max(picture.width for picture in pictures), sum(picture.height for picture in pictures)), "white")
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (0, sum(above.height for above in pictures[:i])))
+    width, height = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
+    sheet, top = Image.new("RGB", (width, height), "white"), 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
     return sheet
 
 
