@@ -88,8 +88,10 @@ class AlexNet(nn.Module):
         fc7 (B, 4096), before its dropout. In training, ``dropout_seed`` decides which units are dropped; ``rows``
         (first, total) says where the images stand in a batch of which other processes have the rest.
         """
-        for _, features, parts in self._run(images, dropout_seed, rows):  # noqa: B007 - those of the last layer
-            pass
+        wanted = self._before_dropout(self.features_name)
+        for *place, parts in self._run(images, dropout_seed, rows):
+            if place == wanted:
+                features = parts
         logits = self._classify(gather(parts, self.devices[0]))
         return logits, gather(features, self.devices[0]).flatten(1)
 
@@ -98,30 +100,48 @@ class AlexNet(nn.Module):
 
         ``images``: as in `forward`. Raises AlexNetError if there is no such layer.
         """
-        for name, activations, _ in self._run(images, None, None):
-            if name == layer:
-                return gather(activations, self.devices[0])
-        raise AlexNetError(f"this network has no hidden layer {layer!r}: it has {', '.join(self.hidden)}")
+        if layer not in self.hidden:
+            raise AlexNetError(f"this network has no hidden layer {layer!r}: it has {', '.join(self.hidden)}")
+        wanted = self._before_dropout(layer)
+        return next(gather(parts, self.devices[0]) for *place, parts in self._run(images, None, None) if place == wanted)
+
+    def steps(self, images: Tensor) -> Iterator[tuple[str, str, list[Tensor]]]:
+        """What each step of the network makes of ``images``, in testing, as it is computed.
+
+        ``images``: as in `forward`. Yields the layer, the name of the operation, which is empty for the weighted sums,
+        and the activations of each column, (B, C, H, W) or (B, units) on the column's device. The factor of dropout is
+        the step of its own that it is in the recipe. The last step is the weighted sums of the last layer, the logits
+        (B, classes), of all columns together.
+        """
+        for name, step, parts in self._run(images, None, None):
+            yield name, "" if step < 0 else self.hidden[name].then[step], parts
+        yield self.last, "", [self._classify(gather(parts, self.devices[0]))]
+
+    def _before_dropout(self, name: str) -> list[str | int]:
+        """Where `_run` has the activations of a layer before its dropout."""
+        return [name, sum(not isinstance(operation, Dropout) for operation in self.operations(name)) - 1]
 
     def _run(
         self, images: Tensor, dropout_seed: int | None, rows: tuple[int, int] | None
-    ) -> Iterator[tuple[str, list[Tensor], list[Tensor]]]:
-        """For each hidden layer its name, and what leaves it, column by column: before and after its dropout."""
+    ) -> Iterator[tuple[str, int, list[Tensor]]]:
+        """Layer by layer, operation by operation: the layer, the operation's place in it, or -1 for the weighted sums,
+        and the activations after it, column by column."""
         parts = [images.to(device) for device in self.devices]
         for i, (name, layer) in enumerate(self.hidden.items()):
             if layer.input == "all":
                 parts = exchange(parts)
-            features = parts = self._weigh(name, parts)
+            parts = self._weigh(name, parts)
+            yield name, -1, parts
             for step, operation in enumerate(self.operations(name)):
                 if not isinstance(operation, Dropout):
-                    features = parts = self._operate(operation, name, step, parts)
-                    continue
-                if self.training:
-                    assert dropout_seed is not None, "training needs a dropout_seed"
-                    parts = drop(parts, operation.p, dropout_seed + i, rows)
-                if (factor := operation.factor(training=self.training)) != 1:
-                    parts = [part * factor for part in parts]
-            yield name, features, parts
+                    parts = self._operate(operation, name, step, parts)
+                else:
+                    if self.training:
+                        assert dropout_seed is not None, "training needs a dropout_seed"
+                        parts = drop(parts, operation.p, dropout_seed + i, rows)
+                    if (factor := operation.factor(training=self.training)) != 1:
+                        parts = [part * factor for part in parts]
+                yield name, step, parts
 
     def _classify(self, activations: Tensor) -> Tensor:
         """The last layer, in fp32 also under autocast: logits that bf16 cannot tell apart would be ties."""
