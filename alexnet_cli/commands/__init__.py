@@ -29,7 +29,7 @@ from alexnet_cli.commands import (
     train,
 )
 from alexnet_cli.commands.usage import Command
-from alexnet_cli.commands.visualize import kernels
+from alexnet_cli.commands.visualize import kernels, saliency
 from alexnet_cli.console import close_consoles, fail, show, use_any_encoding
 from alexnet_cli.distributed import is_distributed
 from alexnet_cli.errors import AlexNetError, Interrupted, LostProcess, first_line
@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {  # of two words: of a group
     "features": features.features,
     "serve": serve.serve,
     "visualize kernels": kernels.kernels,
+    "visualize saliency": saliency.saliency,
     "recipes": recipes.recipes,
     "info": info.info,
     "import": import_.import_weights,

@@ -1,0 +1,209 @@
+"""Which parts of a picture speak for a class: occlusion, the gradient and class activation, side by side."""
+
+import textwrap
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet_cli.console import percent
+from alexnet_cli.errors import AlexNetError
+from alexnet_cli.figures.canvas import Size, drawing, show_picture
+from alexnet_cli.inference.classes import find_class
+from alexnet_cli.inference.network_model import NetworkModel
+from alexnet_cli.inference.predictor import Prediction, Predictor
+from alexnet_cli.inference.views import centre_view
+from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.nets.layers import Convolution, Local, Operation, Pooling
+from alexnet_cli.visualization.occlusion import occlusion
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+
+BRIGHT = 99.5  # percentile of the gradient that gets the brightest colour: a few pixels have far more than the others
+OPACITY = 0.65  # of a map over the picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saliency:
+    """A picture's central view, and three maps of what in it speaks for a class."""
+
+    view: np.ndarray  # (h, w, 3) uint8
+    shown: Prediction  # the class that the maps are of
+    best: Prediction  # the most probable class
+    occlusion: np.ndarray  # (POSITIONS, POSITIONS): the class's probability with a square there
+    gradient: np.ndarray  # (h, w): by how much the class's logit changes with a pixel, per grey level
+    activation: np.ndarray  # (h, w): class activation
+    layer: str  # that class activation comes from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradients:
+    """The gradients of a class's logit."""
+
+    inputs: np.ndarray  # (C, h, w), with respect to the network's input
+    maps: np.ndarray  # (K, H, W): activations of the last convolutional layer, column after column
+    to_maps: np.ndarray  # (K, H, W), with respect to these
+
+
+def saliency(network: NetworkModel, predictor: Predictor, image: np.ndarray, wanted: str | None = None) -> Saliency:
+    """Explain the class ``wanted`` (a label or a name; the most probable one if None) of ``image`` (S, S, 3) uint8.
+
+    ``network`` and ``predictor`` are the same model, in torch and in what runs many pictures fast. Raises AlexNetError
+    if there is no such class, or if the network has no convolutional layer.
+    """
+    probabilities = predictor.run(image[None])[0][0]
+    best = int(probabilities.argmax())
+    number = best if wanted is None else find_class(wanted, predictor.classes, predictor.class_names)
+    layer = last_convolution(network.net)
+    rows, columns = centre_view(network.image_size, network.crop)
+    preprocessor = network.preprocessor
+    pixels, *view = (torch.tensor(each, device=preprocessor.device) for each in (image[None], rows, columns))
+    gradients = gradients_of(network.net, preprocessor(pixels, *view), number)
+    activation = class_activation(gradients.maps, gradients.to_maps)
+    predictions = {one.label: one for one in predictor.best(probabilities, len(probabilities))}
+    return Saliency(
+        view=image[np.ix_(rows, columns)],
+        shown=predictions[predictor.classes[number]],
+        best=predictions[predictor.classes[best]],
+        occlusion=occlusion(predictor, image, preprocessor.mean_image.cpu().numpy(), number),
+        gradient=np.abs(gradients.inputs).max(axis=0) / preprocessor.image.divide_by,
+        activation=enlarged(activation, *position_of_units(network.net, layer), network.crop),
+        layer=layer,
+    )
+
+
+def last_convolution(net: AlexNet) -> str:
+    """The last layer that has maps: conv5. Raises AlexNetError if there is none."""
+    layers = [name for name, layer in net.hidden.items() if isinstance(layer, Convolution | Local)]
+    if not layers:
+        raise AlexNetError("the network has no convolutional layer, and so no class activation")
+    return layers[-1]
+
+
+def _before_pooling(net: AlexNet, layer: str) -> list[Operation]:
+    """What follows the weights of ``layer`` before pooling or a norm: the ReLU. After it the maps are largest."""
+    return list(takewhile(lambda operation: not operation.needs_maps, net.operations(layer)))
+
+
+def gradients_of(net: AlexNet, inputs: Tensor, number: int) -> Gradients:
+    """The gradients of the logit of class ``number``; ``inputs`` (1, C, h, w): centred, as the network takes them.
+
+    This is what lectures call setting the output of one neuron to 1 and going back to the input, by every layer's
+    derivative (Simonyan et al., 2014). ``net`` is in testing mode. Raises AlexNetError as `last_convolution` does.
+    """
+    layer = last_convolution(net)
+    step = len(_before_pooling(net, layer))
+    modules = [[part.weighted, *part.then][step] for part in net.parts(layer)]
+    columns: list[Tensor] = []  # (1, K / columns, H, W) each
+    hooks = [module.register_forward_hook(lambda module, entering, maps: columns.append(maps)) for module in modules]
+    try:
+        inputs = inputs.detach().requires_grad_()
+        logits, _ = net(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    to_inputs, *to_columns = torch.autograd.grad(logits[0, number], [inputs, *columns])
+    maps, to_maps = (torch.cat([each.cpu() for each in some], dim=1) for some in (columns, to_columns))
+    return Gradients(
+        inputs=to_inputs[0].cpu().numpy(), maps=maps[0].detach().numpy(), to_maps=to_maps[0].numpy()
+    )
+
+
+def class_activation(maps: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Where ``maps`` (K, H, W) speak for a class, by the ``gradients`` (K, H, W) of its logit: (H, W), 0 or more."""
+    # Class activation (Zhou et al., 2016) weighs each map by the weight of its mean in the class's logit. Here
+    # fully-connected layers follow and there is no such weight; the mean gradient takes its place in any network, and
+    # is proportional to it where there is one (Grad-CAM: Selvaraju et al., 2017).
+    weights = gradients.mean(axis=(1, 2))  # (K,)
+    return np.asarray(np.maximum(np.einsum("k,khw->hw", weights, maps), 0))
+
+
+def position_of_units(net: AlexNet, layer: str) -> tuple[float, int]:
+    """Where in the view the units of ``layer`` look, before its pooling: the centre of the first unit's receptive field
+    and the distance to the next, in pixels; 17 and 16 for the paper's conv5."""
+    first, distance = 0.0, 1
+    for name, weighted in net.hidden.items():
+        operations = _before_pooling(net, name) if name == layer else net.operations(name)
+        for each in (weighted, *operations):
+            if isinstance(each, Convolution | Local | Pooling):
+                first += distance * ((each.size - 1) / 2 - each.padding)
+                distance *= getattr(each, "stride", 1)
+        if name == layer:
+            break
+    return first, distance
+
+
+def enlarged(values: np.ndarray, first: float, distance: int, crop: int) -> np.ndarray:
+    """``values`` (H, W) of units at the size of the view, (crop, crop): each at its place, bilinear between them.
+
+    ``first``, ``distance``: as `position_of_units`. Outside of the outermost units their values are repeated.
+    """
+    height, width = (
+        np.stack([np.interp(np.arange(crop), first + distance * np.arange(count), one) for one in np.eye(count)], 1)
+        for count in values.shape
+    )  # (crop, H) and (crop, W)
+    return np.asarray(height @ values @ width.T)
+
+
+def draw_saliency(told: Saliency, path: Path, size: Size = Size.page) -> None:
+    """Draw the picture, and over it in grey the three maps, each with its colour bar; bright is what matters."""
+    from matplotlib.ticker import PercentFormatter
+
+    without, least = told.shown.probability, float(told.occlusion.min())
+    most = max(float(told.occlusion.max()), without)
+    with drawing(path, size, height=4.0) as figure:
+        figure.suptitle(textwrap.fill(title_of(told), 100 if size is Size.page else 80))
+        picture, hidden, pixels, maps = figure.subplots(1, 4)
+        show_picture(picture, told.view, "what the\nnetwork sees")
+        bar = _show_map(hidden, told, told.occlusion, min(least, without), most, reverse=True)
+        hidden.set_title("occlusion:\nhidden by a square")
+        bar.set_label(f"probability falls\nfrom {percent(without)} (line)\nto {percent(least)}")
+        bar.ax.xaxis.set_major_formatter(PercentFormatter(1))
+        bar.ax.axvline(without, color="tab:cyan", lw=4)
+        bar = _show_map(pixels, told, told.gradient, 0, float(np.percentile(told.gradient, BRIGHT)))
+        pixels.set_title("gradient:\nback to the pixels")
+        bar.set_label("change of the logit\nper grey level\nof a pixel")
+        bar = _show_map(maps, told, told.activation, 0, float(told.activation.max()))
+        maps.set_title(f"class activation\nfrom {told.layer}")
+        bar.set_label(f"maps of {told.layer},\nweighted by\ntheir gradients")
+
+
+def title_of(told: Saliency) -> str:
+    """The class and its probability, and if it is another, those of the most probable class."""
+    title = f"{told.shown.name}: {percent(told.shown.probability)}"
+    if told.best != told.shown:
+        title += f" (most probable: {told.best.name}, {percent(told.best.probability)})"
+    return title
+
+
+def _show_map(
+    axes: "Axes", told: Saliency, values: np.ndarray, low: float, high: float, *, reverse: bool = False
+) -> "Colorbar":
+    """Draw ``values`` over the view in grey. Colours go from ``low`` to ``high``, bright ones last or, in ``reverse``,
+    first."""
+    from matplotlib.ticker import MaxNLocator
+
+    height, width = told.view.shape[:2]
+    show_picture(axes, told.view.mean(axis=2))
+    shown = axes.imshow(
+        values,
+        cmap="inferno_r" if reverse else "inferno",
+        vmin=low,
+        vmax=high if high > low else low + 1e-6,
+        alpha=OPACITY,
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        interpolation="nearest",
+    )
+    return axes.figure.colorbar(
+        shown,
+        ax=axes,
+        location="bottom",
+        extend="max" if values.max() > high > low else "neither",
+        ticks=MaxNLocator(3),
+    )
