@@ -81,6 +81,13 @@ def test_a_page_that_loads_from_elsewhere_would_be_found():
     assert Loaded(page).addresses == ["//a/b.css", "https://d.js"]
 
 
+def test_the_page_about_deploying_shows_the_example(site):
+    page = (site / "deploy.html").read_text(encoding="utf-8")
+    assert "Classifier" in page
+    assert "--8" not in page
+    assert (site / "examples" / "server.py").exists()
+
+
 def test_the_navigation_has_every_page(site):
     linked = re.findall(r'href="([\w./-]*)"', (site / "index.html").read_text(encoding="utf-8"))
     expected = {"commands", *(page.stem for page in PAGES)} - {"index"}
@@ -93,7 +100,8 @@ def test_the_reference_has_the_help_of_every_command(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", REFERENCE.COLUMNS)
     for command in COMMANDS:
         main([*command.split(), "--help"])
-        assert capsys.readouterr().out.strip() in page
+        usage, help_text = capsys.readouterr().out.strip().split("\n", 1)
+        assert f"\nUsage: alexnet {command} {usage.split(f' {command} ')[1]}\n{help_text}\n" in page
 
 
 def named_commands(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 from unittest import mock
 
 from alexnet_cli.commands import COMMANDS, main
@@ -15,7 +16,7 @@ def help_of(command: str) -> str:
     """What `alexnet COMMAND --help` shows."""
     with mock.patch.dict(os.environ, COLUMNS=COLUMNS), contextlib.redirect_stdout(io.StringIO()) as shown:
         main([*command.split(), "--help"])
-    return shown.getvalue().strip()
+    return re.sub(rf"Usage: .*? {command}\b", f"Usage: alexnet {command}", shown.getvalue().strip(), count=1)
 
 
 def reference() -> str:
