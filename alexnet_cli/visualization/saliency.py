@@ -23,7 +23,6 @@ from alexnet_cli.visualization.occlusion import occlusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colorbar import Colorbar
 
 BRIGHT = 99.5  # percentile of the gradient that gets the brightest colour: a few pixels have far more than the others
 OPACITY = 0.65  # of a map over the picture
@@ -110,9 +109,7 @@ def gradients_of(net: AlexNet, inputs: Tensor, number: int) -> Gradients:
             hook.remove()
     to_inputs, *to_columns = torch.autograd.grad(logits[0, number], [inputs, *columns])
     maps, to_maps = (torch.cat([each.cpu() for each in some], dim=1) for some in (columns, to_columns))
-    return Gradients(
-        inputs=to_inputs[0].cpu().numpy(), maps=maps[0].detach().numpy(), to_maps=to_maps[0].numpy()
-    )
+    return Gradients(inputs=to_inputs[0].cpu().numpy(), maps=maps[0].detach().numpy(), to_maps=to_maps[0].numpy())
 
 
 def class_activation(maps: np.ndarray, gradients: np.ndarray) -> np.ndarray:
@@ -153,25 +150,25 @@ def enlarged(values: np.ndarray, first: float, distance: int, crop: int) -> np.n
 
 def draw_saliency(told: Saliency, path: Path, size: Size = Size.page) -> None:
     """Draw the picture, and over it in grey the three maps, each with its colour bar; bright is what matters."""
-    from matplotlib.ticker import PercentFormatter
-
-    without, least = told.shown.probability, float(told.occlusion.min())
-    most = max(float(told.occlusion.max()), without)
-    with drawing(path, size, height=4.0) as figure:
-        figure.suptitle(textwrap.fill(title_of(told), 100 if size is Size.page else 80))
-        picture, hidden, pixels, maps = figure.subplots(1, 4)
+    without, least, most = told.shown.probability, float(told.occlusion.min()), float(told.occlusion.max())
+    with drawing(path, size, height=3.9) as figure:
+        figure.suptitle(textwrap.fill(title_of(told), 80 if size is Size.page else 55))
+        (picture, hidden, pixels, maps), bars = figure.subplots(
+            2, 4, height_ratios=[1, 0.06], gridspec_kw={"wspace": 0.08}
+        )
+        bars[0].set_axis_off()
         show_picture(picture, told.view, "what the\nnetwork sees")
-        bar = _show_map(hidden, told, told.occlusion, min(least, without), most, reverse=True)
+        picture.set_anchor("S")
+        _show_map(hidden, bars[1], told, told.occlusion, (min(least, without), max(most, without)), is_probability=True)
         hidden.set_title("occlusion:\nhidden by a square")
-        bar.set_label(f"probability falls\nfrom {percent(without)} (line)\nto {percent(least)}")
-        bar.ax.xaxis.set_major_formatter(PercentFormatter(1))
-        bar.ax.axvline(without, color="tab:cyan", lw=4)
-        bar = _show_map(pixels, told, told.gradient, 0, float(np.percentile(told.gradient, BRIGHT)))
+        bars[1].set_xlabel(f"probability: {percent(without)}\nwithout square (line),\nlowest {percent(least)}")
+        bars[1].axvline(without, color="tab:cyan", lw=4)
+        _show_map(pixels, bars[2], told, told.gradient, (0, float(np.percentile(told.gradient, BRIGHT))))
         pixels.set_title("gradient:\nback to the pixels")
-        bar.set_label("change of the logit\nper grey level\nof a pixel")
-        bar = _show_map(maps, told, told.activation, 0, float(told.activation.max()))
+        bars[2].set_xlabel("change of the logit\nper grey level\nof a pixel")
+        _show_map(maps, bars[3], told, told.activation, (0, float(told.activation.max())))
         maps.set_title(f"class activation\nfrom {told.layer}")
-        bar.set_label(f"maps of {told.layer},\nweighted by\ntheir gradients")
+        bars[3].set_xlabel(f"maps of {told.layer},\nweighted by\ntheir gradients")
 
 
 def title_of(told: Saliency) -> str:
@@ -183,27 +180,34 @@ def title_of(told: Saliency) -> str:
 
 
 def _show_map(
-    axes: "Axes", told: Saliency, values: np.ndarray, low: float, high: float, *, reverse: bool = False
-) -> "Colorbar":
-    """Draw ``values`` over the view in grey. Colours go from ``low`` to ``high``, bright ones last or, in ``reverse``,
-    first."""
-    from matplotlib.ticker import MaxNLocator
+    axes: "Axes",
+    bar: "Axes",
+    told: Saliency,
+    values: np.ndarray,
+    ends: tuple[float, float],
+    *,
+    is_probability: bool = False,
+) -> None:
+    """Draw ``values`` over the view in grey, with the colours between ``ends``, and these on ``bar``.
 
+    The highest values are bright; of a probability the lowest.
+    """
     height, width = told.view.shape[:2]
     show_picture(axes, told.view.mean(axis=2))
+    axes.set_anchor("S")
+    low, high = ends
+    dark = 1e-9 if low == high else 0  # so that a map that is the same all over is dark
     shown = axes.imshow(
         values,
-        cmap="inferno_r" if reverse else "inferno",
-        vmin=low,
-        vmax=high if high > low else low + 1e-6,
+        cmap="inferno_r" if is_probability else "inferno",
+        vmin=low - dark if is_probability else low,
+        vmax=high if is_probability else high + dark,
         alpha=OPACITY,
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         interpolation="nearest",
     )
-    return axes.figure.colorbar(
-        shown,
-        ax=axes,
-        location="bottom",
-        extend="max" if values.max() > high > low else "neither",
-        ticks=MaxNLocator(3),
-    )
+    beyond = "max" if values.max() > high else "neither"
+    colours = axes.get_figure().colorbar(shown, cax=bar, orientation="horizontal", extend=beyond)
+    colours.set_ticks(shown.get_clim(), labels=[percent(end) if is_probability else f"{end:.2g}" for end in ends])
+    for label, side in zip(bar.get_xticklabels(), ("left", "right"), strict=True):
+        label.set_horizontalalignment(side)

@@ -7,11 +7,13 @@ import typer
 
 from alexnet_cli.commands import completion
 from alexnet_cli.console import show, show_json
-from alexnet_cli.errors import AlexNetError
+from alexnet_cli.errors import AlexNetError, BadPicture
 from alexnet_cli.figures.canvas import Size, check_figure
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from alexnet_cli.inference.network_model import NetworkModel
 
 
@@ -50,6 +52,16 @@ def open_network(space: Workspace, model: str | None) -> "NetworkModel":
     from alexnet_cli.opening import open_network
 
     return open_network(find_model(space, model))
+
+
+def open_picture(picture: str, size: int) -> "np.ndarray":
+    """The central square of the file ``picture``, (size, size, 3) uint8. Raises BadPicture, which names the file."""
+    from alexnet_cli.data.pictures import load_picture
+
+    try:
+        return load_picture(Path(picture), size)
+    except BadPicture as error:
+        raise BadPicture(f"{picture}: {error}") from None
 
 
 def show_files(files: list[Path], *, as_json: bool, facts: dict[str, object] | None = None, said: str = "") -> None:

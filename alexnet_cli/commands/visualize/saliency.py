@@ -13,6 +13,7 @@ from alexnet_cli.commands.visualize import (
     SizeOption,
     find_model,
     open_network,
+    open_picture,
     show_files,
 )
 from alexnet_cli.console import Console, percent
@@ -41,14 +42,13 @@ def saliency(
     Example: alexnet visualize saliency photo.jpg --class "golf ball"
     """
     import alexnet_cli as alexnet
-    from alexnet_cli.data.pictures import load_picture
     from alexnet_cli.visualization import saliency as shown
     from alexnet_cli.visualization.occlusion import POSITIONS
 
     space, console = Workspace(workspace), Console()
     folder, path = find_model(space, model), out or Path("saliency.png")
     network = open_network(space, model)
-    image = load_picture(Path(picture), network.image_size)
+    image = open_picture(picture, network.image_size)
     console.note(f"looking at {picture} with model {folder}")
     predictor = alexnet.open_model(folder, pictures=POSITIONS**2, datasets=space.all("dataset"), progress=console)
     told = shown.saliency(network, predictor, image, wanted)
