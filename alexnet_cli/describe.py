@@ -5,13 +5,16 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE, DATASET_FILE, INDEX_FILE, model_header
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import read_json
 from alexnet_cli.wordnet import class_names
 from alexnet_cli.workspace import HOMES, Workspace
+
+if TYPE_CHECKING:
+    from alexnet_cli.recipe import Recipe
 
 
 def find(space: Workspace, named: str) -> tuple[str, Path]:
@@ -93,12 +96,19 @@ def _model(path: Path) -> dict[str, Any]:
     return {
         "recipe": model.recipe.name,
         "description": model.recipe.description,
-        "layers": list(model.recipe.network.layers),
+        "layers": layers_of(model.recipe, len(model.classes)),
         **_classes(model.classes, model.words),
         "parameters": parameter_count(model.net),
         "fingerprint": model.fingerprint,
         **model.provenance,
     }
+
+
+def layers_of(recipe: "Recipe", classes: int) -> list[dict[str, Any]]:
+    """The table of a recipe's layers for that many ``classes``, first to last, as plain values."""
+    from alexnet_cli.nets.describe import layer_table
+
+    return [row.as_json() for row in layer_table(recipe.network, recipe.image.shape, classes)]
 
 
 def _index(path: Path) -> dict[str, Any]:
@@ -118,6 +128,7 @@ def _onnx(path: Path) -> dict[str, Any]:
         "image_size": model.image_size,
         "precision": model.precision,
         "fingerprint": model.fingerprint,
+        **({"layers": model.layers} if model.layers else {}),
     }
 
 

@@ -1,5 +1,6 @@
-"""What `alexnet info` says of a model or an index, in words."""
+"""What `alexnet info` says of a model or an index, in words, and the table of a model's layers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from alexnet_cli.wording import counted, duration
@@ -21,6 +22,34 @@ def model_in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("validation error", f"{errors} (one view, after the last epoch)"))
     lines += [("where", facts["path"]), ("fingerprint", facts["fingerprint"])]
     return lines
+
+
+def layer_lines(layers: Sequence[dict[str, Any]]) -> list[str]:
+    """The table of ``layers``, as `describe` has them, and what its numbers are, in lines of at most 80 letters."""
+    heads = ["layer", "kernels", "size", "stride", "output", "neurons", "weights", "connections", "field"]
+    totals = [f"{sum(layer[key] for layer in layers):,}" for key in ("neurons", "weights", "connections")]
+    cells = [heads, *map(_layer_cells, layers), ["all", "", "", "", "", *totals, ""]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= 80 else " "
+    aligned = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    names = [row[0].ljust(widths[0]) for row in cells]
+    biases = sum(layer["biases"] for layer in layers)
+    return [
+        *(gap.join([name, *row[1:]]).rstrip() for name, row in zip(names, aligned, strict=True)),
+        f"weights: without {biases:,} biases; connections: multiply-adds for one picture",
+        "size: side of a kernel; field: side of what a unit sees, pixels of the picture",
+    ]
+
+
+def _layer_cells(layer: dict[str, Any]) -> list[str]:
+    field = layer["field"]["size"] if layer["field"] else None
+    return [
+        layer["name"],
+        *("" if value is None else str(value) for value in (layer["kernels"], layer["size"], layer["stride"])),
+        "×".join(map(str, layer["output"])),
+        *(f"{layer[key]:,}" for key in ("neurons", "weights", "connections")),
+        "" if field is None else str(field),
+    ]
 
 
 def index_in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:

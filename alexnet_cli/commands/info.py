@@ -26,13 +26,14 @@ def info(
 ) -> None:
     """Describe a dataset, a model or an index.
 
-    Shows what it holds and where it came from. Without PATH, lists what is in the workspace. PATH may also be an .onnx
-    file, or a run that has no model yet: how far it has come, and the command that resumes it. Of a model, --verify
-    says which files have no checksum.
+    Shows what it holds and where it came from, and of a model its layers: connections are multiply-adds for one
+    picture, and field is the side of what a unit sees of the picture, in pixels. Without PATH, lists what is in the
+    workspace. PATH may also be an .onnx file, or a run that has no model yet: how far it has come, and the command that
+    resumes it. Of a model, --verify says which files have no checksum.
 
     Example: alexnet info models/photos-small-data
     """
-    from alexnet_cli.commands.described import index_in_words, model_in_words
+    from alexnet_cli.commands.described import index_in_words, layer_lines, model_in_words
     from alexnet_cli.describe import contents, describe, find
     from alexnet_cli.verify import verify_artefact
 
@@ -53,10 +54,12 @@ def info(
     if as_json:
         show_json(facts)
         return
-    rows = [[key.replace("_", " "), _shortened(value)] for key, value in facts.items()]
+    rows = [[key.replace("_", " "), _shortened(value)] for key, value in facts.items() if key != "layers"]
     if in_words := {"model": model_in_words, "index": index_in_words}.get(kind):
         rows = [*map(list, in_words(facts)), *(row for row in rows if row[0] == "verified")]
     show_table("", ["", path], rows)
+    for line in layer_lines(facts["layers"]) if "layers" in facts else []:
+        show(line)
 
 
 def _list(artefacts: list[dict[str, str]], space: Workspace, as_json: bool) -> None:

@@ -21,15 +21,22 @@ def recipes(
 ) -> None:
     """List the recipes, or show one.
 
-    NAME shows every value of a recipe, its number of parameters, its published error, and what `paper` has where the
-    two differ. What it prints is a recipe, which `alexnet train --recipe FILE.toml` takes.
+    NAME shows every value of a recipe, its number of parameters, its published error, what `paper` has where the two
+    differ, and the table of its layers. What it prints is a recipe, which `alexnet train --recipe FILE.toml` takes.
 
     Example: alexnet recipes small-data
     """
     from alexnet_cli import recipe
+    from alexnet_cli.commands.described import layer_lines
+    from alexnet_cli.describe import layers_of
 
     if name is not None:
-        show_json(recipe.summary(name)) if as_json else show(recipe.annotated(name).rstrip())
+        layers = layers_of(recipe.load(name), 1000)
+        if as_json:
+            show_json(recipe.summary(name) | {"layers": layers})
+            return
+        show(recipe.annotated(name))
+        show("\n".join(f"# {line}" for line in layer_lines(layers)))
         return
     summaries = [recipe.summary(each) for each in names()]
     if as_json:

@@ -12,6 +12,7 @@ from alexnet_cli.inference.onnx_model import FORMAT
 from alexnet_cli.inference.views import View, centre_view
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, without_dropout
+from alexnet_cli.nets.describe import layer_table
 from alexnet_cli.nets.normalization import LocalResponseNorm
 from alexnet_cli.recipe import dumps
 
@@ -71,6 +72,7 @@ def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto
     proto = program.model_proto
     _make_constants(proto.graph, view)
     _remove_comments(proto)
+    layers = layer_table(model.recipe.network, image.shape, len(model.classes))
     for key, value in {
         "alexnet_format": str(FORMAT),
         "classes": json.dumps(model.classes, ensure_ascii=False),
@@ -79,6 +81,7 @@ def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto
         "recipe": dumps(model.recipe),
         "precision": precision,
         "crop": str(image.crop),
+        "layers": json.dumps([row.as_json() for row in layers]),
     }.items():
         proto.metadata_props.add(key=key, value=value)
     return proto

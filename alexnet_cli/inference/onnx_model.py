@@ -7,7 +7,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,6 +68,8 @@ class Runtime:
 class OnnxModel(Predictor):
     """A file of `alexnet export`, open for inference."""
 
+    layers: list[dict[str, Any]]  # the table of its layers, first to last: `LayerRow.as_json` of nets/describe.py
+
     def __init__(self, file: OnnxFile, runtime: Runtime) -> None:
         """Raises KeyError, ValueError, IndexError or TypeError if `alexnet export` did not write the file."""
         path = file.path
@@ -89,6 +91,9 @@ class OnnxModel(Predictor):
             raise ValueError("its words are no table of texts")
         self.fingerprint, self.precision = metadata["fingerprint"], metadata["precision"]
         self.crop = int(metadata["crop"])
+        self.layers = json.loads(metadata.get("layers", "[]"))  # a file may have no table
+        if not (isinstance(self.layers, list) and all(isinstance(row, dict) for row in self.layers)):
+            raise ValueError("its layers are no list of tables")
         (image,) = self.session.get_inputs()
         self.image_size = int(image.shape[1])
         outputs = {value.name: value.shape for value in self.session.get_outputs()}

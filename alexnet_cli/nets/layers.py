@@ -7,7 +7,7 @@ that module starts. To add one, write a class and register it; nothing else has 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,14 @@ Columns = Literal["own", "all"]  # the activations of the column itself, or thos
 Padding = Annotated[int, Within(0, MAX_SIDE)]
 Positive = Annotated[float, Within(1e-6, 1_000_000)]
 Factor = Annotated[float, Within(0, 1_000_000)]
+
+
+class Window(NamedTuple):
+    """The positions of a map that one output is computed from."""
+
+    size: int  # side
+    stride: int  # between the windows of neighbouring outputs
+    padding: int  # positions before the map's first at which the first window begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +59,11 @@ class Layer(Settings, ABC):
         bias.fill_(self.bias)
 
     @property
+    def window(self) -> Window | None:
+        """What its kernels read of each input map; None: all of it."""
+        return None
+
+    @property
     def width(self) -> int | str:
         """Kernels or units of all columns together."""
         width: int | str = getattr(self, self.width_key)
@@ -76,6 +89,10 @@ class Convolution(Layer):
     padding: Padding = 0
     ceil_mode: bool = False  # round the output size up: 224 -> 54.25 -> 55
     width_key: ClassVar[str] = "kernels"
+
+    @property
+    def window(self) -> Window:
+        return Window(self.size, self.stride, self.padding)
 
     def build(self, shape: Shape, columns: int) -> nn.Module:
         return Conv2d(self, shape[0], self.kernels // columns)
@@ -107,6 +124,10 @@ class Local(Layer):
     size: Side
     padding: Padding = 0
     width_key: ClassVar[str] = "kernels"
+
+    @property
+    def window(self) -> Window:
+        return Window(self.size, 1, self.padding)
 
     def build(self, shape: Shape, columns: int) -> nn.Module:
         return LocallyConnected2d(shape, self.kernels // columns, self.size, self.padding)
@@ -164,6 +185,11 @@ class Operation(Settings, ABC):
     def crosses_columns(self) -> bool:
         """Whether it takes the activations of all columns, and gives each column its own part of the result."""
         return False
+
+    @property
+    def window(self) -> Window:
+        """What it reads of each map."""
+        return Window(1, 1, 0)
 
     @abstractmethod
     def build(self, shape: Shape) -> nn.Module:
@@ -241,6 +267,10 @@ class WithinMapNorm(Operation):
         super().__post_init__()
         require(self.size % 2 == 1, "size must be odd")
 
+    @property
+    def window(self) -> Window:
+        return Window(self.size, 1, self.size // 2)
+
     def build(self, shape: Shape) -> nn.Module:
         return MapNorm(k=self.k, size=self.size, alpha=self.alpha, beta=self.beta)
 
@@ -271,6 +301,10 @@ class Pooling(Operation):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(2 * self.padding <= self.size, "padding must be at most half of size")
+
+    @property
+    def window(self) -> Window:
+        return Window(self.size, self.stride, self.padding)
 
 
 @OPERATIONS.register("max_pool")
