@@ -17,6 +17,7 @@ CARD_FILE = "MODEL_CARD.md"
 HISTORY_FILE = "history.jsonl"
 CHECKPOINT_FILE = "checkpoint/state.safetensors"
 KERNELS = "kernels"  # a folder: the first layer's kernels after each epoch
+TENSORBOARD = "tensorboard"  # a folder: the log of `train --log tensorboard`
 
 # In indexes/NAME/
 INDEX_FILE = "index.json"  # written last: its presence marks a complete index

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from alexnet_cli.retrieval.duplicates import Duplicates
     from alexnet_cli.retrieval.index import Index
     from alexnet_cli.retrieval.searcher import Searcher
+    from alexnet_cli.training.loggers import Logger
 
 __all__ = [
     "build_index",
@@ -106,6 +107,7 @@ def train(
     devices: Sequence[str] | None = None,
     precision: str = "fp32",
     checkpoint_minutes: float = 10.0,
+    loggers: Sequence["Logger"] = (),
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
 ) -> "Model":
@@ -113,9 +115,10 @@ def train(
 
     ``recipe``: its name or file; if None, that of the model ``start`` that is fine-tuned, else by the dataset's size.
     ``settings``: "section.key=value" on top. ``devices``: one for the whole network, or one per column; if None, a GPU
-    if there is one. ``precision``: fp32 or bf16. Raises Resumable if the folder holds a run, BadArtefact if it holds a
-    model, AlexNetError if another process is training into it, BadRecipe, Diverged at a loss that is not finite,
-    Interrupted after Ctrl-C.
+    if there is one. ``precision``: fp32 or bf16. ``loggers``: what is told of the run after each epoch, such as
+    `alexnet_cli.training.tensorboard.TensorBoard()`. Raises Resumable if the folder holds a run, BadArtefact if it
+    holds a model, AlexNetError if another process is training into it, BadRecipe, Diverged at a loss that is not
+    finite, Interrupted after Ctrl-C.
     """
     from alexnet_cli.inference.devices import pick_device
     from alexnet_cli.model import Model
@@ -134,6 +137,7 @@ def train(
         world=world,
         precision=precision,
         checkpoint_minutes=checkpoint_minutes,
+        loggers=tuple(loggers),
     )
     return start_run(data, recipe, Path(folder), seed=seed, start=tuned, options=options, progress=progress)
 
@@ -147,6 +151,7 @@ def resume(
     precision: str | None = None,
     devices: Sequence[str] | None = None,
     checkpoint_minutes: float = 10.0,
+    loggers: Sequence["Logger"] = (),
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
 ) -> "Model":
@@ -156,7 +161,8 @@ def resume(
     a GPU batches, augmentation, dropout and learning rates are the same, but a GPU adds in an order that varies: its
     weights are nearly those.
 
-    ``dataset``: where its dataset is, if it has moved. ``epochs``: another number of epochs. Raises BadArtefact if
+    ``dataset``: where its dataset is, if it has moved. ``epochs``: another number of epochs. ``loggers``: as of
+    `train`. Raises BadArtefact if
     there is nothing to resume, BadRecipe if ``seed`` or ``precision`` are given and differ, and what `train` raises.
     """
     from alexnet_cli.inference.devices import pick_device
@@ -170,7 +176,7 @@ def resume(
         epochs=epochs,
         seed=seed,
         precision=precision,
-        options=Options(devices=placed, world=world, checkpoint_minutes=checkpoint_minutes),
+        options=Options(devices=placed, world=world, checkpoint_minutes=checkpoint_minutes, loggers=tuple(loggers)),
         progress=progress,
     )
 

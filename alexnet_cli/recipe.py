@@ -134,7 +134,7 @@ def sections(recipe: Recipe) -> set[str]:
 
 def differences(recipe: Recipe, base: Recipe) -> dict[str, Any]:
     """`section.key` -> value, where ``recipe`` differs from ``base``; a section that ``base`` lacks is there whole."""
-    mine, theirs = _flat(recipe), _flat(base)
+    mine, theirs = flat(recipe), flat(base)
     return {key: value for key, value in mine.items() if key not in theirs or theirs[key] != value}
 
 
@@ -154,7 +154,7 @@ def summary(named: str) -> dict[str, Any]:
 def annotated(named: str) -> str:
     """The whole recipe as `dumps` writes it, with comments: its `summary`, and what `paper` has where they differ."""
     recipe, facts = load(named), summary(named)
-    theirs, mine = _flat(load("paper")), _flat(recipe)
+    theirs, mine = flat(load("paper")), flat(recipe)
     comments = {key: f"paper: {_toml(theirs[key])}" if key in theirs else "not in paper" for key in facts["differs"]}
     size = f"# {facts['parameters']:,} parameters for 1,000 classes"
     if facts["published"]:
@@ -338,7 +338,8 @@ def _tables(recipe: Recipe) -> Tables:
     return tables
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """`section.key` -> value, of all that can be set."""
     return {
         f"{section}.{key}": value
         for section, table in _tables(recipe).items()

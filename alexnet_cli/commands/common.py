@@ -184,11 +184,13 @@ def name_of(folder: Path, kind: str, space: Workspace) -> str:
     return path_of(folder)
 
 
-def to_resume(folder: Path, space: Workspace, dataset: Path | None = None) -> str:
-    """The command that resumes the run in ``folder``, for where the user is; on ``dataset`` if that has moved."""
+def to_resume(folder: Path, space: Workspace, dataset: Path | None = None, log: str | None = None) -> str:
+    """The command that resumes the run in ``folder``, for where the user is; on ``dataset`` if that has moved, and with
+    the ``log`` that it has."""
     out = folder.name if folder.parent == space.home("model") else path_of(folder)
     moved = [] if dataset is None else [path_of(dataset)]
-    return space.command("train", *moved, "--resume", "--out", out)
+    logged = [] if log is None else ["--log", log]
+    return space.command("train", *moved, "--resume", "--out", out, *logged)
 
 
 def to_mend(index: Path, source: Path, space: Workspace) -> str:

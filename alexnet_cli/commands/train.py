@@ -1,11 +1,14 @@
 """`alexnet train`."""
 
 import os
+import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from alexnet_cli.artefacts import TENSORBOARD
 from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import (
     HERE,
@@ -24,7 +27,13 @@ from alexnet_cli.commands.common import (
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadRecipe
 from alexnet_cli.wording import counted
-from alexnet_cli.workspace import Workspace
+from alexnet_cli.workspace import Workspace, path_of
+
+
+class Log(StrEnum):
+    """What `--log` writes."""
+
+    tensorboard = "tensorboard"
 
 
 def train(
@@ -82,6 +91,9 @@ def train(
     checkpoint_minutes: Annotated[
         float, typer.Option(min=0, metavar="N", help="Minutes between checkpoints within an epoch.")
     ] = 10,
+    log: Annotated[
+        Log | None, typer.Option(metavar="tensorboard", help="Also write a log that TensorBoard shows.")
+    ] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,6 +108,7 @@ def train(
     from alexnet_cli.inference.devices import pick_devices
     from alexnet_cli.model import Model
     from alexnet_cli.training import runs
+    from alexnet_cli.training.tensorboard import TensorBoard
 
     if sum(given is not None for given in (device, devices, gpus)) > 1:
         raise typer.BadParameter("give one of --device, --devices and --gpus")
@@ -106,17 +119,21 @@ def train(
     space, home = Workspace(workspace), Workspace(workspace).home("model")
     placed = pick_devices(device, devices, gpus)
     folder = None if out is None else _folder(out, space)
+    loggers = [] if log is None else [TensorBoard()]
     with processes(placed[0]) as (world, console):
         where: dict[str, Any] = {
             "devices": placed,
             "world": world,
             "checkpoint_minutes": checkpoint_minutes,
+            "loggers": loggers,
             "progress": console,
         }
         if resume:
             folder = folder or runs.newest_unfinished(home)
             moved = None if dataset is None else space.find("dataset", dataset)
-            with resumable(to_resume(folder, space, moved), folder, world):
+            if log:
+                console.note(f"to follow it: {_to_look(folder)}")
+            with resumable(to_resume(folder, space, moved, log), folder, world):
                 model = alexnet.resume(folder, dataset=moved, epochs=epochs, seed=seed, precision=precision, **where)
         else:
             data = space.find("dataset", dataset)
@@ -129,7 +146,9 @@ def train(
                 folder, unfinished = runs.new_folder(home, f"{data.resolve().name}-{chosen.name}")
                 for run in unfinished:
                     console.note(f"{run} is unfinished; to resume it: {to_resume(run, space)}")
-            with resumable(to_resume(folder, space), folder, world):
+            if log:
+                console.note(f"to follow it: {_to_look(folder)}")
+            with resumable(to_resume(folder, space, log=log), folder, world):
                 model = alexnet.train(
                     data, folder, recipe=chosen, seed=seed or 0, start=tuned, precision=precision or "fp32", **where
                 )
@@ -138,11 +157,18 @@ def train(
         return
     if not as_json:
         show(f"trained {folder}: {counted(result['epochs'], 'epoch')}")
+        if log:
+            show(f"Its log: {_to_look(folder)}")
     write_onnx(folder, space)
     if as_json:
         show_json(result)
     else:
         show(f"Next: {command_line('eval', result['model'], workspace=workspace)}")
+
+
+def _to_look(folder: Path) -> str:
+    """The command that shows the log of the run in ``folder``."""
+    return shlex.join(["tensorboard", "--logdir", path_of(folder / TENSORBOARD)])
 
 
 def _folder(out: str, space: Workspace) -> Path:

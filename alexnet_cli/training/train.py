@@ -21,6 +21,7 @@ from alexnet_cli.nets.layers import BatchNorm
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.recipes import names as packaged_recipes
+from alexnet_cli.training.loggers import closing_all
 from alexnet_cli.training.schedule import capped
 from alexnet_cli.training.trainer import Options, Trainer
 
@@ -61,7 +62,8 @@ def train(
         if new:
             _check_free(folder)
         trainer = Trainer(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
-        with _stop_on_signal(options.world) as stop:
+        with closing_all(options.loggers), _stop_on_signal(options.world) as stop:
+            trainer.log()
             while not (trainer.finished or (until and until(trainer.training_errors))):
                 trainer.epoch(stop)
         trainer.draw()

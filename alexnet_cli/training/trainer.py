@@ -27,11 +27,12 @@ from alexnet_cli.files import atomic_write
 from alexnet_cli.inference.evaluation import count_errors
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, initialize, layer_of
+from alexnet_cli.nets.alexnet import initialize
 from alexnet_cli.progress import Progress
 from alexnet_cli.recipe import Recipe
-from alexnet_cli.training import checkpoint
+from alexnet_cli.training import checkpoint, fine_tuning
 from alexnet_cli.training.checkpoint import TrainingState
+from alexnet_cli.training.loggers import Logger
 from alexnet_cli.training.schedule import finished, learning_rate, learning_rates, stalls, weight_decays
 from alexnet_cli.training.sgd import SGD
 from alexnet_cli.wording import counted, duration
@@ -49,6 +50,7 @@ class Options:
     world: World = SINGLE_PROCESS  # the processes that share each batch
     precision: str = "fp32"  # or "bf16"
     checkpoint_minutes: float = 10.0  # between checkpoints within an epoch
+    loggers: tuple[Logger, ...] = ()  # what else is told of the run after each epoch
 
 
 class Trainer:
@@ -212,6 +214,7 @@ class Trainer:
         self._keep_kernels(row["epoch"])
         self._save()
         self._write_history()
+        self.log()
         if time.monotonic() - self._drawn >= DRAW_EVERY:
             self.draw()
         validation = f"validation error {row['validation_error']:.1%}  " if "validation_error" in row else ""
@@ -250,9 +253,9 @@ class Trainer:
         """Begin a new run, and save it before its first update: from then on it can be resumed, whatever ends it, and a
         disk that cannot hold it is found out at once. Returns the mean image."""
         if start is not None:
-            for note in _notes(start, self.net):
+            for note in fine_tuning.notes(start, self.net):
                 self.progress.note(note)
-            _copy_weights(start, self.net)
+            fine_tuning.copy_weights(start, self.net)
         self.mean_image = self.dataset.statistics().mean_image if start is None else start.mean_image
         self._save()
         self._keep_kernels(0)
@@ -323,6 +326,11 @@ class Trainer:
             with atomic_write(self.folder / KERNELS / f"{epoch:04d}.npy") as temporary:
                 np.save(temporary, torch.cat([each.detach().cpu() for each in kernels]).half().numpy())
 
+    def log(self) -> None:
+        """Tell the loggers how far the run has come."""
+        for logger in self.options.loggers if self.world.is_main else ():
+            logger.log(self.folder, self.state)
+
     def draw(self) -> None:
         """Draw the curves of the epochs so far."""
         if not (self.world.is_main and self.state.history):
@@ -365,35 +373,3 @@ class Trainer:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The precision of the network's arithmetic; weights, loss and updates stay fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def _new_layers(start: AlexNet, net: AlexNet) -> list[str]:
-    """The layers that do not start from those of ``start``: what it lacks, and the last one."""
-    return [name for name in net.network.layers if name == net.last or name not in start.network.layers]
-
-
-def _notes(start: Model, net: AlexNet) -> list[str]:
-    """What is not carried over from ``start``."""
-    unused = [name for name in start.net.network.layers if name not in net.network.layers]
-    new, model = _new_layers(start.net, net), start.path or "the model"
-    left_out = f"{_listed(unused)} of {model} {'is' if len(unused) == 1 else 'are'} not in this recipe: left out"
-    return [*([left_out] if unused else []), f"{_listed(new)} start{'s' if len(new) == 1 else ''} anew"]
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-@torch.no_grad()
-def _copy_weights(start: Model, net: AlexNet) -> None:
-    """Copy every layer but `_new_layers`. Raises BadRecipe naming the first tensor that differs."""
-    weights, new = start.net.state_dict(), _new_layers(start.net, net)
-    for name, weight in net.state_dict().items():
-        if layer_of(name) in new:
-            continue
-        if name not in weights or weights[name].shape != weight.shape:
-            raise BadRecipe(
-                f"--from: {name} is {tuple(weight.shape)} in this recipe, but not in the model: "
-                f"leave --recipe out to take the model's own, {start.recipe.name}"
-            )
-        weight.copy_(weights[name])

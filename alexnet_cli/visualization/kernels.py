@@ -40,15 +40,20 @@ def growth_of(folder: Path, columns: Sequence[np.ndarray]) -> Growth:
     """
     growth = Growth(epochs=[], kernels=[])
     for file in sorted((folder / KERNELS).glob("[0-9]*.npy")):
-        try:
-            kept = np.load(file)  # (K, C, h, w) float16, column after column
-        except (OSError, ValueError) as error:
-            raise BadArtefact(f"{file} cannot be read ({error})") from None
+        kept = read_kept(file)
         if kept.shape != (sum(map(len, columns)), *columns[0].shape[1:]):
             raise BadArtefact(f"{file} holds kernels of another network")
         growth.epochs.append(int(file.stem))
         growth.kernels.append(np.split(kept.astype(np.float32), np.cumsum([*map(len, columns)])[:-1]))
     return growth
+
+
+def read_kept(file: Path) -> np.ndarray:
+    """The kernels (K, C, h, w) float16, column after column, that a run kept in ``file``. Raises BadArtefact."""
+    try:
+        return np.asarray(np.load(file))
+    except (OSError, ValueError) as error:
+        raise BadArtefact(f"{file} cannot be read ({error})") from None
 
 
 def saturation(kernels: np.ndarray) -> np.ndarray:
