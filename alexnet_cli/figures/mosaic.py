@@ -16,7 +16,10 @@ def mosaic(pictures: np.ndarray, across: int, *, gap: int = 1, background: int =
     return sheet
 
 
-def squarest(count: int, aspect: float = 1.5) -> int:
-    """How many of ``count`` pictures to put in a row for a width of about ``aspect`` heights and few empty places."""
+def squarest(count: int, aspect: float = 1.5, slack: float = 2.0) -> int:
+    """How many of ``count`` pictures to put in a row for a width of about ``aspect`` heights and few empty places.
+
+    For fewer of these a row may be up to ``slack`` times as long.
+    """
     least = max(1, math.ceil(math.sqrt(aspect * count)))
-    return min(count, min(range(least, 2 * least), key=lambda wide: -count % wide))
+    return min(count, min(range(least, max(least + 1, math.ceil(slack * least))), key=lambda wide: -count % wide))

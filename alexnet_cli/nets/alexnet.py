@@ -103,7 +103,9 @@ class AlexNet(nn.Module):
         if layer not in self.hidden:
             raise AlexNetError(f"this network has no hidden layer {layer!r}: it has {', '.join(self.hidden)}")
         wanted = self._before_dropout(layer)
-        return next(gather(parts, self.devices[0]) for *place, parts in self._run(images, None, None) if place == wanted)
+        return next(
+            gather(parts, self.devices[0]) for *place, parts in self._run(images, None, None) if place == wanted
+        )
 
     def steps(self, images: Tensor) -> Iterator[tuple[str, str, list[Tensor]]]:
         """What each step of the network makes of ``images``, in testing, as it is computed.

@@ -1,0 +1,56 @@
+"""`alexnet visualize augmentation`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alexnet_cli.commands.common import HERE, DataOption, JsonOption, WorkspaceOption
+from alexnet_cli.commands.visualize import (
+    NetworkOption,
+    OutOption,
+    PictureArgument,
+    SizeOption,
+    find_model,
+    open_picture,
+    show_files,
+)
+from alexnet_cli.figures.canvas import Size
+from alexnet_cli.workspace import Workspace
+
+
+def augmentation(
+    picture: PictureArgument,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another seed draws other views.")] = 0,
+    model: NetworkOption = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    size: SizeOption = Size.page,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw random training views of a picture.
+
+    Crops, reflections and colour shifts are drawn as in the training of the model, by its recipe. The colours come from
+    the dataset that it was trained on, which --data names if it is not in the workspace.
+
+    Example: alexnet visualize augmentation photo.jpg --seed 1
+    """
+    import alexnet_cli as alexnet
+    from alexnet_cli.model import Model
+    from alexnet_cli.visualization import augmentation as shown
+
+    space, path = Workspace(workspace), out or Path("augmentation.png")
+    folder = find_model(space, model)
+    loaded, statistics = Model.load(folder), alexnet.open_dataset(space.dataset_of(folder, data)).statistics()
+    pixels = open_picture(picture, loaded.recipe.image.size)
+    views = shown.training_views(loaded, statistics, pixels, shown.VIEWS[size], seed)
+    shown.draw_training_views(views, pixels, path, size)
+    facts: dict[str, object] = {
+        "model": str(folder),
+        "views": [
+            {"top": top, "left": left, "reflected": reflected, "shift": [round(float(each), 2) for each in shift]}
+            for (top, left), reflected, shift in zip(views.corners, views.reflected, views.shifts, strict=True)
+        ],
+    }
+    show_files([path], as_json=as_json, facts=facts)

@@ -1,0 +1,108 @@
+"""What training makes of a picture (§4.1): some of its random views, drawn and applied as the recipe says."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alexnet_cli.data.augment import ColourNoise, Drawn, EpochPlan, RandomCrop, Reflection, augment, colour_shift
+from alexnet_cli.data.preprocess import Preprocessor
+from alexnet_cli.data.statistics import Statistics
+from alexnet_cli.errors import AlexNetError
+from alexnet_cli.figures.canvas import Size, drawing
+from alexnet_cli.model import Model
+
+VIEWS = {Size.page: 8, Size.slide: 6}  # how many are drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingViews:
+    """Random views of one picture, as a training of the model would see it in different epochs."""
+
+    inputs: np.ndarray  # (N, C, crop, crop) float32, what the network gets
+    pixels: np.ndarray  # (N, crop, crop, C) uint8: these with the dataset's mean colour added back, as people see them
+    corners: list[tuple[int, int]]  # row and column of the picture at which each begins
+    reflected: list[bool]
+    shifts: np.ndarray  # (N, 3), what is added to red, green and blue, in 0-255 units
+
+
+def training_views(
+    model: Model, statistics: Statistics, picture: np.ndarray, count: int = 8, seed: int = 0
+) -> TrainingViews:
+    """``count`` random training views of ``picture`` (S, S, 3) uint8, a pure function of ``seed``.
+
+    ``statistics``: of the dataset that the model was trained on; its colours' principal components are what colour
+    noise is made of. Raises AlexNetError if the recipe of ``model`` has no augmentation.
+    """
+    recipe = model.recipe
+    if not recipe.augmentations:
+        raise AlexNetError(f"the recipe {recipe.name} of this model has no augmentation: it trains on the centre view")
+    shared = max(getattr(each, "shared_by", 1) for each in recipe.augmentations.values())
+    plan = EpochPlan.draw(seed, 0, count * shared, recipe.image, recipe.augmentations)
+    drawn = plan.rows(slice(None, None, shared))  # one of each group of images that are cropped alike
+    statistics = replace(statistics, mean_image=model.mean_image)
+    images = torch.from_numpy(np.repeat(picture[None], count, axis=0))
+    inputs = augment(Preprocessor(recipe.image, model.mean_image, "cpu"), images, drawn, statistics).numpy()
+    mean = model.mean_image.mean(axis=(0, 1)) if len(inputs[0]) == 3 else model.mean_image.mean()
+    seen = inputs.transpose(0, 2, 3, 1) * recipe.image.divide_by + mean
+    corners, reflected, shifts = _facts(drawn, count, recipe.image.border, statistics)
+    return TrainingViews(
+        inputs=inputs,
+        pixels=np.clip(seen, 0, 255).round().astype(np.uint8),
+        corners=corners,
+        reflected=reflected,
+        shifts=shifts,
+    )
+
+
+def _facts(
+    drawn: Drawn, count: int, border: int, statistics: Statistics
+) -> tuple[list[tuple[int, int]], list[bool], np.ndarray]:
+    """Where ``count`` views begin, which are reflected, and what is added to their colours (count, 3)."""
+    corners, reflected, shifts = [(border, border)] * count, [False] * count, np.zeros((count, 3))
+    for augmentation, values in drawn:
+        if isinstance(augmentation, RandomCrop):
+            corners = list(zip(values["top"].tolist(), values["left"].tolist(), strict=True))
+        elif isinstance(augmentation, Reflection):
+            reflected = values["reflected"].tolist()
+        elif isinstance(augmentation, ColourNoise):
+            shifts = shifts + colour_shift(values["a"], statistics)
+    return corners, reflected, shifts
+
+
+def draw_training_views(views: TrainingViews, picture: np.ndarray, path: Path, size: Size = Size.page) -> None:
+    """Draw ``picture`` (S, S, 3) uint8 with a frame around each view, and the views in frames of the same colours.
+
+    Above each stands where it begins in the picture, whether it is reflected, and what is added to its colours.
+    """
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    count, crop = len(views.pixels), views.pixels.shape[1]
+    with drawing(path, size, height=5.4) as figure:
+        figure.suptitle(
+            f"{count} random training views, framed on the picture: at which row and column each begins,\n"
+            "and what is added to its red, green and blue"
+        )
+        left, right = figure.subfigures(1, 2, width_ratios=[1, 2.2])
+        whole, panels = left.subplots(), right.subplots(2, -(-count // 2), squeeze=False).ravel()
+        whole.imshow(picture)
+        whole.set_title(f"picture, {len(picture)} × {len(picture)}\nviews {crop} × {crop}")
+        whole.set_axis_off()
+        for i, axes in enumerate(panels):
+            if i >= count:
+                axes.set_visible(False)
+                continue
+            colour, (top, left_edge) = colormaps["tab10"](i % 10), views.corners[i]
+            whole.add_patch(Rectangle((left_edge - 0.5, top - 0.5), crop, crop, fill=False, ec=colour, lw=1.5))
+            axes.imshow(views.pixels[i], cmap="gray", vmin=0, vmax=255)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(color=colour, linewidth=3)
+            axes.set_title(_words(views, i), fontsize="medium")
+
+
+def _words(views: TrainingViews, i: int) -> str:
+    place = "at {}, {}".format(*views.corners[i]) + (", reflected" if views.reflected[i] else "")
+    colours = " ".join(f"{round(float(each)):+d}" for each in views.shifts[i])
+    return f"{place}\nRGB {colours}".replace("-", "−")
