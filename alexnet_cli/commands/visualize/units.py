@@ -1,0 +1,79 @@
+"""`alexnet visualize units`."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alexnet_cli.commands.common import HERE, DataOption, JsonOption, WorkspaceOption
+from alexnet_cli.commands.visualize import NetworkOption, OutOption, SizeOption, find_model, show_files
+from alexnet_cli.console import Console
+from alexnet_cli.errors import AlexNetError
+from alexnet_cli.figures.canvas import Size
+from alexnet_cli.workspace import Workspace
+
+
+def units(
+    layer: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="A layer with maps. Default: the last, conv5.")
+    ] = None,
+    unit: Annotated[
+        list[int] | None,
+        typer.Option(metavar="N", help="A unit to draw, may be repeated. Default: those that respond most."),
+    ] = None,
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="The split of the dataset.")] = "train",
+    model: NetworkOption = None,
+    out: OutOption = None,
+    size: SizeOption = Size.page,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw what excites the units of a layer most.
+
+    For each unit, which is a kernel with its map, the nine patches of a dataset with the strongest responses: one a
+    picture, cut to what the unit sees, with the response after ReLU and before norm and pooling. The patches of all
+    layers are found in one pass over the dataset and kept with the model, until one of the two changes.
+
+    Example: alexnet visualize units --layer conv5
+    """
+    import alexnet_cli as alexnet
+    from alexnet_cli.opening import open_network
+    from alexnet_cli.visualization.strongest import map_layers, units_of
+    from alexnet_cli.visualization.units import draw_units, shown_units
+
+    space = Workspace(workspace)
+    folder = find_model(space, model)
+    dataset, network = alexnet.open_dataset(space.dataset_of(folder, data)), open_network(folder)
+    images = dataset.split(split)
+    with closing(Console()) as console:
+        found = units_of(folder, network, dataset, split, layer or list(map_layers(network))[-1], console)
+        kernels = len(found.rows)
+        if unit and not 0 <= min(unit) <= max(unit) < kernels:
+            raise AlexNetError(f"{found.layer} has the units 0 to {kernels - 1}")
+        shown = unit or shown_units(found, size)
+        path = out or Path(f"units-{found.layer}.png")
+        draw_units(found, shown, images, path, size)
+    facts: dict[str, object] = {
+        "model": str(folder),
+        "dataset": str(dataset.path),
+        "split": split,
+        "layer": found.layer,
+        "field": found.field,
+        "units": [
+            {
+                "unit": each,
+                "column": found.column(each),
+                "patches": [
+                    {"row": row, "path": images.names[row], "response": response, "place": place}
+                    for row, response, place in zip(
+                        *(array[each].tolist() for array in (found.rows, found.responses, found.places)), strict=True
+                    )
+                    if row >= 0
+                ],
+            }
+            for each in shown
+        ],
+    }
+    show_files([path], as_json=as_json, facts=facts)
