@@ -1,6 +1,7 @@
 """Figures 3 and 4 and tables 1 and 2 of trained models, compared with brute force and with `evaluate`."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,22 @@ from alexnet_cli.commands import main
 from alexnet_cli.data.augment import INITIAL, seed_of, stream
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import BadArtefact
+from alexnet_cli.experiments import figure4 as figure4_module
 from alexnet_cli.experiments import tables
 from alexnet_cli.experiments.figure3 import figure3
-from alexnet_cli.experiments.figure4 import NEAREST, QUERIES, SHOWN, classify, figure4, retrieve, spread
+from alexnet_cli.experiments.figure4 import (
+    NEAREST,
+    QUERIES,
+    SHOWN,
+    Classified,
+    Retrieved,
+    classify,
+    figure4,
+    retrieve,
+    spread,
+)
 from alexnet_cli.experiments.tables import table1, table2
+from alexnet_cli.figures.canvas import Size, drawing
 from alexnet_cli.inference.evaluation import average_probabilities, evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
@@ -50,6 +63,7 @@ def test_figure_3_has_a_block_for_each_column(models, tmp_path):
     begun = [structure(part.weight.detach().numpy()) for part in untrained.weighted("conv1")]
     np.testing.assert_allclose(report.facts["structure_at_the_start"], begun, rtol=2e-3)  # they are kept in float16
     assert Image.open(tmp_path / "figure-3.png").size[0] == 1500
+    assert (tmp_path / "figure-3.svg").exists()
 
 
 @pytest.mark.parametrize("count", [160, 1000, 50_000])
@@ -72,8 +86,44 @@ def test_figure_4_has_the_predictions_and_the_nearest_images(models, packed, tmp
         query = network.features(found.image[None]).astype(float)
         distances = np.sort(np.linalg.norm(everything - query, axis=1))[:NEAREST]
         np.testing.assert_allclose(found.distances, distances, rtol=1e-5)
-    assert Image.open(tmp_path / "figure-4.png").size == (1600, 820)
+    for name, height in zip(report.figures, (1350, 1515), strict=True):
+        assert Image.open(tmp_path / name).size == (1500, height)
     assert len(classify(network, test, packed.classes)) == 8
+
+
+@pytest.mark.parametrize("size", Size)
+def test_figure_4_has_all_names_whole(size, tmp_path, monkeypatch):
+    """No text leaves the figure, and none of a picture's texts runs into its neighbour's."""
+    drawn = []
+
+    @contextmanager
+    def keep(path, size, **options):
+        with drawing(path, size, **options) as figure:
+            yield figure
+            figure.draw_without_rendering()
+            own = [[axes.title, axes._left_title, *axes.texts] for axes in figure.axes]
+            shown = [text for texts in own for text in texts if text.get_text()]
+            drawn.append((figure.bbox, [(text.get_text(), text.get_window_extent()) for text in shown]))
+
+    monkeypatch.setattr(figure4_module, "drawing", keep)
+    image = np.zeros((8, 8, 3), np.uint8)
+    names = [
+        "tench",
+        "American Staffordshire terrier",
+        "a name of more than sixty letters, all of which are to be read",
+    ]
+    five = [*names, "soft-coated wheaten terrier", "black-and-tan coonhound"]
+    one = Classified(image=image, label=names[2], classes=five, probabilities=[0.5, 0.2, 0.1, 0.1, 0.1])
+    figure4_module.draw_predictions([one] * SHOWN, tmp_path / "p.png", size)
+    found = Retrieved(image=image, label=names[1], neighbours=[image] * 6, labels=names * 2, distances=[1.0] * 6)
+    figure4_module.draw_neighbours([found] * QUERIES, tmp_path / "n.png", size)
+    for whole, texts in drawn:
+        written = [" ".join(text.split()) for text, _ in texts]
+        assert all(any(name in each for each in written) for name in names)
+        for i, (_, box) in enumerate(texts):
+            assert whole.x0 <= box.x0
+            assert box.x1 <= whole.x1
+            assert not any(box.padded(-1).overlaps(other) for _, other in texts[:i])
 
 
 def test_table_2_has_published_and_measured_rows(models, packed, tmp_path, monkeypatch):

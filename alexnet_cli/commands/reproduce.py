@@ -20,7 +20,9 @@ from alexnet_cli.commands.common import (
     refuse_torchrun,
     resumable,
 )
+from alexnet_cli.commands.visualize import SizeOption
 from alexnet_cli.console import Console, show, show_json, show_table
+from alexnet_cli.figures.canvas import Size
 from alexnet_cli.workspace import Workspace
 
 
@@ -90,6 +92,10 @@ def reproduce(
     seeds: Annotated[
         int, typer.Option(min=1, metavar="N", help="Number of runs of each network, with different seeds.")
     ] = 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="figure-1: for a lesson, on 10,000 pictures, in some ten minutes.")
+    ] = False,
+    size: SizeOption = Size.page,
     device: DeviceOption = None,
     precision: Annotated[Precision, typer.Option(help="Precision of the network's arithmetic.")] = Precision.fp32,
     workspace: WorkspaceOption = HERE,
@@ -118,12 +124,14 @@ def reproduce(
         settings=settings or [],
         epochs=epochs,
         seeds=seeds,
+        quick=quick,
+        size=size,
         options=Options(devices=(pick_device(device),), precision=precision.value),
         command=command_line(*sys.argv[1:]),
     )
     experiment = reproduction.EXPERIMENTS[name.value]
     experiment.check(name.value, _options_given(context) - {"--out", "--workspace", "--json"}, request)
-    folder = out or workspace / "reproduced" / name.value
+    folder = out or workspace / "reproduced" / (f"{name.value}-quick" if quick else name.value)
     console.note(f"reproducing {name.value} into {folder}")
     with contextlib.closing(console), resumable(request.command):
         report = experiment.run(space, request, folder, console)

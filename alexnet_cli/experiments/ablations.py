@@ -4,11 +4,13 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadRecipe
 from alexnet_cli.experiments.report import Report
+from alexnet_cli.figures.canvas import SUFFIXES, Size, drawing
 from alexnet_cli.files import read_json, write_json
 from alexnet_cli.inference.evaluation import evaluate
 from alexnet_cli.inference.network_model import NetworkModel
@@ -50,13 +52,15 @@ def ablations(
     epochs: int | None = None,
     seeds: int = 3,
     options: Options = Options(),
+    size: Size = Size.page,
     progress: Progress = SILENT,
 ) -> Report:
     """Train the baseline and every ablation with ``seeds`` seeds each, and compare their ten-view top-1 errors.
 
     ``base`` is a recipe whose differences from `paper` apply to every network, ``width`` multiplies the width of every
-    layer, and ``settings`` are `section.key=value` lines that apply to every recipe. A run that ``folder`` already has
-    is not repeated. Raises what `train` raises, and BadArtefact if the dataset has no validation images.
+    layer, ``settings`` are `section.key=value` lines that apply to every recipe, and ``size`` is that of the figure. A
+    run that ``folder`` already has is not repeated. Raises what `train` raises, and BadArtefact if the dataset has no
+    validation images.
     """
     recipe_of = {name: _adjusted(variant(name, base, width), settings, epochs) for name in (BASELINE, *names)}
     dataset.split("val")  # raises before the training, not after it
@@ -67,6 +71,8 @@ def ablations(
             progress.note(f"run {number} of {seeds * len(recipe_of)}: {name}, seed {seed}")
             errors[name].append(_error(recipe, seed, dataset, folder, options, progress))
         report = _report(errors, recipe_of, dataset, command, base, width)
+        for name in report.figures:
+            draw_differences(report.facts, report.title, folder / name, size)
         report.write(folder, recipe_of)
     return report
 
@@ -169,7 +175,47 @@ def _report(
         "The paper's column is ILSVRC with the whole network, where the net is the published one."
     )
     title = f"Ablations on {dataset.name}"
-    return Report(name="ablations", title=title, columns=columns, rows=rows, note=note, command=command, facts=facts)
+    figures = [] if seeds == 1 else [f"ablations{suffix}" for suffix in SUFFIXES]
+    return Report(
+        name="ablations",
+        title=title,
+        columns=columns,
+        rows=rows,
+        note=note,
+        command=command,
+        facts=facts,
+        figures=figures,
+    )
+
+
+def draw_differences(facts: dict[str, dict[str, Any]], title: str, path: Path, size: Size = Size.page) -> None:
+    """Draw each ablation's difference to the baseline with its standard error as a bar, the largest on top.
+
+    ``facts``: those of the report, with two seeds or more.
+    """
+    shown = sorted((name for name in facts if name != BASELINE), key=lambda name: facts[name]["difference"])
+    seeds = len(facts[BASELINE]["top1_errors"])
+    with drawing(path, size, height=1.6 + 0.4 * len(shown)) as figure:
+        axes = figure.subplots()
+        axes.axvline(0, color="black", label=f"baseline, {100 * facts[BASELINE]['mean']:.1f} %")
+        for is_marked, colour, label in (
+            (True, "tab:orange", f"significant at 95 % ({counted(seeds, 'seed')})"),
+            (False, "lightsteelblue", "not significant"),
+        ):
+            rows = [
+                (y, 100 * facts[name]["difference"], 100 * facts[name]["standard_error"])
+                for y, name in enumerate(shown)
+                if _is_beyond_chance(facts[name]["difference"], facts[name]["standard_error"], seeds) == is_marked
+            ]
+            if rows:
+                y, differences, uncertainties = zip(*rows, strict=True)
+                axes.barh(y, differences, xerr=uncertainties, color=colour, capsize=4, label=label)
+        axes.set_yticks(range(len(shown)), shown)
+        axes.set_xlabel("top-1 error: difference to the baseline, percentage points, ± standard error")
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        figure.suptitle(title)
+        figure.legend(loc="outside lower center", ncols=3 if size is Size.page else 2)
 
 
 def _standard_error(some: Sequence[float], others: Sequence[float]) -> float | None:
@@ -182,8 +228,12 @@ def _standard_error(some: Sequence[float], others: Sequence[float]) -> float | N
 def _difference(difference: float, uncertainty: float | None, seeds: int) -> str:
     if uncertainty is None:
         return f"{100 * difference:+.1f}"
-    star = "*" if abs(difference) > STUDENT_T.get(seeds, T_OF_MORE) * uncertainty else ""
+    star = "*" if _is_beyond_chance(difference, uncertainty, seeds) else ""
     return f"{100 * difference:+.1f} ± {100 * uncertainty:.1f}{star}"
+
+
+def _is_beyond_chance(difference: float, uncertainty: float, seeds: int) -> bool:
+    return abs(difference) > STUDENT_T.get(seeds, T_OF_MORE) * uncertainty
 
 
 def _parameters(recipe: Recipe, dataset: Dataset) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from alexnet_cli.experiments.report import Report, model_sentence
+from alexnet_cli.figures.canvas import SUFFIXES, Size
 from alexnet_cli.model import Model
 from alexnet_cli.visualization.kernels import (
     draw_kernels,
@@ -14,8 +15,8 @@ from alexnet_cli.visualization.kernels import (
 )
 
 
-def figure3(model: Path, folder: Path, command: str) -> Report:
-    """Draw `figure-3.png` and measure the colour saturation of each column's kernels.
+def figure3(model: Path, folder: Path, command: str, *, size: Size = Size.page) -> Report:
+    """Draw `figure-3.png` and `.svg` and measure the colour saturation of each column's kernels.
 
     Raises BadArtefact if ``model`` is not the folder of a model or its first kernels are damaged, AlexNetError if it
     does not begin with a convolution.
@@ -26,7 +27,9 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
     grown = growth_of(model, columns).kernels
     starts = [structure(each) for each in grown[0]] if grown else [None] * len(columns)
     by_chance = structure_by_chance(columns[0].shape[1:])
-    draw_kernels(columns, folder / "figure-3.png")
+    files = [folder / f"figure-3{suffix}" for suffix in SUFFIXES]
+    for file in files:
+        draw_kernels(columns, file, size)
     rows = [
         [
             str(i),
@@ -56,7 +59,7 @@ def figure3(model: Path, folder: Path, command: str) -> Report:
             "structure_of_random_kernels": by_chance,
             "model": loaded.fingerprint,
         },
-        figures=["figure-3.png"],
+        figures=[file.name for file in files],
     )
     report.write(folder, {loaded.recipe.name: loaded.recipe})
     return report

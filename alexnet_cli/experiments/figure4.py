@@ -1,24 +1,33 @@
 """Figure 4: predictions for eight test images, and the training images nearest to five others in fc7."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.experiments.report import Report, model_sentence
-from alexnet_cli.files import atomic_write
+from alexnet_cli.figures.canvas import Size, drawing, show_picture
 from alexnet_cli.inference.evaluation import average_probabilities, check_fit
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.wording import distances, shortened
+from alexnet_cli.wording import distances
 from alexnet_cli.wordnet import class_names
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN, BEST = 8, 5  # images that are classified, and classes shown for each
 QUERIES, NEAREST = 5, 6  # query images, and neighbours shown for each
+SHOWN_ON_A_SLIDE, QUERIES_OF_A_SLIDE = 6, 3
+WIDTH_OF_A_LETTER = 0.62  # of its height: somewhat more than the mean of DejaVu Sans
+ONE_LINE = 0.75  # of the usual size: smaller letters are in two lines
+FIGURES = ["figure-4-predictions.png", "figure-4-neighbours.png"]
 BATCH = 64
 
 
@@ -44,9 +53,16 @@ class Retrieved:
 
 
 def figure4(
-    model: Path, dataset: Dataset, folder: Path, command: str, *, device: str = "cpu", progress: Progress = SILENT
+    model: Path,
+    dataset: Dataset,
+    folder: Path,
+    command: str,
+    *,
+    device: str = "cpu",
+    size: Size = Size.page,
+    progress: Progress = SILENT,
 ) -> Report:
-    """Draw `figure-4.png`: test images with their most probable classes, queries with their nearest training images.
+    """Draw FIGURES: test images with their most probable classes, and queries with their nearest training images.
 
     The images are spread evenly over the validation split, so they do not depend on the network's predictions.
     Probabilities are averaged over ten views. Raises BadArtefact if the dataset does not have the model's classes.
@@ -58,7 +74,8 @@ def figure4(
     names = class_names(dataset.classes, dataset.words)
     classified = classify(network, test, names)
     retrieved = retrieve(network, test, train, names, progress)
-    _draw(classified, retrieved, folder / "figure-4.png")
+    draw_predictions(classified, folder / FIGURES[0], size)
+    draw_neighbours(retrieved, folder / FIGURES[1], size)
     rows = [
         [one.label, "right" if one.classes[0] == one.label else "wrong"]
         + [f"{name} {100 * p:.0f} %" for name, p in zip(one.classes, one.probabilities, strict=True)]
@@ -75,7 +92,7 @@ def figure4(
         f"Euclidean distance of fc7, {', '.join(map(str, same_label))} have the label of the query.",
         command=command,
         facts={"neighbours": [{"label": r.label, "labels": r.labels, "distances": r.distances} for r in retrieved]},
-        figures=["figure-4.png"],
+        figures=FIGURES,
     )
     report.write(folder, {loaded.recipe.name: loaded.recipe})
     return report
@@ -129,59 +146,70 @@ def spread(count: int, wanted: int, shift: int = 0) -> np.ndarray:
     return ((np.arange(wanted) + 0.5) * count / wanted + shift).astype(np.int64) % count
 
 
-def _draw(classified: list[Classified], retrieved: list[Retrieved], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def draw_predictions(classified: Sequence[Classified], path: Path, size: Size = Size.page) -> None:
+    """Draw each image beside a bar for each of its most probable classes; the bar of the true class is orange.
 
-    figure = Figure(figsize=(16, 8.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[1, 1.15])).tolist()
-    left.suptitle("test images, their labels, and the most probable classes")
-    grid = left.subplots(4, 4, gridspec_kw={"height_ratios": [3, 1.25] * 2})
-    for i in range(SHOWN):
-        picture, bars = grid[2 * (i // 4), i % 4], grid[2 * (i // 4) + 1, i % 4]
-        picture.axis("off")
-        bars.axis("off")
-        if i < len(classified):
-            picture.imshow(classified[i].image)
-            picture.set_title(_wrapped(classified[i].label, 21), fontsize=10)
-            _draw_bars(bars, classified[i])
-    right.suptitle("query, and the training images nearest in fc7")
-    cells = right.subplots(len(retrieved), NEAREST + 1, squeeze=False)
-    for row, one in zip(cells, retrieved, strict=True):
-        shown = zip(
-            [one.image, *one.neighbours],
-            [one.label, *one.labels],
-            ["", *(f"\n{shown}" for shown in distances(one.distances))],
-            strict=True,
-        )
-        for cell in row:
-            cell.axis("off")
-        for cell, (image, label, distance) in zip(row, shown, strict=False):
-            cell.imshow(image)
-            colour = "black" if label == one.label else "tab:red"
-            cell.set_title(f"{_wrapped(label, 15)}{distance}", fontsize=9, color=colour)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+    On a slide the first SHOWN_ON_A_SLIDE.
+    """
+    if size is Size.slide:
+        classified = classified[:SHOWN_ON_A_SLIDE]
+    letters = 9 if size is Size.page else 14
+    with drawing(path, size, height=9.0) as figure:
+        figure.suptitle("test images, their labels, and the most probable classes")
+        grid = figure.subplots(-(-len(classified) // 2), 4, width_ratios=[1, 2, 1, 2], squeeze=False).reshape(-1, 2)
+        for cell in grid.ravel():
+            cell.set_axis_off()
+        for (picture, bars), one in zip(grid, classified, strict=False):
+            show_picture(picture, one.image)
+            positions = range(len(one.classes))
+            colours = ["tab:orange" if name == one.label else "lightsteelblue" for name in one.classes]
+            bars.barh(positions, one.probabilities, color=colours)
+            inches = 0.3 * figure.get_figwidth()
+            for position, name, probability in zip(positions, one.classes, one.probabilities, strict=True):
+                text, points = fitted(f"{name}  {100 * probability:.0f} %", inches, letters)
+                bars.text(0.01, position, text, fontsize=points, va="center")
+            bars.set(xlim=(0, 1), ylim=(BEST - 0.5, -0.5))
+            text, points = fitted(one.label, inches, letters)
+            bars.set_title(text, fontsize=points, loc="left", weight="bold")
+        _explain(figure, {"the true class": "tab:orange", "another class": "lightsteelblue"})
 
 
-def _wrapped(label: str, width: int) -> str:
-    """``label`` in two lines of ``width`` letters at most, with an ellipsis in its middle if it is longer."""
-    for length in range(len(label), 0, -1):
-        lines = textwrap.wrap(shortened(label, length), width)
-        if len(lines) <= 2:
-            return "\n".join(lines)
-    return label
+def draw_neighbours(retrieved: Sequence[Retrieved], path: Path, size: Size = Size.page) -> None:
+    """Draw each query and, in its row, the images nearest to it; on a slide the first QUERIES_OF_A_SLIDE queries."""
+    if size is Size.slide:
+        retrieved = retrieved[:QUERIES_OF_A_SLIDE]
+    letters = 8 if size is Size.page else 13
+    with drawing(path, size, height=0.6 + 1.9 * len(retrieved)) as figure:
+        figure.suptitle("query, and the training images nearest in fc7, with their distances")
+        cells = figure.subplots(len(retrieved), NEAREST + 1, squeeze=False)
+        across = int(72 * figure.get_figwidth() / (NEAREST + 1) / (WIDTH_OF_A_LETTER * letters))
+        for cell in cells.ravel():
+            cell.set_axis_off()
+        for row, one in zip(cells, retrieved, strict=True):
+            below = ["query", *distances(one.distances)]
+            shown = zip([one.image, *one.neighbours], [one.label, *one.labels], below, strict=True)
+            for cell, (image, label, told) in zip(row, shown, strict=False):
+                show_picture(cell, image)
+                text = "\n".join([*textwrap.wrap(label, across), told])
+                cell.set_title(text, fontsize=letters, color="black" if label == one.label else "tab:red")
+        _explain(figure, {"the query's class": "black", "another class": "tab:red"})
 
 
-def _draw_bars(axes: object, one: Classified) -> None:
-    """One bar per class with the class's name on it; the bar of the true label is red."""
-    from matplotlib.axes import Axes
+def fitted(text: str, inches: float, letters: float) -> tuple[str, float]:
+    """``text`` with the size of letters, ``letters`` points or less, at which it is about ``inches`` wide: whole.
 
-    assert isinstance(axes, Axes)
-    positions = range(len(one.classes))
-    colours = ["tab:red" if name == one.label else "lightsteelblue" for name in one.classes]
-    axes.barh(positions, one.probabilities, color=colours)
-    for position, name in zip(positions, one.classes, strict=True):
-        axes.text(0.02, position, shortened(name, 26), fontsize=8, va="center")
-    axes.set(xlim=(0, 1), ylim=(BEST - 0.4, -0.6))
+    In two lines where it would be too small in one.
+    """
+    points = 72 * inches / (WIDTH_OF_A_LETTER * max(len(text), 1))
+    if points >= ONE_LINE * letters:
+        return text, min(points, letters)
+    lines = textwrap.wrap(text, len(text) // 2 + 6)
+    return "\n".join(lines), min(72 * inches / (WIDTH_OF_A_LETTER * max(map(len, lines))), ONE_LINE * letters)
+
+
+def _explain(figure: "Figure", colours: dict[str, str]) -> None:
+    """A legend: what each colour means."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=meaning) for meaning, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

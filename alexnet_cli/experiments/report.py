@@ -47,7 +47,7 @@ class Report:
         """The table as Markdown, with everything needed to repeat it."""
         made = environment()
         lines = [f"# {self.title}", "", self.note, "", *table(self.columns, self.rows), ""]
-        lines += [f"![{name}]({name})\n" for name in self.figures]
+        lines += [f"![{name}]({name})\n" for name in self.figures if name.endswith(".png")]
         lines += [f"Made by `{self.command}` on {made['date']}: {made['machine']}; alexnet {made['version']}."]
         return "\n".join(lines) + "\n"
 

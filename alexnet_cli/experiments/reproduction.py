@@ -1,17 +1,18 @@
 """The experiments by the names of `alexnet reproduce`, with their datasets and models from the workspace."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.experiments.ablations import ABLATIONS, ablations
-from alexnet_cli.experiments.figure1 import figure1
+from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, figure1
 from alexnet_cli.experiments.figure3 import figure3
 from alexnet_cli.experiments.figure4 import figure4
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.experiments.tables import table1, table2
+from alexnet_cli.figures.canvas import Size
 from alexnet_cli.progress import Progress
 from alexnet_cli.training.trainer import Options
 from alexnet_cli.workspace import Workspace
@@ -30,6 +31,8 @@ class Request:
     settings: list[str]
     epochs: int | None
     seeds: int
+    quick: bool
+    size: Size
     options: Options
     command: str
 
@@ -53,26 +56,35 @@ def _models(space: Workspace, request: Request) -> list[Path]:
 
 
 def _figure1(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
+    plan = Plan(rates=dict.fromkeys(NETS, RATES), epochs=request.epochs, seeds=request.seeds)
+    if request.quick:
+        plan = replace(QUICK, epochs=request.epochs or QUICK.epochs)
     return figure1(
         _dataset(space, request),
         folder,
         request.command,
         settings=request.settings,
-        seeds=request.seeds,
-        epochs=request.epochs,
+        plan=plan,
         options=request.options,
+        size=request.size,
         progress=progress,
     )
 
 
 def _figure3(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
-    return figure3(_models(space, request)[0], folder, request.command)
+    return figure3(_models(space, request)[0], folder, request.command, size=request.size)
 
 
 def _figure4(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
     models = _models(space, request)
     return figure4(
-        models[0], _dataset(space, request, models), folder, request.command, device=request.device, progress=progress
+        models[0],
+        _dataset(space, request, models),
+        folder,
+        request.command,
+        device=request.device,
+        size=request.size,
+        progress=progress,
     )
 
 
@@ -102,6 +114,7 @@ def _ablations(space: Workspace, request: Request, folder: Path, progress: Progr
         epochs=request.epochs,
         seeds=request.seeds,
         options=request.options,
+        size=request.size,
         progress=progress,
     )
 
@@ -118,16 +131,18 @@ class Experiment:
         """Raises AlexNetError if an option in ``given`` does not apply, or if it gets several models instead of one."""
         if useless := sorted(given - self.uses):
             raise AlexNetError(f"{', '.join(useless)} {'does' if len(useless) == 1 else 'do'} not apply to {name}")
+        if request.quick and "--seeds" in given:
+            raise AlexNetError("--quick has one seed: leave --seeds out")
         if self.of_one_model and len(request.models) > 1:
             raise AlexNetError(f"{name} takes a single --model")
 
 
 TRAINS = {"--data", "--set", "--epochs", "--seeds", "--device", "--precision"}
 EXPERIMENTS = {
-    "figure-1": Experiment(run=_figure1, uses=TRAINS),
-    "figure-3": Experiment(run=_figure3, uses={"--model"}, of_one_model=True),
-    "figure-4": Experiment(run=_figure4, uses={"--data", "--model", "--device"}, of_one_model=True),
+    "figure-1": Experiment(run=_figure1, uses=TRAINS | {"--quick", "--size"}),
+    "figure-3": Experiment(run=_figure3, uses={"--model", "--size"}, of_one_model=True),
+    "figure-4": Experiment(run=_figure4, uses={"--data", "--model", "--device", "--size"}, of_one_model=True),
     "table-1": Experiment(run=_table1, uses={"--data", "--model", "--device"}, of_one_model=True),
     "table-2": Experiment(run=_table2, uses={"--data", "--model", "--pretrained", "--device"}),
-    "ablations": Experiment(run=_ablations, uses=TRAINS | {"--recipe", "--base", "--width"}),
+    "ablations": Experiment(run=_ablations, uses=TRAINS | {"--recipe", "--base", "--width", "--size"}),
 }

@@ -64,16 +64,16 @@ class TensorBoard:
             self._writer, self._images, self._rows = None, 0, 0
 
     def _start(self, folder: Path, state: TrainingState) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-        from torch.utils.tensorboard.summary import hparams
+        from torch.utils.tensorboard import SummaryWriter, summary
 
         self._writer = SummaryWriter(str(folder), purge_step=0)  # what is known from this epoch on is forgotten
         recipe = recipes.loads(state.settings["recipe"])
         values = recipes.flat(recipe) | {key: state.settings[key] for key in ("seed", "precision", "from_name")}
         plain = {key: v if isinstance(v, bool | int | float | str) else str(v) for key, v in values.items()}
         # The writer's own add_hparams would add a run of its own, and each result once more.
-        for summary in hparams(plain | {"dataset": Path(state.settings["dataset_path"]).name}, dict.fromkeys(RESULTS)):
-            self._writer.file_writer.add_summary(summary)
+        hparams: Any = summary.hparams  # it has no types
+        for each in hparams(plain | {"dataset": Path(state.settings["dataset_path"]).name}, dict.fromkeys(RESULTS)):
+            self._writer.file_writer.add_summary(each)
 
     def _add_kernels(self, kernels: np.ndarray, epoch: int) -> None:
         """The picture of ``kernels`` (K, C, h, w), a row of them below the other as in figure 3."""

@@ -337,7 +337,8 @@ class Trainer:
             return
         from alexnet_cli.training.curves import draw_curves
 
-        draw_curves(self.state.history, self.folder / "curves.png", title=model_name(self.folder))
+        title, chance = model_name(self.folder), 1 - 1 / len(self.dataset.classes)
+        draw_curves(self.state.history, self.folder / "curves.png", title=title, chance=chance)
         self._drawn = time.monotonic()
 
     def model(self) -> Model:
