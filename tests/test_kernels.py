@@ -10,10 +10,9 @@ from PIL import Image
 from alexnet_cli.commands import main
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.figures.canvas import Size
-from alexnet_cli.figures.mosaic import mosaic, squarest
+from alexnet_cli.figures.mosaic import as_colours, mosaic, squarest
 from alexnet_cli.model import Model
 from alexnet_cli.visualization.kernels import (
-    as_colours,
     draw_kernels,
     growth_of,
     kernels_of,

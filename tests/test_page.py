@@ -238,12 +238,12 @@ def test_everything_can_be_done_with_the_keyboard(page: Any) -> None:
         return page.evaluate("() => document.activeElement.className || document.activeElement.textContent")
 
     reached = []
-    for _ in range(9):
+    for _ in range(10):
         page.keyboard.press("Tab")
         reached.append(focused())
         assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") != "none"
-    assert reached[:5] == ["skip", "brand", "Search", "Pictures", "Training"]
-    assert reached[6:] == ["primary", "pick", "original"]
+    assert reached[:5] == ["skip", "brand", "Search", "Pictures", "Network"]
+    assert reached[7:] == ["primary", "pick", "original"]
 
     def at() -> int:
         return page.evaluate(
@@ -263,38 +263,6 @@ def test_everything_can_be_done_with_the_keyboard(page: Any) -> None:
     page.keyboard.press("Enter")
     expect(page.locator(".bars li")).to_have_count(5)
     page.wait_for_function("() => document.activeElement.matches('.results .pick')")  # to go on with arrows
-
-
-def test_a_model_without_named_layers_says_so(page: Any) -> None:
-    page.goto("/?row=3")
-    page.get_by_text("What its layers see").click()
-    expect(page.locator(".layers p")).to_have_text("The file of this model does not name its layers.")
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-def test_maps_are_enlarged_to_the_window(
-    browser: Any, exported_folder: Path, source: Path, tmp_path: Path, width: int
-) -> None:
-    onnx = exported_folder / "model.onnx"
-    build_index(open_collection(source), OnnxModel.open(onnx), tmp_path / "indexes" / "colours", model_path=onnx)
-    with served(tmp_path) as home, opened(browser, home, width=width) as page:
-        page.goto("/?row=0")
-        page.get_by_text("What its layers see").click()
-        page.get_by_role("combobox", name="Layer").select_option("conv2")
-        enlarge, large = page.get_by_role("button", name="Enlarge the maps of conv2"), page.get_by_role("dialog")
-        for way in ("click", "Enter"):
-            enlarge.click() if way == "click" else enlarge.press(way)
-            expect(large.locator("figcaption")).to_have_text("conv2: 8 maps of 7 × 7")
-            assert large.bounding_box() == {"x": 0, "y": 0, "width": width, "height": 844}
-            picture = large.get_by_role("img", name="The maps of conv2").bounding_box()
-            assert picture["width"] > 700  # which a phone scrolls
-            assert page.evaluate("() => document.documentElement.scrollWidth") <= width
-            page.keyboard.press("Escape")
-            expect(large).to_be_hidden()
-            expect(enlarge).to_be_focused()
-        enlarge.click()
-        large.get_by_role("button", name="Close").click()
-        expect(large).to_be_hidden()
 
 
 def test_indexes_can_be_changed(page: Any) -> None:
@@ -417,7 +385,7 @@ def test_errors_are_told_where_the_answer_would_be(browser: Any, home: str, tmp_
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_every_view_without_scrolling_sideways(browser: Any, home: str, scheme: str) -> None:
     with opened(browser, home, width=390, color_scheme=scheme) as page:
-        for address in ("/", "/?row=3", "/?view=pictures", "/?view=training"):
+        for address in ("/", "/?row=3", "/?view=pictures", "/?view=network", "/?view=training"):
             page.goto(address)
             page.locator(".tile, .run, .notice").first.wait_for()
             assert page.evaluate("() => document.documentElement.scrollWidth") <= 390

@@ -379,7 +379,7 @@ def test_maps_are_a_picture_for_each_layer_of_a_model_that_names_its_layers(
     onnx = exported_folder / "model.onnx"
     build_index(open_collection(source), OnnxModel.open(onnx), tmp_path / "indexes" / "colours", model_path=onnx)
     with TestClient(create_app(Workspace(tmp_path)), base_url=LOCAL) as client:
-        assert client.get("/api/layers").json() == {"layers": [f"conv{i}" for i in range(1, 6)]}
+        assert client.get("/api/layers").json()["maps"] == [f"conv{i}" for i in range(1, 6)]
         first = client.get("/api/pictures/0?full").content
         maps = client.post("/api/maps?layer=conv1", content=first)
         assert maps.headers["content-type"] == "image/png"

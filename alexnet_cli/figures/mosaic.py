@@ -1,8 +1,15 @@
-"""Many small pictures as one."""
+"""Kernels as pictures, and many small pictures as one."""
 
 import math
 
 import numpy as np
+
+
+def as_colours(kernels: np.ndarray) -> np.ndarray:
+    """Kernels (K, 3 or 1, h, w) as pictures (K, h, w, 3) uint8, each on its own scale; middle grey is 0."""
+    scale = np.maximum(np.abs(kernels).max(axis=(1, 2, 3), keepdims=True), 1e-30)
+    colours = np.broadcast_to(0.5 + 0.5 * kernels / scale, (len(kernels), 3, *kernels.shape[2:]))  # one channel is grey
+    return np.asarray((255 * colours.transpose(0, 2, 3, 1)).round().astype(np.uint8))
 
 
 def mosaic(pictures: np.ndarray, across: int, *, gap: int = 1, background: int = 255) -> np.ndarray:

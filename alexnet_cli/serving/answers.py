@@ -9,7 +9,6 @@ from PIL import Image
 from alexnet_cli.data.limits import FORMATS
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import BadPicture
-from alexnet_cli.figures.maps import draw_maps
 from alexnet_cli.inference.predictor import Picture, Predictor
 from alexnet_cli.retrieval.index import Neighbour
 from alexnet_cli.serving.library import NotThere, Opened
@@ -66,22 +65,6 @@ def _run(model: Predictor, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(result, BadPicture):
         raise result
     return result
-
-
-def layers(opened: Opened) -> dict[str, Any]:
-    """The model's convolutional layers, first to last."""
-    return {"layers": opened.maps().layers}
-
-
-def maps(opened: Opened, query: bytes | int, layer: str) -> tuple[bytes, tuple[int, ...]]:
-    """What each kernel of a layer shows for a picture, the content of a file, or the one in a row.
-
-    A PNG, and the shape of its maps: kernels, height, width.
-    """
-    size = opened.searcher.model.image_size
-    pixels = load_picture(query, size) if isinstance(query, bytes) else opened.pixels(query, size)
-    found = opened.maps().run(pixels, layer)
-    return draw_maps(found), found.shape
 
 
 def _neighbour(one: Neighbour) -> dict[str, Any]:

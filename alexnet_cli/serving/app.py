@@ -21,10 +21,10 @@ from starlette.staticfiles import StaticFiles
 from alexnet_cli.errors import AlexNetError, BadPicture, NoSuchLayer, first_line
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.layout import read_facts
-from alexnet_cli.serving import answers, runs
+from alexnet_cli.serving import answers, network, runs
 from alexnet_cli.serving import mistakes as mistakes_of
 from alexnet_cli.serving.guard import Guard, at_most
-from alexnet_cli.serving.library import Library, NotThere, Outdated
+from alexnet_cli.serving.library import Library, NotThere, Opened, Outdated
 from alexnet_cli.serving.thumbnails import Cache
 from alexnet_cli.workspace import Workspace
 
@@ -85,6 +85,9 @@ def create_app(
             Route("/api/preview", preview, methods=["POST"]),
             Route("/api/layers", layers),
             Route("/api/maps", maps, methods=["GET", "POST"]),
+            Route("/api/unit", unit),
+            Route("/api/kernel", partial(unit_picture, draw=network.kernel)),
+            Route("/api/patches", partial(unit_picture, draw=network.patches)),
             Route("/api/classes", classes),
             Route("/api/mistakes", mistakes),
             Route("/api/pictures", pictures),
@@ -152,15 +155,32 @@ async def preview(request: Request) -> Response:
 
 
 async def layers(request: Request) -> Response:
-    return await _answer(request, answers.layers)
+    """The network's layers, and what is needed to show what they see."""
+    return await _answer(request, network.layers)
 
 
 async def maps(request: Request) -> Response:
-    """What a layer shows for the picture that is sent, or for the one in a row; X-Maps is "kernels height width"."""
+    """What a layer shows for the picture that is sent, or for the one in a row; in headers, how its maps lie on it."""
     layer = request.query_params.get("layer", "conv1")
-    work = partial(answers.maps, query=await _query(request), layer=layer)
-    drawn, shape = await _ask(request, work, request.app.state.inferences)
-    return Response(drawn, media_type="image/png", headers={"X-Maps": " ".join(map(str, shape))})
+    work = partial(network.maps, query=await _query(request), layer=layer)
+    drawn, told = await _ask(request, work, request.app.state.inferences)
+    return Response(drawn, media_type="image/png", headers=told)
+
+
+async def unit(request: Request) -> Response:
+    """What there is to show of a unit of a layer."""
+    return await _answer(request, _of_unit(request, network.unit))
+
+
+async def unit_picture(request: Request, draw: Callable[..., bytes]) -> Response:
+    """The kernel of a unit, or the patches that excite it most."""
+    return Response(await _ask(request, _of_unit(request, draw)), media_type="image/png")
+
+
+def _of_unit(request: Request, work: Callable[..., Result]) -> Callable[[Opened], Result]:
+    """``work`` for the layer and the unit that the request names."""
+    layer = request.query_params.get("layer", "conv1")
+    return partial(work, layer=layer, number=_number(request, "unit", least=0))
 
 
 async def classes(request: Request) -> Response:

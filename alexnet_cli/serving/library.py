@@ -43,6 +43,7 @@ class Opened:
     searcher: Searcher
     model_path: Path
     identity: Identity  # of index.json when it was opened
+    model_home: Path  # the workspace's folder of models
     users: int = 0  # requests that are using it
     is_retired: bool = False  # closed when the last of them is done
     _opening: threading.Lock = field(default_factory=threading.Lock)
@@ -52,6 +53,11 @@ class Opened:
     @property
     def index(self) -> Index:
         return self.searcher.index
+
+    @property
+    def model(self) -> OnnxModel:
+        assert isinstance(self.searcher.model, OnnxModel)
+        return self.searcher.model
 
     @property
     def generation(self) -> str:
@@ -115,9 +121,7 @@ class Opened:
         """The model's convolutional layers, opened at their first use. Raises AlexNetError if it does not name them."""
         with self._opening:
             if self._maps is None:
-                model = self.searcher.model
-                assert isinstance(model, OnnxModel)
-                self._maps = OnnxMaps(model)
+                self._maps = OnnxMaps(self.model)
             return self._maps
 
     def close(self) -> None:
@@ -208,7 +212,7 @@ class Library:
             return opened
 
     def _open_index(self, path: Path) -> Opened:
-        identity = _identity(path)
+        identity, home = _identity(path), self.space.home("model")
         index = Index.open(path)
         try:
             model_path = model_of(index, self.space)
@@ -219,11 +223,10 @@ class Library:
                     index.facts["model_fingerprint"],
                     index.facts["precision"],
                 ):
-                    return Opened(Searcher(index, model), model_path, identity)
+                    return Opened(Searcher(index, model), model_path, identity, home)
             datasets = self.space.all("dataset")
-            return Opened(
-                Searcher(index, open_model(model_path, datasets=datasets, progress=self.progress)), model_path, identity
-            )
+            model = open_model(model_path, datasets=datasets, progress=self.progress)
+            return Opened(Searcher(index, model), model_path, identity, home)
         except BaseException:
             index.close()
             raise

@@ -9,7 +9,7 @@ import numpy as np
 from alexnet_cli.artefacts import KERNELS
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.figures.canvas import Size, drawing, show_picture
-from alexnet_cli.figures.mosaic import mosaic
+from alexnet_cli.figures.mosaic import as_colours, mosaic
 from alexnet_cli.model import Model
 
 ACROSS = 16  # kernels in a row
@@ -84,13 +84,6 @@ def structure(kernels: np.ndarray) -> np.ndarray:
 def structure_by_chance(shape: Sequence[int]) -> float:
     """The mean `structure` of random kernels of ``shape`` (C, h, w): what it is before training."""
     return float(structure(np.random.default_rng(0).standard_normal((1000, *shape))).mean())
-
-
-def as_colours(kernels: np.ndarray) -> np.ndarray:
-    """Kernels (K, 3 or 1, h, w) as pictures (K, h, w, 3) uint8, each on its own scale; middle grey is 0."""
-    scale = np.maximum(np.abs(kernels).max(axis=(1, 2, 3), keepdims=True), 1e-30)
-    colours = np.broadcast_to(0.5 + 0.5 * kernels / scale, (len(kernels), 3, *kernels.shape[2:]))  # one channel is grey
-    return np.asarray((255 * colours.transpose(0, 2, 3, 1)).round().astype(np.uint8))
 
 
 def draw_kernels(columns: Sequence[np.ndarray], path: Path, size: Size = Size.page) -> None:

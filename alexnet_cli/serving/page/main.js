@@ -2,6 +2,7 @@
 
 import { address, ask } from "./api.js";
 import { announce, command, count, h, notice } from "./dom.js";
+import { showNetwork } from "./network.js";
 import { showPictures } from "./pictures.js";
 import { showAnswer, showStart } from "./search.js";
 import { showTraining } from "./training.js";
@@ -13,6 +14,7 @@ const file = document.getElementById("file");
 const dropHere = document.getElementById("drop-here");
 const uploads = new Map(); // by number
 let number = 0;
+let last = {}; // what names the picture that was looked at last: an upload, or a row of an index
 let current = new AbortController();
 
 // Views
@@ -44,8 +46,10 @@ async function showView(view, parameters, signal) {
   const wanted = parameters.get("index") ?? indexes.find((one) => !one.error)?.index ?? indexes[0]?.index;
   chooseAmong(indexes, wanted);
   chooser.closest("label").hidden = view === "training" || !indexes.length;
+  remember(view, parameters, wanted);
   for (const link of document.querySelectorAll("[data-view], .brand")) {
-    link.href = address("/", { view: { pictures: "pictures", training: "training" }[link.dataset.view], index: wanted });
+    const { view: to } = link.dataset;
+    link.href = address("/", { view: to === "search" ? null : to, index: wanted, ...(to === "network" && last) });
   }
   if (view === "training") {
     title("Training");
@@ -57,15 +61,34 @@ async function showView(view, parameters, signal) {
     title(`Pictures of ${context.index}`);
     return showPictures(main, context, { parameters, go, signal });
   }
-  title(context.index);
-  const upload = uploads.get(Number(parameters.get("picture")));
-  const tools = { choose: () => file.click(), signal };
-  if (upload) return showAnswer(main, { upload }, context, tools);
-  if (parameters.has("row")) {
-    const query = { row: Number(parameters.get("row")), generation: parameters.get("generation") };
-    return showAnswer(main, query, context, tools);
+  const query = asked(parameters);
+  const tools = { choose: () => file.click(), parameters, workspace, keep, signal };
+  if (view === "network") {
+    title(`The network ${context.model}`);
+    return showNetwork(main, query, context, tools);
   }
-  return showStart(main, context, tools);
+  title(context.index);
+  return query ? showAnswer(main, query, context, tools) : showStart(main, context, tools);
+}
+
+// The picture that the address names; null if there is none.
+function asked(parameters) {
+  const upload = uploads.get(Number(parameters.get("picture")));
+  if (upload) return { upload };
+  return parameters.has("row") ? { row: Number(parameters.get("row")), generation: parameters.get("generation") } : null;
+}
+
+// The network's view follows the picture: a row only within its index.
+function remember(view, parameters, index) {
+  if (parameters.has("picture")) last = { picture: parameters.get("picture") };
+  else if (parameters.has("row")) last = { row: parameters.get("row"), generation: parameters.get("generation"), index };
+  else if (view === "network" || (last.index && last.index !== index)) last = {};
+}
+
+// The layer and the unit that are looked at, in the address: another picture shows the same.
+function keep(layer, unit) {
+  const parameters = Object.fromEntries(new URLSearchParams(location.search));
+  history.replaceState(history.state, "", address("/", { ...parameters, layer, unit }));
 }
 
 function title(text) {
@@ -115,8 +138,9 @@ document.addEventListener("click", (event) => {
 history.scrollRestoration = "manual";
 addEventListener("popstate", (event) => show({ scroll: event.state?.scroll ?? 0 }));
 chooser.addEventListener("change", () => {
-  const view = new URLSearchParams(location.search).get("view");
-  go(address("/", { view, index: chooser.value }));
+  const { view, layer } = Object.fromEntries(new URLSearchParams(location.search));
+  const same = view === "network" && last.picture ? { layer, picture: last.picture } : {}; // to compare two networks
+  go(address("/", { view, index: chooser.value, ...same }));
 });
 
 // Pictures
@@ -130,7 +154,9 @@ function search(picture) {
     uploads.delete(oldest);
     URL.revokeObjectURL(url);
   }
-  go(address("/", { index: chooser.value || null, picture: number }));
+  const here = new URLSearchParams(location.search);
+  const kept = here.get("view") === "network" ? { view: "network", layer: here.get("layer"), unit: here.get("unit") } : {};
+  go(address("/", { ...kept, index: chooser.value || null, picture: number }));
 }
 
 file.addEventListener("change", () => {

@@ -1,16 +1,16 @@
 // The search: a picture that is dropped, pasted or chosen, or one of the index; its classes and its neighbours.
 
-import { ask, askPicture, original, thumbnail } from "./api.js";
+import { address, ask, askPicture, original, thumbnail } from "./api.js";
 import { bars, emptyBars } from "./bars.js";
 import { announce, count, distance, fileName, h, notice, whole } from "./dom.js";
-import { layers } from "./layers.js";
 import { append, emptyWall, wall } from "./wall.js";
 
 const MOST = 200; // neighbours that are asked for; the sliders choose among them
-const LIMIT = 20e6; // bytes of a picture that the server takes
 const KEPT = 12; // answers, so that the way back is immediate
 const SAMPLES = 24; // pictures to begin with
 const PREVIEW = "Its central square: this browser cannot show the file.";
+export const LIMIT = 20e6; // bytes of a picture that the server takes
+export const TOO_LARGE = "This picture is larger than 20 MB. Make it smaller first.";
 let shown = 24; // how many neighbours, as the slider was left
 
 const answers = new Map(); // by what was asked
@@ -30,13 +30,20 @@ async function answer(query, context, signal) {
 }
 
 // Where a search begins.
-export async function showStart(main, context, { choose, signal }) {
+export function showStart(main, context, tools) {
+  main.replaceChildren();
+  return offer(main, context, tools, { title: "Find pictures like yours" });
+}
+
+// Adds to `main` a place to drop a picture on, and pictures of the index, whose links lead to `view`, to the search if
+// there is none.
+export async function offer(main, context, { choose, signal }, { title, view }) {
   const samples = h("div", {}, emptyWall(SAMPLES));
-  main.replaceChildren(
+  main.append(
     h(
       "section",
       { class: "begin" },
-      h("h1", {}, "Find pictures like yours"),
+      h("h1", {}, title),
       h(
         "div",
         { class: "drop" },
@@ -48,7 +55,7 @@ export async function showStart(main, context, { choose, signal }) {
     h("section", {}, h("h2", {}, `Or begin with one of the ${whole(context.pictures)} in ${context.index}`), samples),
   );
   const found = await ask("/api/pictures", { index: context.index, spread: SAMPLES }, { signal });
-  samples.replaceChildren(wall(found.pictures, { ...context, generation: found.generation }, "Pictures of the index"));
+  samples.replaceChildren(wall(found.pictures, { ...context, view, generation: found.generation }, "Pictures of the index"));
 }
 
 function isLocal() {
@@ -74,7 +81,7 @@ export async function showAnswer(main, query, context, { choose, signal }) {
     ),
   );
   try {
-    if (query.upload && query.upload.file.size > LIMIT) throw new Error("This picture is larger than 20 MB. Make it smaller first.");
+    if (query.upload && query.upload.file.size > LIMIT) throw new Error(TOO_LARGE);
     const found = await answer(query, context, signal);
     fillSide(side, query, found, context);
     fillResults(results, query, found, { ...context, generation: found.generation });
@@ -135,9 +142,14 @@ function fillSide(side, query, found, context) {
     ),
     h("h2", {}, "The network says"),
     ...(found.predictions.length
-      ? [bars(found.predictions, found.label ?? null), layers(query, { ...context, generation: found.generation })]
+      ? [bars(found.predictions, found.label ?? null), h("a", { href: toNetwork(query, context, found) }, "What its layers see")]
       : [h("p", { class: "fine" }, "The picture is not where it was indexed. Its neighbours are known, its classes are not.")]),
   );
+}
+
+function toNetwork(query, context, found) {
+  const picture = query.upload ? { picture: query.upload.number } : { row: query.row, generation: found.generation };
+  return address("/", { view: "network", index: context.index, ...picture });
 }
 
 function fillResults(results, query, found, context) {
@@ -216,7 +228,7 @@ function whichClass(near, state, draw) {
   );
 }
 
-function slider(title, attributes, format, changed) {
+export function slider(title, attributes, format, changed) {
   const output = h("b", {}, format(attributes.value)); // not an <output>, which the label would name
   const input = h("input", {
     type: "range",

@@ -3,7 +3,9 @@
 import { address, original, thumbnail } from "./api.js";
 import { distance, fileName, h } from "./dom.js";
 
-// `pictures`: as the server gives them, with or without a distance, or with the class that a mistake took them for. `context`: index, generation, has_files.
+// `pictures`: as the server gives them, with or without a distance, or with the class that a mistake took them for.
+// `context`: index, generation, has_files; `view`, if
+// the links lead to another one than the search.
 export function wall(pictures, context, label) {
   const list = h("ul", { class: "wall", "aria-label": label, onkeydown: move, onfocusin: remember });
   append(list, pictures, context);
@@ -26,7 +28,7 @@ function tile(one, context) {
     decoding: "async",
     onerror: (event) => event.target.replaceWith(h("span", { class: "missing" }, "not there any more")),
   });
-  const href = address("/", { index: context.index, row: one.row, generation: context.generation });
+  const href = address("/", { view: context.view, index: context.index, row: one.row, generation: context.generation });
   const lines = [
     h("span", { class: "name" }, one.name ?? name),
     h(
@@ -77,15 +79,19 @@ function remember(event) {
 }
 
 function move(event) {
-  const tiles = [...event.currentTarget.children];
-  const at = tiles.indexOf(event.target.closest(".tile"));
-  if (at < 0 || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  const columns = tiles.findIndex((tile) => tile.offsetTop > tiles[0].offsetTop);
+  stepped(event, [...event.currentTarget.children])?.querySelector(".pick").focus();
+}
+
+// The one of `tiles`, in rows, that an arrow, Home or End leads to from the one in which `event` happens.
+export function stepped(event, tiles) {
+  const at = tiles.findIndex((tile) => tile.contains(event.target));
+  if (at < 0 || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return null;
+  const top = tiles[0].getBoundingClientRect().top;
+  const columns = tiles.findIndex((tile) => tile.getBoundingClientRect().top > top);
   const row = columns < 0 ? tiles.length : columns;
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -row, ArrowDown: row, Home: -at, End: tiles.length - 1 - at };
   const step = steps[event.key];
-  if (step === undefined) return;
+  if (step === undefined) return null;
   event.preventDefault();
-  const to = tiles[at + step];
-  if (to) to.querySelector(".pick").focus();
+  return tiles[at + step];
 }
