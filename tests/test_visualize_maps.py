@@ -195,6 +195,18 @@ def test_the_overview_has_every_map_of_every_layer(figures, seen, tmp_path):
     assert max(white) < 0.2  # gaps alone: every place has a map
 
 
+def test_grey_pictures_in_one_column_are_drawn_too(figures, packed, picture, tmp_path):
+    settings = ["image.colour=grey", "network.columns=1", "training.augmentation=[]"]
+    network = open_network(save_untrained(packed, tmp_path / "m", 0, settings), "cpu")
+    seen = activations_of(network, picture)
+    for size in Size:
+        draw_overview(seen, tmp_path / "m.png", size)
+        for layer in ("conv2", "fc7"):
+            draw_layer(seen, layer, tmp_path / "m.png", size)
+            draw_steps(seen, layer, tmp_path / "m.png", size)
+    assert "column 1" not in " ".join(title for figure in figures for title in titles(figure))
+
+
 def test_a_layer_that_is_not_there_is_refused(seen, tmp_path):
     for draw in (draw_layer, draw_steps):
         with pytest.raises(NoSuchLayer, match=r"no hidden layer 'fc8': it has conv1, .*, fc7"):

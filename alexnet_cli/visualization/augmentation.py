@@ -85,7 +85,7 @@ def draw_training_views(views: TrainingViews, picture: np.ndarray, path: Path, s
             f"{count} random training views, framed on the picture: at which row and column each begins,\n"
             "and what is added to its red, green and blue"
         )
-        left, right = figure.subfigures(1, 2, width_ratios=[1, 2.2])
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 2.2]).flat
         whole, panels = left.subplots(), right.subplots(2, -(-count // 2), squeeze=False).ravel()
         whole.imshow(picture)
         whole.set_title(f"picture, {len(picture)} × {len(picture)}\nviews {crop} × {crop}")

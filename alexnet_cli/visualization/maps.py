@@ -67,8 +67,8 @@ def activations_of(model: NetworkModel, picture: np.ndarray) -> Activations:
     layers: dict[str, list[Step]] = {name: [] for name in model.net.hidden}
     for layer, operation, parts in model.net.steps(inputs):
         if layer in layers:
-            columns = [part[0].float().cpu().numpy() for part in parts]
-            layers[layer].append(Step(operation=operation, columns=columns))
+            each = [part[0].float().cpu().numpy() for part in parts]
+            layers[layer].append(Step(operation=operation, columns=each))
     centred = inputs[0].permute(1, 2, 0).float().cpu().numpy() * image.divide_by  # in 0-255 units
     view = np.clip(127.5 + centred, 0, 255).round().astype(np.uint8)
     return Activations(picture=picture, view=np.broadcast_to(view, (*view.shape[:2], 3)), layers=layers)
@@ -99,9 +99,9 @@ def draw_overview(seen: Activations, path: Path, size: Size = Size.page, *, stro
     heights = [2.3, *(0.55 + 9 / columns * _height(maps[0], across[layer]) for layer, maps in blocks.items())]
     with drawing(path, size, height=sum(heights)) as figure:
         if is_slide:
-            first, *others = figure.subfigures(1, count + 1)
+            first, *others = figure.subfigures(1, count + 1, squeeze=False).flat
         else:
-            first, *others = figure.subfigures(count + 1, 1, height_ratios=heights)
+            first, *others = figure.subfigures(count + 1, 1, squeeze=False, height_ratios=heights).flat
         _show_input(first.subplots(*((2, 1) if is_slide else (1, 2))), seen, is_wide=not is_slide)
         for part, (layer, maps) in zip(others, blocks.items(), strict=True):
             panels = np.ravel(part.subplots(*((columns, 1) if is_slide else (1, columns))))
@@ -127,7 +127,7 @@ def draw_layer(seen: Activations, layer: str, path: Path, size: Size = Size.page
     height = 0.7 + columns * (2.0 if is_dense else 0.3 + 7.5 * _height(maps[0], across))
     with drawing(path, size, height=max(height, 4.5)) as figure:
         figure.suptitle(_title(layer, seen) + (", strongest first" if strongest else ""))
-        left, right = figure.subfigures(1, 2, width_ratios=[1, 4])
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 4]).flat
         _show_input(left.subplots(2, 1), seen)
         shape = (1, columns) if is_slide and not is_dense else (columns, 1)
         panels, scale = np.ravel(right.subplots(*shape, sharey=is_dense)), _scale(maps)
@@ -242,7 +242,7 @@ def _colour_bar(figure: Any, scale: "ScalarMappable", panels: Any, location: str
 def _height(maps: np.ndarray, across: int) -> float:
     """Of the block of ``maps`` (C, H, W) or units (C,), by its width."""
     height, width = maps.shape[1:] if maps.ndim == 3 else (1, 1)
-    return -(-len(maps) // across) * height / (across * width)
+    return float(-(-len(maps) // across) * height / (across * width))
 
 
 def _shape(columns: Sequence[np.ndarray]) -> str:

@@ -57,7 +57,7 @@ def draw_votes(votes: Votes, picture: np.ndarray, path: Path, size: Size = Size.
     """Draw the frames of the views on ``picture`` (S, S, 3) uint8, each view with its vote, and the average below."""
     is_slide = size is Size.slide
     with drawing(path, size, height=6.0) as figure:
-        left, right = figure.subfigures(1, 2, width_ratios=[1, 1.7])
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 1.7]).flat
         _show_frames(left.subplots(), votes, picture)
         axes = right.subplots()
         _show_bars(axes, votes, picture)
@@ -94,7 +94,7 @@ def _show_bars(axes: "Axes", votes: Votes, picture: np.ndarray) -> None:
     for position, vote in zip(positions, best, strict=True):
         lines = textwrap.wrap(f"{vote.probability:.0%} {vote.name}", NAME)
         text = axes.text(0.01, position, "\n".join(lines), va="center", linespacing=1.0)
-        text.set_fontsize(text.get_fontsize() * min(1, 2 / len(lines)))
+        text.set_fontsize(float(text.get_fontsize()) * min(1, 2 / len(lines)))
         text.set_path_effects([withStroke(linewidth=3, foreground="white", alpha=0.7)])
     for i, view in enumerate(votes.views):
         small = axes.inset_axes((-0.085, i - 0.45, 0.08, 0.9), transform=axes.get_yaxis_transform())

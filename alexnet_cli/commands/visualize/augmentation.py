@@ -34,7 +34,7 @@ def augmentation(
     Crops, reflections and colour shifts are drawn as in the training of the model, by its recipe. The colours come from
     the dataset that it was trained on, which --data names if it is not in the workspace.
 
-    Example: alexnet visualize augmentation photo.jpg --seed 1
+    Example: alexnet visualize augmentation photo.jpg
     """
     import alexnet_cli as alexnet
     from alexnet_cli.model import Model
