@@ -151,8 +151,9 @@ def enlarged(values: np.ndarray, first: float, distance: int, crop: int) -> np.n
 def draw_saliency(told: Saliency, path: Path, size: Size = Size.page) -> None:
     """Draw the picture, and over it in grey the three maps, each with its colour bar; bright is what matters."""
     without, least, most = told.shown.probability, float(told.occlusion.min()), float(told.occlusion.max())
-    with drawing(path, size, height=3.9) as figure:
-        figure.suptitle(textwrap.fill(title_of(told), 80 if size is Size.page else 55))
+    with drawing(path, size, height=4.1) as figure:
+        title = title_of(told).replace(" %", "\u00a0%")  # a line does not end between a number and its sign
+        figure.suptitle(textwrap.fill(title, 100 if size is Size.page else 70))
         (picture, hidden, pixels, maps), bars = figure.subplots(
             2, 4, height_ratios=[1, 0.06], gridspec_kw={"wspace": 0.08}
         )

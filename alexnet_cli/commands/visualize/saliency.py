@@ -39,7 +39,7 @@ def saliency(
     Gradient: how much the class's logit, its value before the softmax, changes with each pixel. Class activation: the
     maps of the last convolutional layer, weighted by their gradients (Grad-CAM).
 
-    Example: alexnet visualize saliency photo.jpg --class "golf ball"
+    Example: alexnet visualize saliency dog.jpg --class pug
     """
     import alexnet_cli as alexnet
     from alexnet_cli.visualization import saliency as shown
@@ -49,7 +49,7 @@ def saliency(
     folder, path = find_model(space, model), out or Path("saliency.png")
     network = open_network(space, model)
     image = open_picture(picture, network.image_size)
-    console.note(f"looking at {picture} with model {folder}")
+    console.note(f"explaining {picture} with model {folder}")
     predictor = alexnet.open_model(folder, pictures=POSITIONS**2, datasets=space.all("dataset"), progress=console)
     told = shown.saliency(network, predictor, image, wanted)
     shown.draw_saliency(told, path, size)
