@@ -29,7 +29,7 @@ from alexnet_cli.commands import (
     train,
 )
 from alexnet_cli.commands.usage import Command
-from alexnet_cli.commands.visualize import augmentation, kernels, maps, saliency, units, views
+from alexnet_cli.commands.visualize import augmentation, curves, kernels, maps, saliency, units, views
 from alexnet_cli.console import close_consoles, fail, show, use_any_encoding
 from alexnet_cli.distributed import is_distributed
 from alexnet_cli.errors import AlexNetError, Interrupted, LostProcess, first_line
@@ -52,6 +52,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {  # of two words: of a group
     "visualize views": views.views,
     "visualize augmentation": augmentation.augmentation,
     "visualize units": units.units,
+    "visualize curves": curves.curves,
     "recipes": recipes.recipes,
     "info": info.info,
     "import": import_.import_weights,

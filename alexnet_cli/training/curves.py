@@ -1,9 +1,24 @@
 """Learning curves of a run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from alexnet_cli.artefacts import HISTORY_FILE
+from alexnet_cli.errors import BadArtefact, first_line
 from alexnet_cli.figures.canvas import Size, drawing
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """A row for each epoch of the run in ``folder``. Raises BadArtefact if there is none, or if they are damaged."""
+    path = folder / HISTORY_FILE
+    try:
+        rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise BadArtefact(f"{path} is damaged ({first_line(error)})") from None
+    if not rows:
+        raise BadArtefact(f"{path} has no epoch yet")
+    return rows
 
 
 def draw_curves(
