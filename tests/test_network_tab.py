@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ from starlette.testclient import TestClient
 from test_page import CHROMIUM, browser, drop, expect, opened, served  # noqa: F401 - the browser is a fixture
 
 from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.data.store import Dataset
 from alexnet_cli.inference.onnx_maps import OnnxMaps
 from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.opening import open_network
+from alexnet_cli.progress import SILENT
 from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.serving.app import create_app
+from alexnet_cli.visualization.strongest import units_of
+from alexnet_cli.visualization.units import read_units
 from alexnet_cli.workspace import Workspace
 
 LOCAL = "http://127.0.0.1:8224"
@@ -145,6 +151,53 @@ def test_the_server_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "False"
 
 
+@pytest.fixture(scope="module")
+def searched(exported_folder: Path, source: Path, packed: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace like ``space``, whose model has its strongest patches; not to be changed."""
+    space = space_of(tmp_path_factory.mktemp("searched"), exported_folder, source)
+    folder = space / "models" / "m"
+    units_of(folder, open_network(folder, "cpu"), packed, "train", "conv1", SILENT)
+    return space
+
+
+def test_the_strongest_patches_lie_where_they_do_in_their_fields(searched: Path, packed: Dataset) -> None:
+    units = read_units(searched / "models" / "m", "conv2")
+    assert units.field == {"size": 51, "stride": 8, "start": -16}
+    unit = int(units.responses[:, 0].argmax())
+    shown = units.rows[unit] >= 0
+    with asked(searched) as client:
+        told = client.get(f"/api/unit?layer=conv2&unit={unit}").json()["patches"]
+        drawn = pixels(client.get(f"/api/patches?layer=conv2&unit={unit}"))
+    assert (told["dataset"], told["split"]) == (packed.name, "train")
+    assert told["responses"] == pytest.approx(units.responses[unit][shown].tolist(), rel=1e-3)
+    assert drawn.shape == (3 * 51 + 2 * 2, 3 * 51 + 2 * 2, 3)
+    wide = np.pad(packed.split("train").read(units.rows[unit])[:, 2:69, 2:69], ((0, 0), (51, 51), (51, 51), (0, 0)))
+    within = np.pad(np.ones((67, 67), bool), 51)
+    for i, (image, (row, column)) in enumerate(zip(wide, units.places[unit].tolist(), strict=True)):
+        top, left = 51 - 16 + 8 * row, 51 - 16 + 8 * column
+        field = np.where(within[..., None], image, 128)[top : top + 51, left : left + 51]
+        np.testing.assert_array_equal(drawn[53 * (i // 3) :, 53 * (i % 3) :][:51, :51], field)
+
+
+def test_patches_of_other_weights_are_not_shown(searched: Path) -> None:
+    file = searched / "models" / "m" / "units" / "conv3.safetensors"
+    kept, units = file.read_bytes(), read_units(searched / "models" / "m", "conv3")
+    try:
+        replace(units, model_fingerprint="other").save(searched / "models" / "m")
+        with asked(searched) as client:
+            assert client.get("/api/unit?layer=conv3&unit=0").json() == {"kernel": False, "patches": None, "why": None}
+            replace(units, dataset_fingerprint="other").save(searched / "models" / "m")
+            told = client.get("/api/unit?layer=conv3&unit=0").json()
+            assert told["why"].endswith("has changed since its strongest patches were searched for")
+            replace(units, dataset="gone").save(searched / "models" / "m")
+            assert "gone" in client.get("/api/unit?layer=conv3&unit=0").json()["why"]
+            file.write_bytes(kept[:100])
+            assert client.get("/api/unit?layer=conv3&unit=0").json()["why"]
+            assert error(client.get("/api/patches?layer=conv3&unit=0"), 500)
+    finally:
+        file.write_bytes(kept)
+
+
 # The tab
 
 
@@ -226,6 +279,15 @@ def test_the_tab_can_be_used_with_the_keyboard(browser: Any, home: str) -> None:
         expect(page.locator(".response")).to_be_visible()
         page.keyboard.press("Enter")
         expect(page.locator(".unit")).to_contain_text("conv3, unit 1")
+
+
+@needs_browser
+def test_the_strongest_patches_are_shown_where_they_are_known(browser: Any, searched: Path) -> None:  # noqa: F811
+    with served(searched) as home, opened(browser, home) as page:
+        page.goto("/?view=network&row=0&layer=conv2&unit=1")
+        expect(page.locator(".patches figcaption")).to_contain_text("What excites it most in colours (train), from")
+        page.wait_for_function("() => document.querySelector('.patches img')?.naturalWidth === 3 * 51 + 2 * 2")
+        expect(page.locator(".unit .command")).to_have_count(0)
 
 
 @needs_browser

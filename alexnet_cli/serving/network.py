@@ -4,7 +4,7 @@ import io
 import shlex
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,11 +16,8 @@ from alexnet_cli.errors import AlexNetError, BadArtefact, NoSuchLayer
 from alexnet_cli.figures.maps import draw_maps, sheet_of
 from alexnet_cli.figures.mosaic import as_colours, mosaic
 from alexnet_cli.serving.library import NotThere, Opened
+from alexnet_cli.visualization.units import Units, patches_of, read_units, units_file
 
-if TYPE_CHECKING:
-    from alexnet_cli.visualization.units import Units
-
-UNITS = "units"  # a folder beside the model, with the strongest patches of the units of each layer
 ACROSS, GAP, BACKGROUND = 3, 2, 128  # patches in a row, pixels between them, and the grey around them
 
 
@@ -97,8 +94,6 @@ def patches(opened: Opened, layer: str, number: int) -> bytes:
     units = _units(opened, layer)
     if units is None:
         raise NotThere(f"the strongest patches of {layer} were not searched for: use `alexnet visualize units`")
-    from alexnet_cli.visualization.units import patches_of
-
     found = patches_of(units, number, _images(units).split(units.split))
     if not found:
         raise NotThere(f"nothing excites unit {number} of {layer}")
@@ -139,21 +134,19 @@ def _kernel(opened: Opened, layer: str, number: int) -> np.ndarray | None:
     return None
 
 
-def _units(opened: Opened, layer: str) -> "Units | None":
+def _units(opened: Opened, layer: str) -> Units | None:
     """The strongest patches of a layer's units; None if they were not searched for, or with another state of the model.
 
     Raises BadArtefact if their file is damaged.
     """
     folder = folder_of(opened)
-    if folder is None or not (folder / UNITS / f"{layer}.safetensors").is_file():
+    if folder is None or not units_file(folder, layer).is_file():
         return None
-    from alexnet_cli.visualization.units import read_units
-
     units = read_units(folder, layer)
     return units if units.model_fingerprint == opened.searcher.model.fingerprint else None
 
 
-def _images(units: "Units") -> Dataset:
+def _images(units: Units) -> Dataset:
     """The dataset of the patches. Raises BadArtefact if it is not there any more, or another one."""
     dataset = Dataset.open(Path(units.dataset))
     if dataset.fingerprint != units.dataset_fingerprint:
@@ -161,7 +154,7 @@ def _images(units: "Units") -> Dataset:
     return dataset
 
 
-def _in_their_fields(units: "Units", number: int, found: list[np.ndarray]) -> np.ndarray:
+def _in_their_fields(units: Units, number: int, found: list[np.ndarray]) -> np.ndarray:
     """The patches of a unit, each where it lies in its receptive field: (N, S, S, 3). Some reach over the border."""
     side, stride, start = (units.field[key] for key in ("size", "stride", "start"))
     squares = np.full((len(found), side, side, 3), BACKGROUND, np.uint8)
