@@ -170,12 +170,13 @@ def test_the_strongest_patches_lie_where_they_do_in_their_fields(searched: Path,
         drawn = pixels(client.get(f"/api/patches?layer=conv2&unit={unit}"))
     assert (told["dataset"], told["split"]) == (packed.name, "train")
     assert told["responses"] == pytest.approx(units.responses[unit][shown].tolist(), rel=1e-3)
-    assert drawn.shape == (3 * 51 + 2 * 2, 3 * 51 + 2 * 2, 3)
+    assert drawn.shape == (3 * 51 + 2 * 2, 3 * 51 + 2 * 2, 4)
     wide = np.pad(packed.split("train").read(units.rows[unit])[:, 2:69, 2:69], ((0, 0), (51, 51), (51, 51), (0, 0)))
     within = np.pad(np.ones((67, 67), bool), 51)
     for i, (image, (row, column)) in enumerate(zip(wide, units.places[unit].tolist(), strict=True)):
         top, left = 51 - 16 + 8 * row, 51 - 16 + 8 * column
-        field = np.where(within[..., None], image, 128)[top : top + 51, left : left + 51]
+        shown = np.dstack([image, 255 * within]) * within[..., None]  # transparent past the border
+        field = shown[top : top + 51, left : left + 51]
         np.testing.assert_array_equal(drawn[53 * (i // 3) :, 53 * (i % 3) :][:51, :51], field)
 
 

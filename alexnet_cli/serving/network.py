@@ -18,7 +18,7 @@ from alexnet_cli.figures.mosaic import as_colours, mosaic
 from alexnet_cli.serving.library import NotThere, Opened
 from alexnet_cli.visualization.units import Units, patches_of, read_units, units_file
 
-ACROSS, GAP, BACKGROUND = 3, 2, 128  # patches in a row, pixels between them, and the grey around them
+ACROSS = 3  # patches in a row
 
 
 def layers(opened: Opened) -> dict[str, Any]:
@@ -97,7 +97,8 @@ def patches(opened: Opened, layer: str, number: int) -> bytes:
     found = patches_of(units, number, _images(units).split(units.split))
     if not found:
         raise NotThere(f"nothing excites unit {number} of {layer}")
-    return _png(mosaic(_in_their_fields(units, number, found), min(ACROSS, len(found)), gap=GAP, background=BACKGROUND))
+    fields = _in_their_fields(units, number, found)
+    return _png(mosaic(fields, min(ACROSS, len(found)), gap=max(1, fields.shape[1] // 24), background=0))
 
 
 def folder_of(opened: Opened) -> Path | None:
@@ -155,12 +156,14 @@ def _images(units: Units) -> Dataset:
 
 
 def _in_their_fields(units: Units, number: int, found: list[np.ndarray]) -> np.ndarray:
-    """The patches of a unit, each where it lies in its receptive field: (N, S, S, 3). Some reach over the border."""
+    """The patches of a unit, each where it lies in its receptive field: (N, S, S, 4), transparent past the border."""
     side, stride, start = (units.field[key] for key in ("size", "stride", "start"))
-    squares = np.full((len(found), side, side, 3), BACKGROUND, np.uint8)
+    squares = np.zeros((len(found), side, side, 4), np.uint8)  # red, green, blue and cover
     for square, patch, place in zip(squares, found, units.places[number], strict=False):
         top, left = (max(0, -(start + stride * int(along))) for along in place)
-        square[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
+        square[top : top + patch.shape[0], left : left + patch.shape[1]] = np.dstack(
+            [patch, np.full_like(patch[..., 0], 255)]
+        )
     return squares
 
 

@@ -8,9 +8,10 @@ import { seen } from "./seen.js";
 import { aboutUnit } from "./unit.js";
 
 const POINT = "Point at a map to see where it responds; click it to keep it.";
+const FEW = 24; // maps of a column that are drawn larger than more are
 const DENSE = "Each of its units is connected to all that the layer gets: it tells what is there, not where, so it has no maps.";
 let order = "number"; // of the maps, as it was chosen last
-let side = 56; // of a map on the page, in pixels
+let side = null; // of a map on the page, in pixels, as it was chosen last
 
 export class Inside {
   constructor(query, network, context, { workspace, keep, signal }) {
@@ -21,7 +22,6 @@ export class Inside {
     this.said = h("p", { class: "fine said", "aria-live": "polite" });
     this.panel = h("section", { class: "unit", "aria-label": "The unit" });
     this.results = h("section", { class: "results" });
-    this.results.style.setProperty("--map", `${side}px`);
     this.view = query && seen(query, network, context, signal);
     const aside = query && h("aside", { class: "beside" }, h("div", { class: "seen" }, this.view, this.said), this.panel);
     this.element = h("div", { class: query ? "inside" : null }, aside, this.results);
@@ -61,12 +61,14 @@ export class Inside {
   // `sort`: called when another order is chosen; null if there are no maps.
   header(layer, sort) {
     const about = h("div", {}, h("h2", {}, layer.name), h("p", { class: "summary" }, summary(layer, layer === this.network.layers[0])));
-    return h("header", { class: "bar" }, about, sort && h("div", { class: "controls" }, this.size(), whichOrder(sort)));
+    return h("header", { class: "bar" }, about, sort && h("div", { class: "controls" }, this.size(layer), whichOrder(sort)));
   }
 
-  size() {
-    const changed = (value) => this.results.style.setProperty("--map", `${(side = value)}px`);
-    return slider("Size", { min: 40, max: 400, step: 1, value: side }, (value) => `${whole(value)} pixels`, changed);
+  size({ kernels, columns }) {
+    const resize = (value) => this.results.style.setProperty("--map", `${value}px`);
+    const value = side ?? (kernels / columns > FEW ? 56 : 112);
+    resize(value);
+    return slider("Size", { min: 40, max: 400, step: 1, value }, (pixels) => `${whole(pixels)} pixels`, (chosen) => resize((side = chosen)));
   }
 
   fill(list) {

@@ -14,8 +14,13 @@ export async function aboutUnit(layer, unit, { network, context, workspace }, si
   const content = [
     h("h2", {}, `${layer.name}, unit ${unit}`),
     h("p", { class: "fine" }, facts(layer, layer.columns > 1 ? `In column ${column}. ` : "")),
-    ...(told.kernel ? [figure("kernel", address("/api/kernel", parameters), KERNEL)] : []),
-    ...strongest(told, layer, network, workspace, address("/api/patches", parameters)),
+    h(
+      "div",
+      { class: "figures" },
+      told.kernel && figure("kernel", address("/api/kernel", parameters), KERNEL),
+      told.patches?.responses.length > 0 && strongest(told.patches, address("/api/patches", parameters)),
+    ),
+    ...withoutPatches(told, layer, network, workspace),
   ];
   const pictures = content.flatMap((one) => [...one.querySelectorAll("img")]);
   await Promise.allSettled(pictures.map((picture) => picture.decode())); // so that the panel has its height
@@ -28,17 +33,19 @@ function facts(layer, before) {
   return `${before}A unit has ${inputs} inputs and sees ${layer.field.size} × ${layer.field.size} pixels; its neighbour’s begin ${layer.field.stride} further on.`;
 }
 
-function strongest(told, layer, network, workspace, src) {
-  if (told.why) return [h("p", { class: "fine" }, `Its strongest patches cannot be shown: ${told.why}.`)];
-  if (!told.patches) {
-    if (network.model === null) return [h("p", { class: "fine" }, NO_FOLDER)];
-    const line = `alexnet visualize units --layer ${layer.name} --model ${network.model} --workspace ${workspace}`;
-    return [h("p", { class: "fine" }, "To see the nine patches of a dataset that excite it most, search for them once:"), command(line)];
-  }
-  const { dataset, split, responses } = told.patches;
-  if (!responses.length) return [h("p", { class: "fine" }, `No picture of ${dataset} excites it.`)];
+function strongest({ dataset, split, responses }, src) {
   const [most, least] = [responses[0], responses.at(-1)].map(distance);
-  return [figure("patches", src, `What excites it most in ${dataset} (${split}), from ${most} to ${least}`)];
+  return figure("patches", src, `What excites it most in ${dataset} (${split}), from ${most} to ${least}`);
+}
+
+// Why there are none, and what to type.
+function withoutPatches({ why, patches }, layer, network, workspace) {
+  const say = (text) => h("p", { class: "fine" }, text);
+  if (why) return [say(`Its strongest patches cannot be shown: ${why}.`)];
+  if (patches) return patches.responses.length ? [] : [say(`No picture of ${patches.dataset} excites it.`)];
+  if (network.model === null) return [say(NO_FOLDER)];
+  const line = `alexnet visualize units --layer ${layer.name} --model ${network.model} --workspace ${workspace}`;
+  return [say("To see the nine patches of a dataset that excite it most, search for them once:"), command(line)];
 }
 
 function figure(kind, src, caption) {
