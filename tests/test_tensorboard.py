@@ -20,7 +20,7 @@ from alexnet_cli.training.checkpoint import TrainingState, read_state
 from alexnet_cli.training.tensorboard import SCALARS, TensorBoard
 from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
-from alexnet_cli.visualization.kernels import as_colours
+from alexnet_cli.figures.mosaic import as_colours
 
 pytest.importorskip("tensorboard")
 
