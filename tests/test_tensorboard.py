@@ -16,11 +16,11 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
 from alexnet_cli.distributed import World
 from alexnet_cli.errors import Interrupted
+from alexnet_cli.figures.mosaic import as_colours
 from alexnet_cli.training.checkpoint import TrainingState, read_state
 from alexnet_cli.training.tensorboard import SCALARS, TensorBoard
 from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
-from alexnet_cli.figures.mosaic import as_colours
 
 pytest.importorskip("tensorboard")
 

@@ -78,7 +78,8 @@ def read_units(folder: Path, layer: str) -> Units:
     check_format(metadata.get("format"), FORMAT, path)
     try:
         facts: dict[str, Any] = json.loads(metadata["facts"])
-        return Units(**facts, **tensors)
+        named: dict[str, Any] = tensors  # what a file holds is only known when it is read
+        return Units(**facts, **named)
     except (KeyError, TypeError, ValueError) as error:
         raise BadArtefact(f"{path} is damaged ({error!r}): remove it: it is made again") from None
 
