@@ -117,6 +117,8 @@ def test_damage_is_told_in_one_line(folder, packed, tmp_path, monkeypatch, capsy
     assert said["units"][0]["patches"][0]["path"] == packed.split("train").names[kept.rows[kept.strongest(1)[0], 0]]
     assert (said["files"], said["field"]["size"]) == (["units-conv2.png"], 51)
     assert Image.open("units-conv2.png").width == 1500
+    assert main(["info", "--verify", str(model), "--json"]) == 0
+    assert "units/conv2.safetensors: checksum" in json.loads(capsys.readouterr().out)["verified"]
     file = units_file(model, "conv2")
     content = bytearray(file.read_bytes())
     content[-3] ^= 1

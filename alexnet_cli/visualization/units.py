@@ -77,9 +77,8 @@ def read_units(folder: Path, layer: str) -> Units:
     metadata, tensors = read_tensors(path, what="file of units", remedy=f"remove {path}: it is made again")
     check_format(metadata.get("format"), FORMAT, path)
     try:
-        facts: dict[str, Any] = json.loads(metadata["facts"])
-        named: dict[str, Any] = tensors  # what a file holds is only known when it is read
-        return Units(**facts, **named)
+        fields: dict[str, Any] = json.loads(metadata["facts"]) | tensors
+        return Units(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise BadArtefact(f"{path} is damaged ({error!r}): remove it: it is made again") from None
 
