@@ -1,6 +1,6 @@
 """Draw the screenshots of the page in docs/images, from the photographs of `alexnet demo`, which are free.
 
-    alexnet demo && python docs/screenshots.py demo
+    alexnet demo && python docs/screenshots.py demo [VIEW ...]
 
 Needs Chromium and Playwright (`pip install 'alexnet-cli[dev]'`). Look at them before you commit them.
 """
@@ -23,7 +23,14 @@ OUT = Path(__file__).parent / "images"
 QUERY = "photos/val/coffee/coffee-03.jpg"  # a view that the network was not trained on
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-DESKTOP, PHONE = (1200, 640), (390, 720)
+DESKTOP, TALL, PHONE = (1200, 640), (1200, 940), (390, 720)
+VIEWS = {  # its address, what is there once it is drawn, the window, and the colours
+    "search": ("/", ".results .tile", DESKTOP, "light"),
+    "search-phone-dark": ("/", ".results .tile", PHONE, "dark"),
+    "pictures": ("/?view=pictures", ".tile", DESKTOP, "light"),
+    "network": ("/?view=network&row=130&layer=conv1&unit=4", ".response", TALL, "light"),
+    "training": ("/?view=training", ".run", DESKTOP, "light"),
+}
 LIMIT = 200_000  # bytes of a screenshot
 COLOURS = 128  # of a picture, which is then a quarter as large as with all of them
 
@@ -39,17 +46,16 @@ def save(page: Page, name: str) -> None:
     assert (OUT / f"{name}.png").stat().st_size < LIMIT
 
 
-def draw(browser: Any, home: str, query: Path, size: tuple[int, int], scheme: str, names: dict[str, str]) -> None:
-    """Draw the views in ``names``, view -> name of its file."""
-    width, height = size
+def draw(browser: Any, home: str, query: Path, view: str) -> None:
+    """Draw one of VIEWS."""
+    address, shown, (width, height), scheme = VIEWS[view]
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme, base_url=home)
-    for view, name in names.items():
-        page.goto("/" if view in ("start", "search") else f"/?view={view}")
-        page.locator(".tile, .run").first.wait_for()
-        if view == "search":
-            page.set_input_files("#file", query)
-            page.locator(".results .tile").first.wait_for()
-        save(page, name)
+    page.goto(address)
+    if view.startswith("search"):
+        page.set_input_files("#file", query)
+    page.locator(shown).first.wait_for()
+    page.wait_for_load_state("networkidle")
+    save(page, f"page-{view}")
     page.close()
 
 
@@ -64,9 +70,8 @@ def main() -> None:
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-            views = {"search": "page-search", "pictures": "page-pictures", "training": "page-training"}
-            draw(browser, address.url, workspace / QUERY, DESKTOP, "light", views)
-            draw(browser, address.url, workspace / QUERY, PHONE, "dark", {"search": "page-search-phone-dark"})
+            for view in sys.argv[2:] or VIEWS:
+                draw(browser, address.url, workspace / QUERY, view)
             browser.close()
     finally:
         server.should_exit = True

@@ -91,12 +91,14 @@ class Plane {
     this.draw();
   }
 
-  get side() {
-    return this.scale * (Math.min(this.width, this.height) - TILE);
+  // How many pixels wide and high the whole map is.
+  get sides() {
+    return [this.scale * (this.width - TILE), this.scale * (this.height - TILE)];
   }
 
   at([x, y]) {
-    return [this.width / 2 + (x - this.x) * this.side, this.height / 2 - (y - this.y) * this.side]; // y grows upwards
+    const [across, down] = this.sides;
+    return [this.width / 2 + (x - this.x) * across, this.height / 2 - (y - this.y) * down]; // y grows upwards
   }
 
   draw() {
@@ -185,16 +187,18 @@ class Plane {
 
   zoom(factor, left = this.width / 2, top = this.height / 2) {
     const [dx, dy] = [left - this.width / 2, top - this.height / 2];
-    const before = this.side;
+    const before = this.sides;
     this.scale = Math.min(MOST, Math.max(1, this.scale * factor));
-    this.x += dx / before - dx / this.side; // what is under the pointer stays there
-    this.y -= dy / before - dy / this.side;
+    const after = this.sides;
+    this.x += dx / before[0] - dx / after[0]; // what is under the pointer stays there
+    this.y -= dy / before[1] - dy / after[1];
     this.keep();
   }
 
   pan(dx, dy) {
-    this.x -= dx / this.side;
-    this.y += dy / this.side;
+    const [across, down] = this.sides;
+    this.x -= dx / across;
+    this.y += dy / down;
     this.keep();
   }
 
