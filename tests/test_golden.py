@@ -69,7 +69,13 @@ def distances(folder: Path) -> list[float]:
 
 def machine() -> dict[str, object]:
     """What the last digits depend on."""
-    return {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    instructions = torch.backends.cpu.get_cpu_capability()  # processors of one name may have others
+    return {
+        "processor": processor(),
+        "instructions": instructions,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def check(name: str, found: list[float]) -> None:

@@ -79,8 +79,9 @@ def test_the_command_in_the_card_names_a_recipe_that_was_not_changed(model, tmp_
 
 
 def test_what_prints_badly_is_escaped_in_a_card(model, tmp_path):
-    card = card_of(replace(model, classes=["a\x1b[2J", "b\n# c", "\ud800"], words={}, provenance={}), tmp_path / "m")
-    assert "Classes: a\\x1b[2J, b\\n# c, \\ud800." in card
+    classes = ["a\x1b[2J", "b\n# c", "\ud800", "<img src=x>", "[x](y)"]
+    card = card_of(replace(model, classes=classes, words={}, provenance={}), tmp_path / "m")
+    assert r"Classes: a\x1b\[2J, b\n\# c, \ud800, \<img src=x\>, \[x\]\(y\)." in card
 
 
 def test_the_fingerprint_is_of_all_that_decides_the_outputs(model):
