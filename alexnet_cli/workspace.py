@@ -61,7 +61,7 @@ class Workspace:
         Raises BadArtefact if there is none.
         """
         home = HOMES[kind]
-        commands = " or ".join(f"`{self.command(*each.split())}`" for each in home.commands)
+        commands = " or ".join(f"`{self.command(*each.split())}`" for each in self._makers(kind))
         if named is None:
             for newest in self.all(kind):
                 return newest
@@ -75,6 +75,11 @@ class Workspace:
         missing = " nor ".join(str(path / home.marker) for path in paths)
         advice = self.hint([kind], named) or f"make one with {commands}"
         raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; {advice}")
+
+    def _makers(self, kind: str) -> list[str]:
+        """The commands that make an artefact of a kind: `train` only if the newest dataset has classes to tell apart."""
+        is_vain = any(len(self._facts(path).get("classes", ())) == 1 for path in self.all("dataset")[:1])
+        return [each for each in HOMES[kind].commands if not (is_vain and each == "train")]
 
     def hint(self, kinds: Iterable[str], named: str | None) -> str:
         """Where an artefact ``named`` (any if None) of one of ``kinds`` may be, since it is not here: under a similar
@@ -126,6 +131,10 @@ class Workspace:
     def imported(self) -> Path | None:
         """The newest model whose weights were imported; None if there is none."""
         return next((path for path in self.all("model") if _told(path).get("is_imported")), None)
+
+    def dataset_of_size(self, size: int) -> Path | None:
+        """The newest dataset with pictures of ``size`` pixels; None if there is none."""
+        return next((path for path in self.all("dataset") if self._facts(path).get("image_size") == size), None)
 
     def _facts(self, dataset: Path) -> dict[str, Any]:
         with suppress(BadArtefact):  # a damaged dataset does not keep others from being used

@@ -15,7 +15,7 @@ from alexnet_cli.commands.common import (
     ModelOption,
     WorkspaceOption,
     by_reason,
-    command_line,
+    next_line,
     processes,
     to_mend,
 )
@@ -104,7 +104,7 @@ def index(
         f"index {folder}: {counted(built.images, 'picture')} "
         f"({built.added:,} added, {built.kept:,} kept, {built.removed:,} removed, {len(built.refused):,} refused)"
     )
-    show(f"Next: {command_line('search', _a_picture(folder), '--index', folder.name, workspace=workspace)}")
+    show(next_line("search", _a_picture(folder), "--index", folder.name, workspace=workspace))
 
 
 def _a_picture(folder: Path) -> Path:
