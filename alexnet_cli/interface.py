@@ -4,7 +4,6 @@ Paths are those of artefacts: the folder of a dataset, a model or an index, or a
 """
 
 import contextlib
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -285,8 +284,8 @@ def build_index(
 
 def _note_if_moved(index: "Index", progress: Progress) -> None:
     if not index.source.exists():
-        told_by = shlex.join(["alexnet", "info", path_of(index.path)])
-        progress.note(f"its pictures are not at {index.source} any more: {told_by} says how to mend that")
+        mend = Workspace(Path(".")).to_mend(index.path, index.source)
+        progress.note(f"its pictures are not at {index.source} any more: if they have moved, run {mend}")
 
 
 def find_duplicates(

@@ -60,6 +60,19 @@ def test_pictures_of_one_class_need_a_model_first(tmp_path, packed, monkeypatch,
     assert capsys.readouterr().out.splitlines()[1:] == ["Next: alexnet index data/three"]
 
 
+@pytest.mark.parametrize("named", ["Mein Lauf", "./models/Mein Lauf"])
+def test_a_run_that_was_stopped_is_resumed_before_it_is_used(named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = Path("models/Mein Lauf/checkpoint/state.safetensors")
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    for words in (["eval", named], ["predict", "a.png", "--model", named], ["visualize", "kernels", "--model", named]):
+        assert main(words) == 1
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            "error: models/Mein Lauf is unfinished: resume with: alexnet train --resume --out 'Mein Lauf'"
+        )
+
+
 @pytest.mark.parametrize("where", ["data", "else where"])
 def test_a_model_without_validation_pictures_is_used_next(where, source, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -217,22 +217,6 @@ def name_of(folder: Path, kind: str, space: Workspace) -> str:
     return path_of(folder)
 
 
-def to_resume(folder: Path, space: Workspace, dataset: Path | None = None, log: str | None = None) -> str:
-    """The command that resumes the run in ``folder``, for where the user is; on ``dataset`` if that has moved, and with
-    the ``log`` that it has."""
-    out = folder.name if folder.parent == space.home("model") else path_of(folder)
-    moved = [] if dataset is None else [path_of(dataset)]
-    logged = [] if log is None else ["--log", log]
-    return space.command("train", *moved, "--resume", "--out", out, *logged)
-
-
-def to_mend(index: Path, source: Path, space: Workspace) -> str:
-    """The command that mends an index of which pictures are missing at its ``source``, for where the user is."""
-    moved = [] if source.exists() else ["FOLDER"]
-    root = space.root if index.parent == space.home("index") else index.resolve().parent.parent
-    return Workspace(root).command("index", *moved, "--out", index.name)
-
-
 @contextmanager
 def resumable(command: str, run: Path | None = None, world: "World | None" = None) -> Iterator[None]:
     """Adds to what ends the block how to go on: by ``command``, once the folder ``run`` has a checkpoint.

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from alexnet_cli.commands import completion
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, to_mend, to_resume
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line
 from alexnet_cli.console import Console, show, show_json, show_table
 from alexnet_cli.workspace import Workspace
 
@@ -46,9 +46,9 @@ def info(
     kind, found = find(space, path)
     facts = describe(kind, found)
     if kind == "run":
-        facts["resume"] = to_resume(found, space)
+        facts["resume"] = space.to_resume(found)
     if facts.get("missing"):
-        facts["mend"] = to_mend(found, Path(facts["source"]), space)
+        facts["mend"] = space.to_mend(found, Path(facts["source"]))
     if verify:
         facts["verified"] = verify_artefact(kind, found, Console())
     if as_json:

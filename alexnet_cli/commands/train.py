@@ -23,7 +23,6 @@ from alexnet_cli.commands.common import (
     next_line,
     processes,
     resumable,
-    to_resume,
     write_onnx,
 )
 from alexnet_cli.console import show, show_json
@@ -138,7 +137,7 @@ def train(
             moved = None if dataset is None else space.find("dataset", dataset)
             if log:
                 console.note(f"to follow it: {_to_look(folder)}")
-            with resumable(to_resume(folder, space, moved, log), folder, world):
+            with resumable(space.to_resume(folder, moved, log), folder, world):
                 model = alexnet.resume(folder, dataset=moved, epochs=epochs, seed=seed, precision=precision, **where)
         else:
             data = space.find("dataset", dataset)
@@ -150,10 +149,10 @@ def train(
             if folder is None:
                 folder, unfinished = runs.new_folder(home, f"{data.resolve().name}-{chosen.name}")
                 for run in unfinished:
-                    console.note(f"{run} is unfinished; to resume it: {to_resume(run, space)}")
+                    console.note(f"{run} is unfinished; to resume it: {space.to_resume(run)}")
             if log:
                 console.note(f"to follow it: {_to_look(folder)}")
-            with resumable(to_resume(folder, space, log=log), folder, world):
+            with resumable(space.to_resume(folder, log=log), folder, world):
                 model = alexnet.train(
                     data, folder, recipe=chosen, seed=seed or 0, start=tuned, precision=precision or "fp32", **where
                 )
