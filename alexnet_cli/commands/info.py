@@ -33,7 +33,7 @@ def info(
 
     Example: alexnet info models/photos-small-data
     """
-    from alexnet_cli.commands.described import index_in_words, layer_lines, model_in_words
+    from alexnet_cli.commands.described import in_words, layer_lines
     from alexnet_cli.describe import contents, describe, find
     from alexnet_cli.verify import verify_artefact
 
@@ -54,10 +54,8 @@ def info(
     if as_json:
         show_json(facts)
         return
-    rows = [[key.replace("_", " "), _shortened(value)] for key, value in facts.items() if key != "layers"]
-    if in_words := {"model": model_in_words, "index": index_in_words}.get(kind):
-        rows = [*map(list, in_words(facts)), *(row for row in rows if row[0] == "verified")]
-    show_table("", ["", path], rows)
+    verified = [("verified", _shortened(facts["verified"]))] if verify else []
+    show_table("", ["", path], [*map(list, in_words(facts)), *map(list, verified)])
     for line in layer_lines(facts["layers"]) if "layers" in facts else []:
         show(line)
 
