@@ -101,7 +101,8 @@ class Workspace:
         """Where an artefact ``named`` (any if None) of one of ``kinds`` may be, since it is not here: under a similar
         name, or in a workspace one level below or above; empty if it is not there either."""
         others = [path.name for kind in kinds for path in self.all(kind)]
-        if near := difflib.get_close_matches(named or "", others, n=1):
+        begin_so = [name for name in others if named and name.startswith(named)]
+        if near := difflib.get_close_matches(named or "", others, n=1) or begin_so:
             return f"did you mean {near[0]!r}?"
         if named is not None and (not named or os.sep in named):
             return ""
