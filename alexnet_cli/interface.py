@@ -115,9 +115,9 @@ def train(
     ``recipe``: its name or file; if None, that of the model ``start`` that is fine-tuned, else by the dataset's size.
     ``settings``: "section.key=value" on top. ``devices``: one for the whole network, or one per column; if None, a GPU
     if there is one. ``precision``: fp32 or bf16. ``loggers``: what is told of the run after each epoch, such as
-    `alexnet_cli.training.tensorboard.TensorBoard()`. Raises Resumable if the folder holds a run, BadArtefact if it
-    holds a model, AlexNetError if another process is training into it, BadRecipe, Diverged at a loss that is not
-    finite, Interrupted after Ctrl-C.
+    `alexnet_cli.training.tensorboard.TensorBoard()`. Raises Resumable if the folder holds an unfinished run,
+    BadArtefact if it holds a model, AlexNetError if another process is training into it, BadRecipe, Diverged at a loss
+    that is not finite, Interrupted after Ctrl-C.
     """
     from alexnet_cli.inference.devices import pick_device
     from alexnet_cli.model import Model

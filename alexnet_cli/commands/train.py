@@ -147,7 +147,10 @@ def train(
             if recipe is None and tuned is None and (advice := better_start(packed, space)[0]):
                 console.note(advice)
             if folder is None:
-                folder, unfinished = runs.new_folder(home, f"{data.resolve().name}-{chosen.name}")
+                name = f"{data.resolve().name}-{chosen.name}"
+                folder, unfinished = runs.new_folder(home, name)
+                if folder.name != name:
+                    console.note(f"{home / name} exists, so the new model is {folder}; --out names another")
                 for run in unfinished:
                     console.note(f"{run} is unfinished; to resume it: {space.to_resume(run)}")
             if log:
