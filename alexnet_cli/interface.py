@@ -4,7 +4,6 @@ Paths are those of artefacts: the folder of a dataset, a model or an index, or a
 """
 
 import contextlib
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -116,9 +115,9 @@ def train(
     ``recipe``: its name or file; if None, that of the model ``start`` that is fine-tuned, else by the dataset's size.
     ``settings``: "section.key=value" on top. ``devices``: one for the whole network, or one per column; if None, a GPU
     if there is one. ``precision``: fp32 or bf16. ``loggers``: what is told of the run after each epoch, such as
-    `alexnet_cli.training.tensorboard.TensorBoard()`. Raises Resumable if the folder holds a run, BadArtefact if it
-    holds a model, AlexNetError if another process is training into it, BadRecipe, Diverged at a loss that is not
-    finite, Interrupted after Ctrl-C.
+    `alexnet_cli.training.tensorboard.TensorBoard()`. Raises Resumable if the folder holds an unfinished run,
+    BadArtefact if it holds a model, AlexNetError if another process is training into it, BadRecipe, Diverged at a loss
+    that is not finite, Interrupted after Ctrl-C.
     """
     from alexnet_cli.inference.devices import pick_device
     from alexnet_cli.model import Model
@@ -285,8 +284,8 @@ def build_index(
 
 def _note_if_moved(index: "Index", progress: Progress) -> None:
     if not index.source.exists():
-        told_by = shlex.join(["alexnet", "info", path_of(index.path)])
-        progress.note(f"its pictures are not at {index.source} any more: {told_by} says how to mend that")
+        mend = Workspace(Path(".")).to_mend(index.path, index.source)
+        progress.note(f"its pictures are not at {index.source} any more: if they have moved, run {mend}")
 
 
 def find_duplicates(

@@ -18,7 +18,9 @@ def distances(values: Sequence[float]) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """In minutes, or in hours and minutes: "12 min", "1 h 05 min"."""
+    """In seconds, in minutes, or in hours and minutes: "20 s", "12 min", "1 h 05 min"."""
+    if round(seconds) < 60:
+        return f"{round(seconds)} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 

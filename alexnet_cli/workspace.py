@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE, MODEL_FILE, model_header
+from alexnet_cli.artefacts import CHECKPOINT_FILE, DATASET_FILE, INDEX_FILE, MODEL_FILE, model_header
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.files import read_json, with_article
 
@@ -42,6 +42,20 @@ class Workspace:
         option = [] if self.root == Path(".") else ["--workspace", self.root]
         return shlex.join(map(str, ["alexnet", *words, *option]))
 
+    def to_resume(self, run: Path, dataset: Path | None = None, log: str | None = None) -> str:
+        """The command that resumes the ``run`` in that folder, for where the user is; on ``dataset`` if that has moved,
+        and with the ``log`` that it has."""
+        out = run.name if run.parent == self.home("model") else path_of(run)
+        moved = [] if dataset is None else [path_of(dataset)]
+        logged = [] if log is None else ["--log", log]
+        return self.command("train", *moved, "--resume", "--out", out, *logged)
+
+    def to_mend(self, index: Path, source: Path) -> str:
+        """The command that mends an index of which pictures are missing at its ``source``, for where the user is."""
+        moved = [] if source.exists() else ["FOLDER"]
+        root = self.root if index.parent == self.home("index") else index.resolve().parent.parent
+        return Workspace(root).command("index", *moved, "--out", index.name)
+
     def home(self, kind: str) -> Path:
         """The folder of all artefacts of a kind."""
         return self.root / HOMES[kind].folder
@@ -61,7 +75,7 @@ class Workspace:
         Raises BadArtefact if there is none.
         """
         home = HOMES[kind]
-        commands = " or ".join(f"`{self.command(*each.split())}`" for each in home.commands)
+        commands = " or ".join(f"`{self.command(*each.split())}`" for each in self._makers(kind))
         if named is None:
             for newest in self.all(kind):
                 return newest
@@ -72,15 +86,23 @@ class Workspace:
         for path in paths:
             if (path / home.marker).is_file():
                 return path
+            if kind == "model" and (path / CHECKPOINT_FILE).is_file():
+                raise BadArtefact(f"{path} is unfinished: resume with: {self.to_resume(path)}")
         missing = " nor ".join(str(path / home.marker) for path in paths)
         advice = self.hint([kind], named) or f"make one with {commands}"
         raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; {advice}")
+
+    def _makers(self, kind: str) -> list[str]:
+        """The commands that make an artefact of a kind; without `train` if the newest dataset has a single class."""
+        is_vain = any(len(self._facts(path).get("classes", ())) == 1 for path in self.all("dataset")[:1])
+        return [each for each in HOMES[kind].commands if not (is_vain and each == "train")]
 
     def hint(self, kinds: Iterable[str], named: str | None) -> str:
         """Where an artefact ``named`` (any if None) of one of ``kinds`` may be, since it is not here: under a similar
         name, or in a workspace one level below or above; empty if it is not there either."""
         others = [path.name for kind in kinds for path in self.all(kind)]
-        if near := difflib.get_close_matches(named or "", others, n=1):
+        begin_so = [name for name in others if named and name.startswith(named)]
+        if near := difflib.get_close_matches(named or "", others, n=1) or begin_so:
             return f"did you mean {near[0]!r}?"
         if named is not None and (not named or os.sep in named):
             return ""
@@ -126,6 +148,10 @@ class Workspace:
     def imported(self) -> Path | None:
         """The newest model whose weights were imported; None if there is none."""
         return next((path for path in self.all("model") if _told(path).get("is_imported")), None)
+
+    def dataset_of_size(self, size: int) -> Path | None:
+        """The newest dataset with pictures of ``size`` pixels; None if there is none."""
+        return next((path for path in self.all("dataset") if self._facts(path).get("image_size") == size), None)
 
     def _facts(self, dataset: Path) -> dict[str, Any]:
         with suppress(BadArtefact):  # a damaged dataset does not keep others from being used

@@ -301,6 +301,34 @@ def test_wrong_values_are_told_without_the_librarys_words(capsys):
     assert capsys.readouterr().err.startswith("error: give one of --device, --devices and --gpus (see ")
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["reproduce", "figure1"], "did you mean 'figure-1'?"),
+        (["duplicates", "--index", "pics"], "No such option: --index: type INDEX without --index (see "),
+        (["export", "--model", "m"], "type MODEL without --model"),
+    ],
+)
+def test_what_was_meant_is_told(words, meant, capsys):
+    assert main(words) == 2
+    assert meant in capsys.readouterr().err
+    assert main(["reproduce", "nothing at all"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+
+
+def test_the_beginning_of_a_name_is_enough_to_be_reminded(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    dataset_of(tmp_path / "data" / "photographs", "111", ["a"], 0)
+    assert main(["info", "phot"]) == 1
+    said = "error: phot is no dataset, model, index or .onnx file: did you mean 'photographs'?\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_contact_sheet_is_a_png_file(capsys):
+    assert main(["search", "a.png", "--sheet", "new/x.jpg"]) == 1
+    assert capsys.readouterr().err == "error: new/x.jpg: a contact sheet is a .png file, for example x.png\n"
+
+
 def next_after(*words: str, capsys) -> list[str]:
     """What `prep` shows after its first line."""
     capsys.readouterr()

@@ -128,6 +128,10 @@ def test_info_shows_the_table(exported_folder, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert main(["info", str(exported_folder / "model.onnx"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["layers"] == facts["layers"]
+    assert main(["info", str(exported_folder / "model.onnx")]) == 0
+    shown = capsys.readouterr().out
+    assert " a network as an ONNX file, fp32, for pictures of 72×72 pixels " in shown
+    assert " 3 classes: colour of the sky, green, red " in shown
     for layer in facts["layers"]:
         (line,) = [line for line in said.splitlines() if line.startswith(layer["name"])]
         assert f"{layer['neurons']:,}" in line.split()

@@ -436,7 +436,10 @@ def test_torchvisions_weights_are_fetched_once(published, capsys):
     assert main(["import", "torchvision"]) == 0
     said = capsys.readouterr()
     assert f"fetching {torchvision.URL}" in said.err
-    assert said.out.splitlines()[-1] == "Next: alexnet index PICTURES --model torchvision"
+    assert (
+        said.out.splitlines()[-1]
+        == "Next, with the folder of your pictures for FOLDER: alexnet index FOLDER --model torchvision"
+    )
     model = Model.load(Path("models/torchvision"))
     assert model.classes == ilsvrc2012()
     assert model.provenance["source"] == published.name

@@ -89,7 +89,8 @@ def test_the_next_search_is_of_a_picture_that_is_there(
     capsys.readouterr()
     assert main(["index", str(source), "--model", "m.onnx", "--out", "mine"]) == 0
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said == f"Next: alexnet search {named} --index mine"
+    filled = ", with a picture for PICTURE" if named == "PICTURE" else ""
+    assert said == f"Next{filled}: alexnet search {named} --index mine"
     if named != "PICTURE":
         assert main(shlex.split(said)[2:]) == 0
 

@@ -154,7 +154,8 @@ def test_info_tells_how_to_mend_an_index_of_a_folder_that_has_moved(space: Path,
     update()
     Path("photos").rename("elsewhere")
     assert main(["search", "elsewhere/cat/0.png", "--model", "m.onnx"]) == 0
-    note = f"its pictures are not at {space}/photos any more: alexnet info indexes/photos says how to mend that\n"
+    lost = f"its pictures are not at {space}/photos any more: if they have moved, run "
+    note = f"{lost}alexnet index FOLDER --out photos\n"
     assert note in capsys.readouterr().err
     (space / "deep").mkdir()
     monkeypatch.chdir(space / "deep")

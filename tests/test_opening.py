@@ -123,6 +123,8 @@ def test_a_file_of_another_precision_is_named_as_the_model_to_index_with(packed,
     folder = shutil.copytree(exported_folder, tmp_path / "models" / "m")
     asked = ["export", "m", "--workspace", str(tmp_path), "--out", str(folder / "model.onnx")]
     assert main([*asked, "--precision", "fp16"]) == 0
-    assert f"Next: alexnet index --model {folder}/model.onnx " in capsys.readouterr().out
+    assert f": alexnet index FOLDER --model {folder}/model.onnx " in capsys.readouterr().out
     assert main(asked) == 0
-    assert "Next: alexnet index --model m " in capsys.readouterr().out
+    assert (
+        "Next, with the folder of your pictures for FOLDER: alexnet index FOLDER --model m " in capsys.readouterr().out
+    )

@@ -84,7 +84,7 @@ def test_packs_a_zip_and_names_the_next_command(source: Path, capsys) -> None:
         "packed data/photos: 18 train, 6 val pictures, 2 classes, 0 rejected",
         "dataset photos has pictures of 16 pixels, and no recipe here takes such: prep with --size 256 or --size 32, "
         "or name a recipe of your own with --recipe",
-        "Next: alexnet train photos --recipe RECIPE.toml",
+        "Next, with a recipe of your own for RECIPE.toml: alexnet train photos --recipe RECIPE.toml",
     ]
     assert "packing: 24 of 24" in shown.err
     dataset = Dataset.open(Path("data/photos"))

@@ -1,6 +1,7 @@
 """Figure 1 and the ablations: the recipes they train, the tables they write, and that no run is repeated."""
 
 import json
+import re
 import statistics
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import NARROW, SIZE
 from PIL import Image
+from training_runs import Listener
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
@@ -53,6 +55,34 @@ def test_epochs_beyond_the_limit_are_not_of_this_experiment(small_pictures, tmp_
     assert fewer.facts["runs"][0]["errors"] == more.facts["runs"][0]["errors"][:1]
 
 
+def test_only_runs_that_are_trained_are_counted(small_pictures, tmp_path):
+    plan = replace(FULL, rates=dict.fromkeys(NETS, (0.01,)), seeds=1, epochs=1)
+    figure1(small_pictures, tmp_path / "f", "the command", settings=SMALL, plan=plan)
+    console, more = Listener(), replace(plan, seeds=2)
+    figure1(small_pictures, tmp_path / "f", "the command", settings=SMALL, plan=more, progress=console)
+    counts = [note.split(",")[0] for note in console.notes if note.startswith("run ")]
+    assert counts == ["run 1 of 3", "run 2 of 2"]  # what is complete is known when its turn comes
+
+
+def test_the_newest_dataset_that_fits_is_taken_and_told(small_pictures, packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/small").symlink_to(small_pictures.path)
+    Path("data/large").symlink_to(packed.path)
+    (packed.path / "dataset.json").touch()
+    taken = []
+    monkeypatch.setattr(reproduction, "figure1", lambda dataset, *_args, **_options: taken.append(dataset) or never())
+    assert main(["reproduce", "figure-1"]) == 1
+    assert "on dataset data/small\n" in capsys.readouterr().err
+    assert taken[0].fingerprint == small_pictures.fingerprint
+    wrong = f"error: recipe figure-1-relu takes pictures of 32 pixels, dataset colours has {SIZE}: prep them with "
+    assert main(["reproduce", "figure-1", "--data", "large"]) == 1
+    assert capsys.readouterr().err.endswith(f"{wrong}--size 32, or take data/small with --data small\n")
+    Path("data/small").unlink()
+    assert main(["reproduce", "figure-1"]) == 1
+    assert capsys.readouterr().err.endswith(f"{wrong}--size 32\n")
+
+
 def test_a_trial_is_given_up_when_its_pace_is_too_slow() -> None:
     is_decided = figure1_module._is_decided
     assert not is_decided([], 100)
@@ -89,7 +119,9 @@ def test_figure_1_tries_every_rate_and_chooses_the_fastest(small_pictures, tmp_p
     ]
     assert "Made by `the command` on 2" in (tmp_path / "f" / "table.md").read_text()
     monkeypatch.setattr("alexnet_cli.training.trainer.Trainer.epoch", never)
-    again = figure1(small_pictures, tmp_path / "f", "the command", settings=SMALL, plan=plan)
+    console = Listener()
+    again = figure1(small_pictures, tmp_path / "f", "the command", settings=SMALL, plan=plan, progress=console)
+    assert not [note for note in console.notes if note.startswith("run ")]
     assert again == report
 
 
@@ -99,7 +131,7 @@ def test_the_quick_figure_1_says_what_it_is(small_pictures, tmp_path, monkeypatc
     words = ["reproduce", "figure-1", "--quick", *(word for line in SMALL for word in ("--set", line))]
     assert main([*words, "--size", "slide"]) == 0
     printed = capsys.readouterr()
-    assert "run 2 of 2, at most 0 min left" in printed.err
+    assert re.search(r"run 2 of 2, at most \d+ s left", printed.err)
     folder = Path("reproduced/figure-1-quick")
     report = json.loads((folder / "table.json").read_text())
     assert report["title"] == "Figure 1: ReLU against tanh on CIFAR-10, quick version on 24 pictures"

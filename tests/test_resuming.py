@@ -90,9 +90,10 @@ def test_the_printed_commands_resume_the_run_and_find_its_model(
     assert main(shlex.split(command)[1:]) == 0
     *_, done, following = capsys.readouterr().out.splitlines()
     assert done == f"trained {folder}: {EPOCHS} epochs"
-    assert following == f"Next: alexnet eval {named}"
+    name, *space = shlex.split(named)
+    assert following == f"Next: {shlex.join(['alexnet', 'eval', name, '--data', str(packed.path), *space])}"
     assert trained(Path(folder)) == whole.fingerprint
-    assert main([*shlex.split(following)[2:], "--data", str(packed.path), "--views", "1"]) == 0
+    assert main([*shlex.split(following)[2:], "--views", "1"]) == 0
 
 
 def test_the_printed_command_in_a_shell(packed, whole, tmp_path):
@@ -155,14 +156,22 @@ def test_a_folder_with_a_run_or_a_model_is_kept(packed, recipe, tmp_path, monkey
     assert main([*once, "--out", "m"]) == 0
     capsys.readouterr()
     assert main([*once, "--out", "m"]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "error: models/m holds a run already: choose another name for a new one; "
-        "resume with: alexnet train --resume --out m"
-    )
+    another = "choose another name for a new one"
+    message = f"error: models/m holds a finished run already: {another}, such as m-2"
+    assert capsys.readouterr().err.splitlines()[-1] == message
+    (tmp_path / "models" / "m" / "model.safetensors").rename("model.safetensors")
+    assert main([*once, "--out", "m"]) == 1
+    message = f"error: models/m holds a run already: {another}; resume with: alexnet train --resume --out m"
+    assert capsys.readouterr().err.splitlines()[-1] == message
+    Path("model.safetensors").rename("models/m/model.safetensors")
     (tmp_path / "models" / "m" / CHECKPOINT_FILE).unlink()
     assert main([*once, "--out", "m"]) == 1
-    message = "error: models/m holds a model already: choose another name for a new one"
+    message = f"error: models/m holds a model already: {another}, such as m-2"
     assert capsys.readouterr().err.splitlines()[-1] == message
+    Path("models/m").rename("models/colours-small-data")
+    assert main(once) == 0
+    note = "models/colours-small-data exists, so the new model is models/colours-small-data-2; --out names another\n"
+    assert note in capsys.readouterr().err
 
 
 def test_a_run_that_was_left_is_named_and_the_next_gets_a_new_name(packed, tmp_path, monkeypatch, capsys):

@@ -180,6 +180,9 @@ def test_a_missing_foreign_or_damaged_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSource, match="no folder or archive at"):
         open_source(tmp_path / "none")
     (tmp_path / "text.zip").write_bytes(b"no zip")
+    (tmp_path / "one.JPEG").write_bytes(encoded(np.zeros((8, 8, 3), np.uint8), "JPEG"))
+    with pytest.raises(BadSource, match=r"one\.JPEG is one picture: name a folder of pictures$"):
+        open_source(tmp_path / "one.JPEG")
     with pytest.raises(BadSource, match="neither a folder nor a"):
         open_source(tmp_path / "text.zip")
     whole = write_tar(tmp_path / "whole.tar", files()).read_bytes()

@@ -49,6 +49,11 @@ def test_learns_and_writes_what_it_did(packed, narrow, tmp_path):
     assert again.provenance["dataset"] == packed.fingerprint
 
 
+def test_a_run_that_is_stopped_after_its_last_epoch_names_no_other(packed, narrow, tmp_path):
+    with pytest.raises(Interrupted, match=r"^stopped and saved after the last epoch$"):
+        train(packed, narrow.with_training(epochs=1), tmp_path / "m", progress=Listener(6))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stop_at", [2, 6, 9])
 def test_a_stopped_run_is_bit_for_bit_the_one_that_was_not(packed, narrow, tmp_path, stop_at, precision):

@@ -41,6 +41,7 @@ def test_what_is_left_out_is_told_by_reason() -> None:
         "3 .CR2: convert them first",
     ]
     assert advices({".psd": 1, ".NEF": 1200}) == ["1,200 .NEF, 1 .psd pictures: convert them first"]
+    assert advices({".NEF": 1}) == ["1 .NEF picture: convert it first"]
     assert advices({".heif": 1}) == ["1 .heif picture: install alexnet-cli[heic]"]
 
 
@@ -68,12 +69,12 @@ def test_index_counts_what_it_leaves_out(space: Path, without_heic, capsys) -> N
         assert lines[-3:] == [
             "refused 2 pictures: not a picture that can be read (cat/a.jpg, cat/b.jpg)",
             "refused cat/c.jpg: a HEIC picture: install alexnet-cli[heic]",
-            "left out: 3 .HEIC pictures: install alexnet-cli[heic]; 1 .CR2: convert them first",
+            "left out: 3 .HEIC pictures: install alexnet-cli[heic]; 1 .CR2: convert it first",
         ]
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left_out"] == [
         "3 .HEIC pictures: install alexnet-cli[heic]",
-        "1 .CR2: convert them first",
+        "1 .CR2: convert it first",
     ]
 
 
@@ -110,7 +111,7 @@ def test_prep_counts_what_it_leaves_out_and_packs_the_rest(tmp_path: Path, witho
     assert main(["prep", "p", *SIZE]) == 0
     out, err = capsys.readouterr()
     assert err.splitlines()[-1] == (
-        "left out: 1 .HEIC, 1 .heic pictures: install alexnet-cli[heic]; 1 .CR2: convert them first"
+        "left out: 1 .HEIC, 1 .heic pictures: install alexnet-cli[heic]; 1 .CR2: convert it first"
     )
     assert "2 classes, 1 rejected" in out
     with open("data/p/rejected.csv", newline="") as file:
@@ -171,7 +172,7 @@ def test_a_folder_or_pattern_of_unread_pictures_alone(searchable: Path, command:
         ("raw/*.CR2", "no picture that can be read matches this pattern"),
     ):
         assert main([command, name]) == 1
-        advice = f"1 .CR2{', 1 .NEF pictures' if name == 'raw' else ' picture'}: convert them first"
+        advice = "1 .CR2, 1 .NEF pictures: convert them first" if name == "raw" else "1 .CR2 picture: convert it first"
         assert capsys.readouterr().err.splitlines()[-1] == f"error: {name}: {reason}: {advice}"
 
 

@@ -64,7 +64,7 @@ def test_a_model_is_described_in_words(folder, packed, capsys):
         r"size +│ [\d,]+ parameters in 8 layers",
         r"tells apart +│ 3 classes: blue, green, red",
         r"trained on +│ dataset colours ",
-        r"trained for +│ 1 epoch in \d+ min, fp32, seed 0, on ",
+        r"trained for +│ 1 epoch in \d+ s, fp32, seed 0, on ",
         r"made +│ by alexnet [\d.]+ on 20\d\d-\d\d-\d\d",
         r"validation error +│ top-1 \d+\.\d% \(one view",
     ):
@@ -103,7 +103,13 @@ def test_a_run_without_a_model_is_described_with_the_command_that_resumes_it(fol
         f"not compared, having no checksum: {others}",
     ]
     assert main(["info", str(folder)]) == 0
-    assert "epochs done" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    for line in (
+        r"done +│ 1 of 1 epoch ",
+        rf"to resume +│ alexnet train --resume --out {folder} ",
+        r"recipe +│ small-data ",
+    ):
+        assert re.search(line, shown), line
     assert main(resume.split()[1:]) == 0
     assert (folder / MODEL_FILE).exists()
     (folder / MODEL_FILE).unlink()

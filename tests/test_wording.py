@@ -33,7 +33,13 @@ def test_distances_can_be_told_apart(values: list[float], shown: list[str]) -> N
 
 
 def test_durations() -> None:
-    assert [duration(seconds) for seconds in (20, 700, 3900)] == ["0 min", "12 min", "1 h 05 min"]
+    assert [duration(seconds) for seconds in (0, 20, 59.6, 700, 3900)] == [
+        "0 s",
+        "20 s",
+        "1 min",
+        "12 min",
+        "1 h 05 min",
+    ]
 
 
 def test_the_middle_of_a_long_name_is_left_out() -> None:

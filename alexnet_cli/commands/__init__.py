@@ -28,7 +28,7 @@ from alexnet_cli.commands import (
     serve,
     train,
 )
-from alexnet_cli.commands.usage import Command
+from alexnet_cli.commands.usage import Command, meant
 from alexnet_cli.commands.visualize import augmentation, curves, embedding, kernels, maps, saliency, units, views
 from alexnet_cli.console import close_consoles, fail, show, use_any_encoding
 from alexnet_cli.distributed import is_distributed
@@ -121,6 +121,8 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
     except typer.TyperException as error:
         message = " ".join(error.format_message().split())  # the choices of an argument come one a line
         message = message.replace(": Value error, ", ": ").removeprefix("Invalid value: ")
+        if advice := meant(message, getattr(error, "ctx", None)):
+            message = f"{message.removesuffix('.')}: {advice}"
         fail(f"{message} (see `alexnet --help`, or `--help` after a command)")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE
+from alexnet_cli.artefacts import CHECKPOINT_FILE, INDEX_FILE, model_name
 from alexnet_cli.commands import completion
 from alexnet_cli.console import Console
 from alexnet_cli.distributed import is_distributed, process_group
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable, abbreviate, visible
+from alexnet_cli.files import free_name, read_json
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace, path_of
 
@@ -57,6 +58,7 @@ ModelOption = Annotated[
         autocompletion=completion.models,
     ),
 ]
+TO_FILL_IN = {"FOLDER": "the folder of your pictures", "PICTURE": "a picture", "RECIPE.toml": "a recipe of your own"}
 PICTURES: Any = typer.Argument(
     metavar="PICTURE",
     help="Pictures, folders of them, patterns in quotes such as 'photos/*.jpg', or - for a list of paths on standard "
@@ -102,6 +104,37 @@ def processes(device: str = "cpu") -> Iterator[tuple["World", Progress]]:
 def command_line(*words: object, workspace: Path = HERE) -> str:
     """An `alexnet` command for the user to paste: quoted for the shell, with the ``workspace`` if it is another."""
     return Workspace(workspace).command(*words)
+
+
+def next_line(*words: object, workspace: Path = HERE) -> str:
+    """What a command says last: the `alexnet` command that comes next, and which of its words the user has to fill in.
+
+    After "Next: " it can be pasted as it is.
+    """
+    filled = [f"{what} for {word}" for word, what in TO_FILL_IN.items() if word in map(str, words)]
+    return f"Next{', with ' if filled else ''}{' and '.join(filled)}: {command_line(*words, workspace=workspace)}"
+
+
+def next_index(model: str, size: int, space: Workspace) -> str:
+    """The `next_line` of who has a ``model``, which takes pictures of ``size`` pixels: it indexes the newest dataset of
+    such pictures, or a folder if there is none."""
+    datasets, fitting = space.all("dataset"), space.dataset_of_size(size)
+    if fitting is None:
+        source = ["FOLDER"]
+    elif fitting == datasets[0] and not space.all("index"):
+        source = []  # as it is without a name
+    else:
+        source = [name_of(fitting, "dataset", space)]
+    out = [] if fitting is None else _another_index(space.home("index") / fitting.name, model)
+    return next_line("index", *source, "--model", model, *out, workspace=space.root)
+
+
+def _another_index(folder: Path, model: str) -> list[str]:
+    """The option that names another index, if that in ``folder`` was built with another ``model``."""
+    with suppress(BadArtefact):
+        if read_json(folder / INDEX_FILE, what="index").get("model") != model_name(Path(model)):
+            return ["--out", free_name(folder)]
+    return []
 
 
 def inputs_of(words: Sequence[str], target: Path | None = None) -> "Inputs":
@@ -182,22 +215,6 @@ def name_of(folder: Path, kind: str, space: Workspace) -> str:
             if space.find(kind, folder.name) == folder:
                 return folder.name
     return path_of(folder)
-
-
-def to_resume(folder: Path, space: Workspace, dataset: Path | None = None, log: str | None = None) -> str:
-    """The command that resumes the run in ``folder``, for where the user is; on ``dataset`` if that has moved, and with
-    the ``log`` that it has."""
-    out = folder.name if folder.parent == space.home("model") else path_of(folder)
-    moved = [] if dataset is None else [path_of(dataset)]
-    logged = [] if log is None else ["--log", log]
-    return space.command("train", *moved, "--resume", "--out", out, *logged)
-
-
-def to_mend(index: Path, source: Path, space: Workspace) -> str:
-    """The command that mends an index of which pictures are missing at its ``source``, for where the user is."""
-    moved = [] if source.exists() else ["FOLDER"]
-    root = space.root if index.parent == space.home("index") else index.resolve().parent.parent
-    return Workspace(root).command("index", *moved, "--out", index.name)
 
 
 @contextmanager

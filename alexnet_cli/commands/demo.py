@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import JsonOption, command_line, refuse_torchrun, resumable
+from alexnet_cli.commands.common import JsonOption, command_line, next_line, refuse_torchrun, resumable
 from alexnet_cli.console import show, show_json
 
 
@@ -42,4 +42,4 @@ def demo(
     show(f"\ntop-1 error {done['top1_error']:.1%} of {done['images']} views; by chance {done['chance']:.1%}")
     show("Trained and validated on views of the same photographs: this shows the chain, not generalization.")
     show(f"Look at {done['sheet']}, {done['page']} and {done['curves']}")
-    show(f"Next: {command_line('serve', '--open', workspace=workspace)}")
+    show(next_line("serve", "--open", workspace=workspace))

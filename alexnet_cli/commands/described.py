@@ -1,4 +1,4 @@
-"""What `alexnet info` says of a model or an index, in words, and the table of a model's layers."""
+"""What `alexnet info` says of a dataset, model, index, run or ONNX file, in words, and the table of its layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,59 @@ from typing import Any
 from alexnet_cli.wording import counted, duration
 
 
-def model_in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Lines, each a heading and a text, from what `describe` says of a model."""
+def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines, each a heading and a text, from what `describe` says of an artefact."""
+    return {"dataset": _dataset, "model": _model, "index": _index, "run": _run, "onnx": _onnx}[facts["kind"]](facts)
+
+
+def _dataset(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    counts = ", ".join(f"{count:,} {split}" for split, count in facts["images"].items())
+    source, side = facts["source"], facts["image_size"]
+    return [
+        (
+            "what it is",
+            f"a dataset: {counted(sum(facts['images'].values()), 'picture')} of {side}×{side} pixels ({counts})",
+        ),
+        _tells_apart(facts),
+        ("packed from", f"{source.get('absolute', source['path'])} ({source['layout']})"),
+        ("where", facts["path"]),
+        ("fingerprint", facts["fingerprint"]),
+    ]
+
+
+def _run(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    updates = facts["updates_in_this_epoch"]
+    more = f", and {counted(updates, 'update')} of the next" if updates else ""
+    return [
+        ("what it is", f"an unfinished training: {facts['description']}"),
+        ("recipe", facts["recipe"]),
+        ("done", f"{facts['epochs_done']:,} of {counted(facts['epochs'], 'epoch')}{more}"),
+        ("trains on", f"{facts['dataset']}, {facts['precision']}, seed {facts['seed']}"),
+        ("to resume", facts["resume"]),
+        ("where", facts["path"]),
+    ]
+
+
+def _onnx(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    side = facts["image_size"]
+    return [
+        ("what it is", f"a network as an ONNX file, {facts['precision']}, for pictures of {side}×{side} pixels"),
+        _tells_apart(facts),
+        ("where", facts["path"]),
+        ("fingerprint", facts["fingerprint"]),
+    ]
+
+
+def _tells_apart(facts: dict[str, Any]) -> tuple[str, str]:
+    return "tells apart", f"{counted(len(facts['classes']), 'class')}: {_first(facts.get('names', facts['classes']))}"
+
+
+def _model(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("what it is", f"a trained network: {facts['description']}" if facts["description"] else "a trained network"),
         ("recipe", facts["recipe"]),
         ("size", f"{counted(facts['parameters'], 'parameter')} in {counted(len(facts['layers']), 'layer')}"),
-        ("tells apart", f"{counted(len(facts['classes']), 'class')}: {_first(facts.get('names', facts['classes']))}"),
+        _tells_apart(facts),
         *_origin(facts),
     ]
     if "validation_error" in facts:
@@ -52,8 +98,7 @@ def _layer_cells(layer: dict[str, Any]) -> list[str]:
     ]
 
 
-def index_in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Lines, each a heading and a text, from what `describe` says of an index."""
+def _index(facts: dict[str, Any]) -> list[tuple[str, str]]:
     of = f" ({facts['split']})" if facts["split"] else ""
     recall = f", recall@10 {facts['recall_at_10']:.3f}" if "recall_at_10" in facts else ""
     lines = [

@@ -8,7 +8,7 @@ from alexnet_cli.commands.common import HERE, CsvOption, JsonOption, WorkspaceOp
 from alexnet_cli.console import Console, show, show_json, show_table
 from alexnet_cli.errors import visible
 from alexnet_cli.files import write_csv
-from alexnet_cli.wording import distances
+from alexnet_cli.wording import counted, distances
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def duplicates(
     else:
         show(f"wrote {table}")
     pictures = sum(len(group.paths) for group in found.groups)
+    groups = f"{counted(len(found.groups), 'group')} of {counted(pictures, 'picture')},"
     show(
-        f"{len(found.groups):,} groups of {pictures:,} pictures, at a distance of {found.threshold:.3g} or less "
+        f"{groups if pictures else 'no two pictures are'} at a distance of {found.threshold:.3g} or less "
         f"(half of all pairs: {found.median:.3g} or less)"
     )
 

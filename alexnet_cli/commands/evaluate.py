@@ -15,8 +15,8 @@ from alexnet_cli.commands.common import (
     JsonOption,
     Views,
     WorkspaceOption,
-    command_line,
     name_of,
+    next_index,
     processes,
 )
 from alexnet_cli.console import show, show_json, show_table
@@ -81,7 +81,7 @@ def evaluate(
             show(f"wrote {report / REPORT_FILE}")
         folders = [name_of(path, "model", space) for path in paths if path.suffix != ".onnx"]
         if folders:
-            show(f"Next: {command_line('index', '--model', folders[0], workspace=workspace)}")
+            show(next_index(folders[0], dataset.image_size, space))
 
 
 def as_table(

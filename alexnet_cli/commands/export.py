@@ -8,7 +8,7 @@ import typer
 
 from alexnet_cli.artefacts import ONNX_FILE
 from alexnet_cli.commands import completion
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, name_of
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, name_of, next_index
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace, path_of
@@ -66,4 +66,4 @@ def export(
         )
     is_default = result.path == folder / ONNX_FILE and precision == ExportPrecision.fp32
     named = name_of(folder, "model", space) if is_default else path_of(result.path)
-    show(f"Next: {command_line('index', '--model', named, workspace=workspace)}")
+    show(next_index(named, result.image_size, space))

@@ -19,6 +19,7 @@ from alexnet_cli.commands.common import (
 )
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.errors import AlexNetError
+from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def features(
         show_json(facts | failures.as_json())
     elif count:
         names = f", their names in {names_file(out)}" if out.suffix == ".npy" else ""
-        show(f"wrote {out}: {chosen} of {count:,} pictures{names}")
+        show(f"wrote {out}: {chosen} of {counted(count, 'picture')}{names}")
     failures.check()
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from alexnet_cli.artefacts import CARD_FILE, RECIPE_FILE
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, name_of, write_onnx
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, name_of, next_index, write_onnx
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import LOCK_FILE, is_temporary, one_writer
@@ -71,7 +71,7 @@ def import_weights(
         show_json(facts | {"classes": len(model.classes), "fingerprint": model.fingerprint})
         return
     show(f"imported {folder}: recipe {model.recipe.name}, {parameters:,} parameters, {len(model.classes):,} classes")
-    show(f"Next: {command_line('index', 'PICTURES', '--model', name_of(folder, 'model', space), workspace=workspace)}")
+    show(next_index(name_of(folder, "model", space), model.recipe.image.size, space))
 
 
 def _check_free(folder: Path) -> None:

@@ -15,9 +15,8 @@ from alexnet_cli.commands.common import (
     ModelOption,
     WorkspaceOption,
     by_reason,
-    command_line,
+    next_line,
     processes,
-    to_mend,
 )
 from alexnet_cli.console import show, show_json
 from alexnet_cli.errors import BadSource
@@ -104,7 +103,7 @@ def index(
         f"index {folder}: {counted(built.images, 'picture')} "
         f"({built.added:,} added, {built.kept:,} kept, {built.removed:,} removed, {len(built.refused):,} refused)"
     )
-    show(f"Next: {command_line('search', _a_picture(folder), '--index', folder.name, workspace=workspace)}")
+    show(next_line("search", _a_picture(folder), "--index", folder.name, workspace=workspace))
 
 
 def _a_picture(folder: Path) -> Path:
@@ -141,6 +140,6 @@ def _request(space: Workspace, images: str | None, split: str | None, out: str |
         if is_bare:
             source, split = old.reachable_source, old.facts["split"]
         if is_bare and not source.exists():
-            mend = to_mend(found, source, space)
+            mend = space.to_mend(found, source)
             raise BadSource(f"{old.source}, which {found} is an index of, is not there: if it has moved, run {mend}")
         return Request(source, split, found, model_of(old, space) if model is None else space.find_classifier(model))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from alexnet_cli.commands import completion
-from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, to_mend, to_resume
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line
 from alexnet_cli.console import Console, show, show_json, show_table
 from alexnet_cli.workspace import Workspace
 
@@ -33,7 +33,7 @@ def info(
 
     Example: alexnet info models/photos-small-data
     """
-    from alexnet_cli.commands.described import index_in_words, layer_lines, model_in_words
+    from alexnet_cli.commands.described import in_words, layer_lines
     from alexnet_cli.describe import contents, describe, find
     from alexnet_cli.verify import verify_artefact
 
@@ -46,18 +46,16 @@ def info(
     kind, found = find(space, path)
     facts = describe(kind, found)
     if kind == "run":
-        facts["resume"] = to_resume(found, space)
+        facts["resume"] = space.to_resume(found)
     if facts.get("missing"):
-        facts["mend"] = to_mend(found, Path(facts["source"]), space)
+        facts["mend"] = space.to_mend(found, Path(facts["source"]))
     if verify:
         facts["verified"] = verify_artefact(kind, found, Console())
     if as_json:
         show_json(facts)
         return
-    rows = [[key.replace("_", " "), _shortened(value)] for key, value in facts.items() if key != "layers"]
-    if in_words := {"model": model_in_words, "index": index_in_words}.get(kind):
-        rows = [*map(list, in_words(facts)), *(row for row in rows if row[0] == "verified")]
-    show_table("", ["", path], rows)
+    verified = [("verified", _shortened(facts["verified"]))] if verify else []
+    show_table("", ["", path], [*map(list, in_words(facts)), *map(list, verified)])
     for line in layer_lines(facts["layers"]) if "layers" in facts else []:
         show(line)
 

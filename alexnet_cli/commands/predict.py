@@ -23,6 +23,7 @@ from alexnet_cli.commands.common import (
 from alexnet_cli.console import Console, JsonArray, percent, show, show_json, show_table
 from alexnet_cli.errors import abbreviate
 from alexnet_cli.files import write_csv
+from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def predict(
         if copies is not None:
             copies.show()
         if table is not None:
-            show(f"wrote {table}: {len(inputs) - len(failures.failed):,} pictures")
+            show(f"wrote {table}: {counted(len(inputs) - len(failures.failed), 'picture')}")
     if copies is not None:
         copies.note_others(console)
     failures.check()
@@ -141,7 +142,7 @@ class _Copies:
             show_table("", ["folder", verb, "there already"], rows)
         copied, present = (sum(self.counts[folder, is_new] for folder in folders) for is_new in (True, False))
         verb_of_present = "is" if present == 1 else "are"
-        show(f"{self.sorter.folder}: {copied:,} pictures {verb}, {present:,} {verb_of_present} there already")
+        show(f"{self.sorter.folder}: {counted(copied, 'picture')} {verb}, {present:,} {verb_of_present} there already")
 
     def note_others(self, console: Console) -> None:
         """Tell of copies that an earlier run has put into another folder."""

@@ -11,8 +11,8 @@ from alexnet_cli.commands.common import (
     JsonOption,
     WorkspaceOption,
     better_start,
-    command_line,
     name_of,
+    next_line,
     processes,
 )
 from alexnet_cli.console import show, show_json
@@ -94,7 +94,7 @@ def prep(
     show(f"packed {folder}: {splits} pictures, {classes}, {prepared.rejected:,} rejected")
     if prepared.rejected:
         show(f"what was rejected, and why: {folder / 'rejected.csv'}")
-    show(f"Next: {command_line(*_next(prepared.dataset, space), workspace=workspace)}")
+    show(next_line(*_next(prepared.dataset, space), workspace=workspace))
 
 
 def _next(dataset: "Dataset", space: Workspace) -> list[str]:
@@ -103,7 +103,11 @@ def _next(dataset: "Dataset", space: Workspace) -> list[str]:
 
     name = name_of(dataset.path, "dataset", space)
     if len(dataset.classes) == 1:
-        return ["index", path_of(dataset.path)]
+        index = ["index", path_of(dataset.path)]
+        if space.all("model"):
+            return index
+        show(f"one class: not to train on, but to search, with a model: import one, then `{space.command(*index)}`")
+        return ["import", "torchvision"]
     try:
         recipe_for(dataset)
     except BadRecipe as error:

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 COLUMNS = ("query", "rank", "path", "label", "name", "distance")  # of the CSV file
 
 
+def _check_sheet(path: Path | None) -> Path | None:
+    """Raises AlexNetError if the name of a contact sheet does not end in .png."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise AlexNetError(f"{path}: a contact sheet is a .png file, for example {path.with_suffix('.png').name}")
+    return path
+
+
 def search(
     pictures: PicturesArgument,
     index: Annotated[
@@ -68,7 +75,10 @@ def search(
     ] = False,
     table: CsvOption = None,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a contact sheet of the neighbours, a PNG file.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a contact sheet of the neighbours, a PNG file.", callback=_check_sheet
+        ),
     ] = None,
     page: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page of the neighbours, an HTML file.")

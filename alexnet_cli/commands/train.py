@@ -2,9 +2,10 @@
 
 import os
 import shlex
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,17 +18,20 @@ from alexnet_cli.commands.common import (
     Precision,
     WorkspaceOption,
     better_start,
-    command_line,
     name_of,
+    next_index,
+    next_line,
     processes,
     resumable,
-    to_resume,
     write_onnx,
 )
 from alexnet_cli.console import show, show_json
-from alexnet_cli.errors import BadRecipe
+from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace, path_of
+
+if TYPE_CHECKING:
+    from alexnet_cli.model import Model
 
 
 class Log(StrEnum):
@@ -133,7 +137,7 @@ def train(
             moved = None if dataset is None else space.find("dataset", dataset)
             if log:
                 console.note(f"to follow it: {_to_look(folder)}")
-            with resumable(to_resume(folder, space, moved, log), folder, world):
+            with resumable(space.to_resume(folder, moved, log), folder, world):
                 model = alexnet.resume(folder, dataset=moved, epochs=epochs, seed=seed, precision=precision, **where)
         else:
             data = space.find("dataset", dataset)
@@ -143,12 +147,15 @@ def train(
             if recipe is None and tuned is None and (advice := better_start(packed, space)[0]):
                 console.note(advice)
             if folder is None:
-                folder, unfinished = runs.new_folder(home, f"{data.resolve().name}-{chosen.name}")
+                name = f"{data.resolve().name}-{chosen.name}"
+                folder, unfinished = runs.new_folder(home, name)
+                if folder.name != name:
+                    console.note(f"{home / name} exists, so the new model is {folder}; --out names another")
                 for run in unfinished:
-                    console.note(f"{run} is unfinished; to resume it: {to_resume(run, space)}")
+                    console.note(f"{run} is unfinished; to resume it: {space.to_resume(run)}")
             if log:
                 console.note(f"to follow it: {_to_look(folder)}")
-            with resumable(to_resume(folder, space, log=log), folder, world):
+            with resumable(space.to_resume(folder, log=log), folder, world):
                 model = alexnet.train(
                     data, folder, recipe=chosen, seed=seed or 0, start=tuned, precision=precision or "fp32", **where
                 )
@@ -163,7 +170,27 @@ def train(
     if as_json:
         show_json(result)
     else:
-        show(f"Next: {command_line('eval', result['model'], workspace=workspace)}")
+        show(_next(result, model, space))
+
+
+def _next(result: dict[str, Any], model: "Model", space: Workspace) -> str:
+    """What to do with the new ``model``: measure it, if its dataset has pictures for that, else index with it."""
+    if "validation_error" not in result:
+        return next_index(result["model"], model.recipe.image.size, space)
+    return next_line(
+        "eval", result["model"], *_on_its_dataset(Path(result["path"]), model, space), workspace=space.root
+    )
+
+
+def _on_its_dataset(folder: Path, model: "Model", space: Workspace) -> list[str]:
+    """The option that names the dataset of the run in ``folder``, if `eval` would not find it without."""
+    from alexnet_cli.data.store import Dataset
+    from alexnet_cli.training import checkpoint
+
+    with suppress(BadArtefact):
+        if Dataset.open(space.dataset_of(folder)).fingerprint == model.provenance["dataset"]:
+            return []
+    return ["--data", checkpoint.read_state(folder).settings["dataset_path"]]
 
 
 def _to_look(folder: Path) -> str:

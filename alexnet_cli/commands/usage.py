@@ -1,8 +1,25 @@
 """How `--help` is written: plain text in the usual notation, SOURCE where Typer writes {SOURCE} and SOURCE <path>."""
 
+import difflib
+import re
 from typing import Any
 
 from typer.core import TyperCommand
+
+
+def meant(message: str, context: Any) -> str:
+    """What to type in place of what the ``message`` of a wrong usage refuses; empty if nothing is near.
+
+    ``context``: Typer's, of the command; None if there is none.
+    """
+    if choice := re.search(r"'(.*?)' is not one of (.*)", message):
+        near = difflib.get_close_matches(choice[1], re.findall(r"'(.*?)'", choice[2]), n=1)
+        return f"did you mean {near[0]!r}?" if near else ""
+    if option := re.match(r"No such option: --(\w+)", message):
+        arguments = [each.metavar for each in context.command.params if each.param_type_name == "argument"]
+        if (metavar := option[1].upper()) in arguments:
+            return f"type {metavar} without --{option[1]}"
+    return ""
 
 
 class Command(TyperCommand):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_cli.data.archives import Files, decompress, decompressor, is_tar, tar_members, zip_members
-from alexnet_cli.data.limits import EXPANSION, SUFFIXES, TAR_BYTES
+from alexnet_cli.data.limits import EXPANSION, FORMATS, SUFFIXES, TAR_BYTES
 from alexnet_cli.data.locations import ZIP_SIGNATURE, Location, Locations, is_system_error, read_location
 from alexnet_cli.data.unread import HEIC_SUFFIXES, advices, reads_heic, unread_suffix
 from alexnet_cli.errors import AlexNetError, BadSource, first_line
@@ -113,7 +113,19 @@ def _list_files(source: Source) -> Files:
             return tar_members(file, path, str(path))
     if zipfile.is_zipfile(path):
         return zip_members(path)
+    if _is_picture(path):
+        raise BadSource(f"{source.path} is one picture: name a folder of pictures")
     raise BadSource(f"{source.path} is neither a folder nor a .zip nor a .tar, or its first bytes are damaged")
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether the file at ``path`` begins as a picture that can be read."""
+    from PIL import Image
+
+    signed = [name for name in FORMATS if name != "TGA"]  # which begins with no signature
+    with contextlib.suppress(Exception), Image.open(path, formats=signed):  # damaged ones raise errors of any kind
+        return True
+    return False
 
 
 def _folder_files(path: Path) -> Files:

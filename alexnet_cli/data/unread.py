@@ -16,6 +16,7 @@ CAMERA_SUFFIXES = {
 OTHER_SUFFIXES = {".eps", ".exr", ".jxl", ".jxr", ".psb", ".psd", ".svg", ".xcf"}
 UNREAD_SUFFIXES = CAMERA_SUFFIXES | OTHER_SUFFIXES
 
+CONVERT = "convert them first"
 INSTALL = "install alexnet-cli[heic]"
 HEIC = f"a HEIC picture: {INSTALL}"  # why one cannot be read
 # Brands of the first box of a file of the HEIF family that is coded as HEIC
@@ -71,11 +72,13 @@ def advices(counts: Mapping[str, int]) -> list[str]:
     """What was left out by suffix, and what to do: ["12 .HEIC pictures: install ...", "3 .CR2: convert them first"]."""
     by_advice: dict[str, Counter[str]] = {}
     for suffix, count in sorted(counts.items()):
-        advice = INSTALL if suffix.lower() in HEIC_SUFFIXES else "convert them first"
+        advice = INSTALL if suffix.lower() in HEIC_SUFFIXES else CONVERT
         by_advice.setdefault(advice, Counter())[suffix] += count
     lines = list[str]()
     for advice in sorted(by_advice, reverse=True):
         of = by_advice[advice]
         noun = "" if lines else " picture" if of.total() == 1 else " pictures"
-        lines.append(f"{', '.join(f'{count:,} {suffix}' for suffix, count in of.items())}{noun}: {advice}")
+        counted = ", ".join(f"{count:,} {suffix}" for suffix, count in of.items())
+        told = "convert it first" if advice == CONVERT and of.total() == 1 else advice
+        lines.append(f"{counted}{noun}: {told}")
     return lines

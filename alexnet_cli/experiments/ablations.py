@@ -168,7 +168,8 @@ def _report(
     note = (
         "A scaled-down version of the paper's experiment: "
         f"{'' if width == 1 else f'nets of {width:g} times the width, '}"
-        f"trained for {training.epochs} epochs on the {dataset.counts['train']:,} pictures of dataset {dataset.name}"
+        f"trained for {counted(training.epochs, 'epoch')} on the {dataset.counts['train']:,} pictures of dataset "
+        f"{dataset.name}"
         f"{'' if base == 'paper' else f', by the recipe {base}'}; {counted(seeds, 'seed')} each"
         f"{'' if seeds == 1 else ', mean ± standard deviation over seeds'}, top-1 error of "
         f"{counted(dataset.counts['val'], 'validation picture')}, ten views. {claims}"

@@ -96,13 +96,17 @@ def figure1(
     used = dataset if plan.pictures is None else Sample.of(dataset, plan.pictures)
     trials: list[Trial] = []
     runs: list[Trial] = []  # the early ones too
+    trained: list[str] = []  # of these, the ones that were not complete already
     total = sum((2 * len(rates) if len(rates) > 1 else 1) + plan.seeds - 1 for rates in plan.rates.values())
     for net, recipe in recipe_of.items():
         limit = plan.epochs or recipe.training.epochs
         shortest, rates = limit, plan.rates[net]
 
         def run(recipe: Recipe, rate: float, seed: int, epochs: int, limit: int = limit) -> Trial:
-            progress.note(_so_far(runs, total, limit))
+            name = f"{recipe.name}-{rate:g}-{seed}"
+            if not _is_complete(folder / "runs" / name, epochs, plan.target):
+                trained.append(name)
+                progress.note(_so_far(runs, len(trained), total - len(runs) + len(trained) - 1, limit))
             runs.append(_run_trial(recipe, rate, seed, epochs, used, folder, options, progress, plan.target))
             return runs[-1]
 
@@ -156,12 +160,12 @@ def _run_trial(
     return Trial(net=net, rate=rate, seed=seed, errors=errors, diverged=diverged, seconds=seconds, target=target)
 
 
-def _so_far(before: Sequence[Trial], total: int, limit: int) -> str:
+def _so_far(before: Sequence[Trial], number: int, total: int, limit: int) -> str:
     """Which of ``total`` runs comes next, and how long those that are left take if each has ``limit`` epochs."""
-    text, epochs = f"run {len(before) + 1} of {total}", sum(len(trial.errors) for trial in before)
+    text, epochs = f"run {number} of {total}", sum(len(trial.errors) for trial in before)
     if not epochs:
         return text
-    left = (total - len(before)) * limit * sum(trial.seconds for trial in before) / epochs
+    left = (total - number + 1) * limit * sum(trial.seconds for trial in before) / epochs
     return f"{text}, at most {duration(left)} left"
 
 
@@ -178,6 +182,12 @@ def _is_decided(errors: list[float], limit: int, target: float = TARGET) -> bool
     half = len(errors) // 2
     pace = (errors[-1 - half] - errors[-1]) / half
     return errors[-1] - pace * (limit - len(errors)) > target
+
+
+def _is_complete(run: Path, epochs: int, target: float) -> bool:
+    """Whether the trial in the folder ``run`` needs no more training. One that diverged is not complete."""
+    errors = [row["train_error"] for row in _history(run)]
+    return len(errors) >= epochs or _is_decided(errors, epochs, target)
 
 
 def _history(run: Path) -> list[dict[str, Any]]:

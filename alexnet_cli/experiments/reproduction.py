@@ -1,11 +1,13 @@
 """The experiments by the names of `alexnet reproduce`, with their datasets and models from the workspace."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from alexnet_cli import recipe as recipes
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.errors import AlexNetError
+from alexnet_cli.errors import AlexNetError, BadRecipe
 from alexnet_cli.experiments.ablations import ABLATIONS, ablations
 from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, figure1
 from alexnet_cli.experiments.figure3 import figure3
@@ -14,6 +16,7 @@ from alexnet_cli.experiments.report import Report
 from alexnet_cli.experiments.tables import table1, table2
 from alexnet_cli.figures.canvas import Size
 from alexnet_cli.progress import Progress
+from alexnet_cli.recipe import Recipe
 from alexnet_cli.training.trainer import Options
 from alexnet_cli.workspace import Workspace
 
@@ -41,11 +44,32 @@ class Request:
         return self.options.devices[0]
 
 
-def _dataset(space: Workspace, request: Request, models: Sequence[Path] = ()) -> Dataset:
-    """The dataset that --data names; else that of the first of ``models``, or the newest if there are none."""
-    if models:
-        return Dataset.open(space.dataset_of(models[0], request.data))
-    return Dataset.open(space.find("dataset", request.data))
+def _dataset(space: Workspace, request: Request, models: Sequence[Path], progress: Progress) -> Dataset:
+    """The dataset that --data names; else that of the first of ``models``. ``progress`` is told which it is."""
+    return _told(Dataset.open(space.dataset_of(models[0], request.data)), progress)
+
+
+def _dataset_to_train(space: Workspace, request: Request, recipe: Recipe, progress: Progress) -> Dataset:
+    """The dataset that --data names; else the newest with pictures of the size that ``recipe`` takes.
+
+    ``progress`` is told which it is. Raises BadArtefact if there is none, BadRecipe if its pictures have another size.
+    """
+    size = recipe.image.size
+    fitting = space.dataset_of_size(size) if request.data is None else None
+    dataset = Dataset.open(fitting or space.find("dataset", request.data))
+    if dataset.image_size != size:
+        named = space.dataset_of_size(size)
+        other = "" if named is None else f", or take {named} with --data {shlex.quote(named.name)}"
+        raise BadRecipe(
+            f"recipe {recipe.name} takes pictures of {size} pixels, dataset {dataset.name} has {dataset.image_size}: "
+            f"prep them with --size {size}{other}"
+        )
+    return _told(dataset, progress)
+
+
+def _told(dataset: Dataset, progress: Progress) -> Dataset:
+    progress.note(f"on dataset {dataset.path}")
+    return dataset
 
 
 def _models(space: Workspace, request: Request) -> list[Path]:
@@ -60,7 +84,7 @@ def _figure1(space: Workspace, request: Request, folder: Path, progress: Progres
     if request.quick:
         plan = replace(QUICK, epochs=request.epochs or QUICK.epochs)
     return figure1(
-        _dataset(space, request),
+        _dataset_to_train(space, request, recipes.load(NETS[0], request.settings), progress),
         folder,
         request.command,
         settings=request.settings,
@@ -79,7 +103,7 @@ def _figure4(space: Workspace, request: Request, folder: Path, progress: Progres
     models = _models(space, request)
     return figure4(
         models[0],
-        _dataset(space, request, models),
+        _dataset(space, request, models, progress),
         folder,
         request.command,
         device=request.device,
@@ -91,20 +115,25 @@ def _figure4(space: Workspace, request: Request, folder: Path, progress: Progres
 def _table1(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
     models = _models(space, request)
     return table1(
-        models, _dataset(space, request, models), folder, request.command, device=request.device, progress=progress
+        models,
+        _dataset(space, request, models, progress),
+        folder,
+        request.command,
+        device=request.device,
+        progress=progress,
     )
 
 
 def _table2(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
     models = _models(space, request)
     pretrained = [space.find("model", name) for name in request.pretrained]
-    dataset = _dataset(space, request, [*models, *pretrained])
+    dataset = _dataset(space, request, [*models, *pretrained], progress)
     return table2(models, pretrained, dataset, folder, request.command, device=request.device, progress=progress)
 
 
 def _ablations(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
     return ablations(
-        _dataset(space, request),
+        _dataset_to_train(space, request, recipes.load(request.base, request.settings), progress),
         folder,
         request.command,
         names=request.recipes or ABLATIONS,

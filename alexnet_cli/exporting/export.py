@@ -35,6 +35,7 @@ class Export:
     features: str  # the name of their layer
     pictures: int
     precision: str
+    image_size: int  # side of the pictures that it takes, in pixels
     agreement: dict[str, Agreement] = field(default_factory=dict)  # of int8, on "calibration" and "other" pictures
 
     def as_json(self) -> dict[str, object]:
@@ -106,6 +107,7 @@ def export_model(
         features=network.feature_name,
         pictures=len(pictures),
         precision=precision,
+        image_size=model.recipe.image.size,
         agreement=agreement,
     )
 

@@ -89,6 +89,14 @@ def read_state(folder: Path) -> TrainingState:
         raise BadArtefact(f"{path} is damaged ({first_line(error)}): {remedy(folder)}") from None
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether the run has a checkpoint and no model yet, or one from before it was given more epochs."""
+    checkpoint, model = folder / CHECKPOINT_FILE, folder / MODEL_FILE
+    if not (checkpoint.exists() and model.exists()):
+        return checkpoint.exists()
+    return checkpoint.stat().st_mtime_ns > model.stat().st_mtime_ns
+
+
 def remedy(folder: Path) -> str:
     """What to do about a damaged checkpoint."""
     if (folder / MODEL_FILE).exists():

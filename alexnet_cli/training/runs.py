@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE
+from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.defaults import recipe_for
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe
@@ -56,7 +56,7 @@ def start_run(
 ) -> Model:
     """Start a run in ``folder``.
 
-    Raises Resumable if the folder has a run, BadArtefact if it has a model, and what else `train` raises.
+    Raises Resumable if the folder has an unfinished run, BadArtefact if it has a model, and what else `train` raises.
     """
     ranks = f" in each of {options.world.size} processes" if options.world.size > 1 else ""
     progress.note(
@@ -109,7 +109,7 @@ def new_folder(home: Path, name: str) -> tuple[Path, list[Path]]:
     """The first of ``home``/name, name-2, name-3 ... that is free, and the unfinished runs among those taken."""
     number, unfinished = 1, []
     while _is_taken(folder := home / (name if number == 1 else f"{name}-{number}")):
-        if _is_unfinished(folder):
+        if checkpoint.is_unfinished(folder):
             unfinished.append(folder)
         number += 1
     return folder, unfinished
@@ -118,7 +118,7 @@ def new_folder(home: Path, name: str) -> tuple[Path, list[Path]]:
 def newest_unfinished(home: Path) -> Path:
     """The newest run in ``home`` that has not ended. Raises AlexNetError if there is none."""
     runs = [file.parent.parent for file in home.glob(f"*/{CHECKPOINT_FILE}")]
-    runs = [folder for folder in runs if _is_unfinished(folder)]
+    runs = [folder for folder in runs if checkpoint.is_unfinished(folder)]
     if not runs:
         raise AlexNetError(f"no unfinished run in {home}: start one with `{Workspace(home.parent).command('train')}`")
     return max(runs, key=lambda folder: (folder / CHECKPOINT_FILE).stat().st_mtime_ns)
@@ -127,11 +127,3 @@ def newest_unfinished(home: Path) -> Path:
 def _is_taken(folder: Path) -> bool:
     """Whether ``folder`` has a file that is not hidden. A run killed before its first checkpoint leaves hidden ones."""
     return any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*"))
-
-
-def _is_unfinished(folder: Path) -> bool:
-    """Whether the run has a checkpoint and no model yet, or one from before it was given more epochs."""
-    checkpoint, model = folder / CHECKPOINT_FILE, folder / MODEL_FILE
-    if not (checkpoint.exists() and model.exists()):
-        return checkpoint.exists()
-    return checkpoint.stat().st_mtime_ns > model.stat().st_mtime_ns

@@ -13,7 +13,7 @@ from alexnet_cli.artefacts import CHECKPOINT_FILE, KERNELS, MODEL_FILE
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.distributed import World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe, Resumable
-from alexnet_cli.files import one_writer, sweep
+from alexnet_cli.files import free_name, one_writer, sweep
 from alexnet_cli.inference.devices import use_exact_fp32
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
@@ -21,6 +21,7 @@ from alexnet_cli.nets.layers import BatchNorm
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.recipes import names as packaged_recipes
+from alexnet_cli.training import checkpoint
 from alexnet_cli.training.loggers import closing_all
 from alexnet_cli.training.schedule import capped
 from alexnet_cli.training.trainer import Options, Trainer
@@ -93,10 +94,13 @@ def _only_writer(folder: Path, world: World) -> Iterator[None]:
 
 def _check_free(folder: Path) -> None:
     """Refuse a folder in which a new run would replace something."""
-    if (folder / CHECKPOINT_FILE).exists():
+    if checkpoint.is_unfinished(folder):
         raise Resumable(f"{folder} holds a run already: choose another name for a new one")
     if (folder / MODEL_FILE).exists():
-        raise BadArtefact(f"{folder} holds a model already: choose another name for a new one")
+        what = "a finished run" if (folder / CHECKPOINT_FILE).exists() else "a model"
+        raise BadArtefact(
+            f"{folder} holds {what} already: choose another name for a new one, such as {free_name(folder)}"
+        )
 
 
 def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Progress) -> None:

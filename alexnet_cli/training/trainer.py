@@ -298,7 +298,8 @@ class Trainer:
             raise Diverged(self._diverged("a weight")) from None
 
     def _interrupted(self) -> Interrupted:
-        return Interrupted(f"stopped and saved in epoch {self.state.epoch + 1}")
+        where = "after the last epoch" if self.finished else f"in epoch {self.state.epoch + 1}"
+        return Interrupted(f"stopped and saved {where}")
 
     def _diverged(self, what: str) -> str:
         lower = self.recipe.training.learning_rate / 10
