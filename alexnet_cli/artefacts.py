@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from alexnet_cli.errors import BadArtefact, check_opens, first_line
+from alexnet_cli.errors import BadArtefact, first_line
+from alexnet_cli.files import check_opens
 
 # In data/NAME/
 DATASET_FILE = "dataset.json"  # written last: its presence marks a complete dataset

@@ -1,7 +1,6 @@
 """Errors that a user can cause. Each message is one line that says what to do; the command line exits with 1."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 
 class AlexNetError(Exception):
@@ -53,11 +52,6 @@ class Interrupted(Resumable):
 
 class LostProcess(Resumable):
     """Another process of a run under torchrun is gone."""
-
-
-def check_opens(path: Path) -> None:
-    """Raises OSError if the system does not open ``path``: a library that reads it would call the file damaged."""
-    open(path, "rb").close()
 
 
 def first_line(error: Exception) -> str:

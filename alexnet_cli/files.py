@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from alexnet_cli.errors import AlexNetError, BadArtefact, check_opens, first_line
+from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,9 +79,9 @@ def write_output(path: Path) -> Iterator[Path]:
 
     A link is written through. Raises AlexNetError if there is a folder, a device or a pipe.
     """
-    target = path.resolve() if path.is_symlink() else path
-    if target.exists() and not target.is_file():
-        raise AlexNetError(f"{path} is a folder, a device or a pipe: name a file")
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink() or (target.exists() and not target.is_file()):  # a link is left where links lead in a circle
+        raise AlexNetError(f"{path} is a folder, a device, a pipe or leads nowhere: name a file")
     sweep(target.parent, of=target)
     with atomic_write(target) as temporary:
         yield temporary
@@ -295,7 +295,8 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     Raises BadArtefact if the file is missing or not a JSON object, and OSError if it cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open(open_regular(path), encoding="utf-8") as file:
+            content = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         raise BadArtefact(f"{path.parent} is not {with_article(what)}: it has no {path.name}") from None
     except (ValueError, RecursionError) as error:
@@ -306,12 +307,20 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
 
 
 def open_regular(path: Path) -> int:
-    """A descriptor to read ``path`` with. Raises OSError for a FIFO or a device, which could block."""
+    """A descriptor to read ``path`` with. Raises OSError for a folder, a FIFO or a device, which could block."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
         return descriptor
     os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def check_opens(path: Path) -> None:
+    """Raises OSError if the system does not open ``path``: a library that reads it would call the file damaged."""
+    os.close(open_regular(path))
 
 
 def is_utf8(name: str) -> bool:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from alexnet_cli.commands import main
 from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.files import write_tensors
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.vectors import VectorWriter
 from alexnet_cli.visualization import embedding as shown
@@ -63,6 +64,23 @@ def test_a_damaged_map_is_made_again(searchable):
         with pytest.raises(BadArtefact, match="make it again with `alexnet visualize embedding`"):
             read_embedding(kept.parent)
         np.testing.assert_array_equal(embed(index).places, places)
+
+
+@pytest.mark.parametrize(
+    ("rows", "places"),
+    [
+        (np.array([0, 1]), np.array([[0, np.nan], [0, 1]], np.float32)),
+        (np.array([0, 1]), np.array([[0, 2], [0, 1]], np.float32)),
+        (np.array([0, 1]), np.zeros((2, 2), np.float16)),
+        (np.array([0, -1]), np.zeros((2, 2), np.float32)),
+        (np.array(0), np.zeros((2, 2), np.float32)),
+        (np.array([0, 1]), np.zeros((3, 2), np.float32)),
+    ],
+)
+def test_a_forged_map_is_refused(tmp_path, rows, places):
+    write_tensors(tmp_path / EMBEDDING_FILE, {"rows": rows, "places": places}, {"generation": "g"})
+    with pytest.raises(BadArtefact, match="is damaged: make it again"):
+        read_embedding(tmp_path)
 
 
 def test_pictures_that_are_gone_are_dots(searchable, capsys):

@@ -125,9 +125,19 @@ def test_a_file_that_the_user_named_may_be_a_link(tmp_path):
 
 def test_what_is_no_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / one).symlink_to(tmp_path / other)
+    with pytest.raises(AlexNetError, match="leads nowhere"), write_output(tmp_path / "a"):
+        pass
+    for read in (lambda path: read_json(path, what="report"), lambda path: read_tensors(path, what="model")):
+        with pytest.raises(OSError, match="not a regular file"):
+            read(tmp_path / "pipe")  # which would wait for a writer
     for path in (tmp_path / "pipe", tmp_path, Path(os.devnull)):
         before = path.stat()
-        with pytest.raises(AlexNetError, match="is a folder, a device or a pipe: name a file"), write_output(path):
+        with (
+            pytest.raises(AlexNetError, match="a pipe or leads nowhere: name a file"),
+            write_output(path),
+        ):
             pass
         assert os.path.samestat(path.stat(), before)
 

@@ -122,9 +122,15 @@ def test_growth_is_read_column_by_column(exported_folder, tmp_path):
     growth = growth_of(tmp_path, columns)
     assert growth.epochs == [0, 2]
     np.testing.assert_allclose(growth.kernels[1][1], columns[1] + 2, atol=2e-3)
-    np.save(tmp_path / "kernels" / "0003.npy", np.zeros((1, 3, 2, 2)))
+    np.save(tmp_path / "kernels" / "0003.npy", np.zeros((1, 3, 2, 2), np.float16))
     with pytest.raises(BadArtefact, match="kernels of another network"):
         growth_of(tmp_path, columns)
-    (tmp_path / "kernels" / "0003.npy").write_bytes(b"no array")
-    with pytest.raises(BadArtefact, match="cannot be read"):
-        growth_of(tmp_path, columns)
+    good = (tmp_path / "kernels" / "0002.npy").read_bytes()
+    for content in (b"no array", b"", b"PK\x03\x04junk", good[:40], good[:-1], good[:10] + b"{" * 60 + good[70:]):
+        (tmp_path / "kernels" / "0003.npy").write_bytes(content)
+        with pytest.raises(BadArtefact, match="is damaged"):
+            growth_of(tmp_path, columns)
+    for kept in (np.full((8, 3, 11, 11), np.nan, np.float16), np.zeros((8, 3, 11, 11)), np.array([{}], object)):
+        np.save(tmp_path / "kernels" / "0003.npy", kept)
+        with pytest.raises(BadArtefact, match="is damaged"):
+            growth_of(tmp_path, columns)

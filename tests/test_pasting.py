@@ -77,4 +77,4 @@ def test_a_run_that_moved_its_dataset_is_resumed_with_it(
         patch.setattr("alexnet_cli.training.trainer.Trainer.epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         (resume,) = shell.run("train", "my data/colours", "--resume", "--out", "m", code=130)
     assert resume == "alexnet train 'my data/colours' --resume --out m"
-    assert shell.paste(resume) == ["alexnet eval m"]
+    assert shell.paste(resume) == [f"alexnet eval m --data {packed.path}"]

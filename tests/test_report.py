@@ -206,6 +206,26 @@ def test_a_report_that_fails_leaves_the_last_one(odd: Dataset, tmp_path: Path, m
     assert os.listdir(tmp_path) == ["report"]
 
 
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_report_that_is_interrupted_while_it_takes_its_place_leaves_the_last_one(
+    odd: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    report_of(odd, tmp_path / "report")
+    before = (tmp_path / "report" / "predictions.csv").read_bytes()
+    rename, done = Path.rename, []
+
+    def interrupted(path: Path, target: Path) -> None:
+        done.append(rename(path, target))
+        if len(done) == renames + 1:
+            monkeypatch.setattr(Path, "rename", rename)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        report_of(odd, tmp_path / "report", seed=1)
+    assert ((tmp_path / "report" / "predictions.csv").read_bytes() == before) == (renames == 0)  # else the new one
+
+
 def test_eval_writes_a_report_of_several_models(
     packed: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -171,4 +171,4 @@ def test_connections_whose_request_does_not_come_are_closed(searchable: Path, mo
 
 def test_there_are_never_more_connections_than_files_may_be_open() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    assert server_module.most_connections() == max(16, min(1000, limit - 100))
+    assert server_module.most_connections() == max(16, min(1000, (limit - 200) // 2))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_damage_is_told_in_one_line(folder, packed, tmp_path, monkeypatch, capsy
     file.write_bytes(content)
     assert main([*words, "--layer", "conv2"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(f"{file} is damaged (its checksum differs): remove {file}: it is made again")
+    assert line.endswith(f"{file} is damaged (its checksum differs): remove it")
     file.unlink()
     with pytest.raises(BadArtefact, match=r"it has no conv2.safetensors"):
         read_units(model, "conv2")
@@ -137,3 +138,27 @@ def test_damage_is_told_in_one_line(folder, packed, tmp_path, monkeypatch, capsy
     }.items():
         assert main([*words, *more]) == 1
         assert expected in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": np.zeros((8, 9), np.int32)},
+        {"rows": np.full((8, 9), -2)},
+        {"rows": np.zeros((0, 9), np.int64)},
+        {"responses": np.full((8, 9), np.nan, np.float32)},
+        {"places": np.zeros((8, 9), np.int64)},
+        {"places": np.full((8, 9, 2), 2**40)},
+        {"field": {}},
+        {"field": [1, 2, 3]},
+        {"field": {"size": 10**9, "stride": 1, "start": 0}},
+        {"field": {"size": -1, "stride": 1, "start": 0}},
+        {"crop": "67"},
+        {"columns": 0},
+    ],
+    ids=str,
+)
+def test_forged_units_are_refused(found, tmp_path, change):
+    replace(found["conv2"] if isinstance(found, dict) else found, **change).save(tmp_path)
+    with pytest.raises(BadArtefact, match="is damaged"):
+        read_units(tmp_path, "conv2")

@@ -28,6 +28,8 @@ class Size(StrEnum):
 
 def check_figure(path: Path) -> None:
     """Raises AlexNetError if the name of a figure's file does not end in one of SUFFIXES."""
+    if path.suffix.lower() not in SUFFIXES and not path.name:
+        raise AlexNetError(f"{path} is a folder: a figure is a .png or .svg file")
     if path.suffix.lower() not in SUFFIXES:
         raise AlexNetError(f"{path}: a figure is a .png or .svg file, for example {path.with_suffix('.png').name}")
 

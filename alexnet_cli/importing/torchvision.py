@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.errors import AlexNetError, BadArtefact, check_opens, first_line
+from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
+from alexnet_cli.files import check_opens
 from alexnet_cli.importing.weights import Colour, Imported
 from alexnet_cli.progress import SILENT, Progress
 

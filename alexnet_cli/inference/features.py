@@ -1,6 +1,7 @@
 """Features of many pictures in a file, written as they come: memory holds one picture's."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,4 +63,5 @@ def _writing_npy(path: Path, shape: tuple[int, ...]) -> Iterator[Write]:
         yield append
         file.seek(0)
         file.write(npy_header((count, *shape), np.float32))
-        path.unlink(missing_ok=True)  # the names get their place first: a kill must not leave them beside other rows
+        # The names get their place first: a kill must not leave them beside other rows.
+        Path(os.path.realpath(path)).unlink(missing_ok=True)

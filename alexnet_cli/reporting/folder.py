@@ -59,6 +59,7 @@ def write_report(
     check_free(folder)
     measured = {"models": list(models), "dataset": dataset.name, "split": split, "views": views}
     measured |= {"source": dataset.source.get("absolute", ""), "dataset_path": str(dataset.path.resolve())}
+    measured |= {"fingerprint": dataset.fingerprint}
     facts = measured | scores.evaluation().as_json() | environment()
     target = folder.resolve()
     results = Results(scores, dataset, split, facts)
@@ -76,12 +77,13 @@ def write_report(
         write_tables(results, new)
         write_json(new / FACTS_FILE, {"format": FORMAT, **facts})
         check_free(folder)  # much time has passed
-        with suppress(FileNotFoundError):
-            target.rename(old)
         try:
+            with suppress(FileNotFoundError):
+                target.rename(old)
             new.rename(target)
-        except OSError:
-            old.rename(target)
+        except BaseException:  # an interruption as well
+            if old.exists() and not target.exists():
+                old.rename(target)
             raise
     sync_folder(target.parent)
     sweep(target.parent, of=target)  # last: what a killed run left may be the only report there was

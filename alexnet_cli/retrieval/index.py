@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from alexnet_cli.data.sources import leads_outside
-from alexnet_cli.errors import AlexNetError, BadArtefact, WrongModel, check_opens, first_line
-from alexnet_cli.files import free_name
+from alexnet_cli.errors import AlexNetError, BadArtefact, WrongModel, first_line
+from alexnet_cli.files import check_opens, free_name
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import open_collection

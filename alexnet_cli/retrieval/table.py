@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from alexnet_cli.errors import check_opens, first_line
+from alexnet_cli.errors import first_line
+from alexnet_cli.files import check_opens
 from alexnet_cli.retrieval.layout import TABLE, VECTORS, damaged
 
 Row = tuple[int, str, str | None, str]  # row, path within the source, label, stamp

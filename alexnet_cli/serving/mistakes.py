@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from alexnet_cli.artefacts import DATASET_FILE
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import open_regular, read_json
 from alexnet_cli.serving.library import Opened
@@ -23,7 +24,7 @@ def mistakes(opened: Opened, space: Workspace) -> dict[str, Any]:
     dataset was packed from; there a picture is known by its path.
     """
     for folder in _reports(space):
-        if str(opened.index.source) not in _sources(folder):
+        if not _is_about(opened.index.source, folder):
             continue
         predictions = {row[PICTURE]: row for row in _rows(folder / TABLE)}
         if not predictions:
@@ -60,12 +61,15 @@ def _reports(space: Workspace) -> list[Path]:
     return sorted(times, key=lambda folder: times[folder], reverse=True)
 
 
-def _sources(folder: Path) -> list[str]:
-    """The dataset that a report is on, and what that was packed from: absolute paths."""
+def _is_about(source: Path, report: Path) -> bool:
+    """Whether the pictures of ``source``, of which an index was made, are those of the report in folder ``report``."""
     with suppress(BadArtefact, OSError):
-        facts = read_json(folder / REPORT_FILE, what="report")
-        return [str(facts[key]) for key in ("dataset_path", "source") if facts.get(key)]
-    return []
+        facts = read_json(report / REPORT_FILE, what="report")
+        if str(source) == facts.get("dataset_path"):  # which may have been packed of others since
+            packed = read_json(source / DATASET_FILE, what="dataset")
+            return bool(packed.get("fingerprint") == facts.get("fingerprint"))
+        return str(source) == facts.get("source")
+    return False
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:

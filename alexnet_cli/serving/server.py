@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import resource
 import socket
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from alexnet_cli.errors import AlexNetError
 from alexnet_cli.serving.guard import is_local
 
 GRACE = 2  # seconds that requests have to end in when the server is stopped
-WAITING = 2048  # connections that the system holds until they are accepted
-MOST_CONNECTIONS, OWN_FILES = 1000, 100  # connections at a time; descriptors that are left for files and indexes
-HEAD_SECONDS = 20  # for the head of a request
+WAITING = 64  # connections that the system holds until they are accepted, which are then accepted at once
+MOST_CONNECTIONS, OWN_FILES = 1000, 200  # connections at a time; descriptors that are left for files and indexes
+HEAD_SECONDS, STALLED_SECONDS = 20, 20  # for the head of a request; until a client takes what it was sent
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ def bind(host: str, port: int) -> Address:
 
 
 class Connection(H11Protocol):
-    """A connection that is closed if there are too many of them, or if the head of its request does not come."""
+    """A connection that is closed if there are too many of them, or if its client neither asks nor takes the answer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._patience: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         super().connection_made(transport)
         if len(self.connections) > most_connections():
             transport.close()
@@ -80,8 +82,19 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._wait()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if self._stalled is not None:
+            self._stalled.cancel()
         super().connection_lost(exc)
 
     def _wait(self) -> None:
@@ -98,8 +111,8 @@ class Connection(H11Protocol):
 
 
 def most_connections() -> int:
-    """At a time: as many as this process may have files open, less those that it needs itself."""
-    return max(16, min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OWN_FILES))
+    """At a time: half as many as this process may have files open, as each may be sent one, less its own."""
+    return max(16, min(MOST_CONNECTIONS, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OWN_FILES) // 2))
 
 
 class Server(uvicorn.Server):
@@ -114,10 +127,12 @@ class Server(uvicorn.Server):
                 server_header=False,
                 ws="none",
                 http=Connection,
+                backlog=WAITING,
                 timeout_graceful_shutdown=GRACE,
             )
         )
         self.ready = ready
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # else a traceback for each connection too many
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         await super().startup(sockets)

@@ -88,9 +88,10 @@ class Cache:
         with self._lock:
             try:
                 return work()
-            except sqlite3.OperationalError:  # of the system, or another server writes: the file may be good
-                return None
-            except sqlite3.DatabaseError:
+            except sqlite3.DatabaseError as error:
+                # Of the system, or another server writes: the file may be good.
+                if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+                    return None
                 with contextlib.suppress(sqlite3.Error, OSError):
                     if self._connection is not None:
                         self._connection.close()

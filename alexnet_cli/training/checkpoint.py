@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, check_format
-from alexnet_cli.errors import BadArtefact, Diverged, check_opens, first_line
-from alexnet_cli.files import read_tensors, write_tensors
+from alexnet_cli.errors import BadArtefact, Diverged, first_line
+from alexnet_cli.files import check_opens, read_tensors, write_tensors
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.training.sgd import SGD
 

@@ -17,7 +17,7 @@ from PIL import Image
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.figures.canvas import Size, drawing
 from alexnet_cli.figures.sheet import load_pictures
-from alexnet_cli.files import read_tensors, write_tensors
+from alexnet_cli.files import read_tensors, sweep, write_tensors
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, Loaded
 from alexnet_cli.retrieval.index import Index
@@ -51,7 +51,7 @@ def embed(index: Index, progress: Progress = SILENT) -> Embedding:
     """Compute where the pictures of ``index`` lie, MOST of them if there are more, and keep that in its folder.
 
     What is kept already is used if the index has not changed. The same index gives the same places on the same
-    machine. Raises AlexNetError if it has fewer than 3 pictures, BadArtefact if it is damaged.
+    machine with as many threads. Raises AlexNetError if it has fewer than 3 pictures, BadArtefact if it is damaged.
     """
     with contextlib.suppress(BadArtefact):  # it is made again
         kept = read_embedding(index.path)
@@ -70,6 +70,7 @@ def embed(index: Index, progress: Progress = SILENT) -> Embedding:
     low, high = places.min(axis=0), places.max(axis=0)
     places = ((places - low) / np.maximum(high - low, 1e-30)).astype(np.float32)
     found = Embedding(rows=rows, places=places, generation=index.facts["generation"])
+    sweep(index.path, of=index.path / EMBEDDING_FILE)
     write_tensors(index.path / EMBEDDING_FILE, {"rows": rows, "places": places}, {"generation": found.generation})
     return found
 
@@ -83,8 +84,10 @@ def read_embedding(folder: Path) -> Embedding | None:
     if not path.exists():
         return None
     metadata, tensors = read_tensors(path, what="map", remedy="make it again with `alexnet visualize embedding`")
-    rows, places = tensors.get("rows"), tensors.get("places")
-    if rows is None or places is None or rows.dtype != np.int64 or places.shape != (len(rows), 2):
+    rows, places = tensors.get("rows", np.empty(0)), tensors.get("places", np.empty(0))
+    is_right = rows.ndim == 1 and rows.dtype == np.int64 and places.dtype == np.float32
+    is_right = is_right and places.shape == (len(rows), 2)
+    if not (is_right and (rows >= 0).all() and (places >= 0).all() and (places <= 1).all()):  # not so of NaN
         raise BadArtefact(f"{path} is damaged: make it again with `alexnet visualize embedding`")
     return Embedding(rows=rows, places=places, generation=metadata.get("generation", ""))
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_cli.artefacts import KERNELS
-from alexnet_cli.errors import AlexNetError, BadArtefact
+from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
 from alexnet_cli.figures.canvas import Size, drawing, show_picture
 from alexnet_cli.figures.mosaic import as_colours, mosaic
+from alexnet_cli.files import check_opens
 from alexnet_cli.model import Model
 
 ACROSS = 16  # kernels in a row
@@ -39,7 +40,7 @@ def growth_of(folder: Path, columns: Sequence[np.ndarray]) -> Growth:
     Without epochs if it kept none, as an imported model. Raises BadArtefact if a file is damaged.
     """
     growth = Growth(epochs=[], kernels=[])
-    for file in sorted((folder / KERNELS).glob("[0-9]*.npy")):
+    for file in sorted((folder / KERNELS).glob("[0-9][0-9][0-9][0-9].npy")):
         kept = read_kept(file)
         if kept.shape != (sum(map(len, columns)), *columns[0].shape[1:]):
             raise BadArtefact(f"{file} holds kernels of another network")
@@ -51,9 +52,15 @@ def growth_of(folder: Path, columns: Sequence[np.ndarray]) -> Growth:
 def read_kept(file: Path) -> np.ndarray:
     """The kernels (K, C, h, w) float16, column after column, that a run kept in ``file``. Raises BadArtefact."""
     try:
-        return np.asarray(np.load(file))
-    except (OSError, ValueError) as error:
-        raise BadArtefact(f"{file} cannot be read ({error})") from None
+        check_opens(file)
+        kept = np.load(file)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy raises all kinds of errors on damaged files
+        raise BadArtefact(f"{file} is damaged ({first_line(error)}): remove it") from None
+    if not isinstance(kept, np.ndarray) or kept.dtype != np.float16 or not np.isfinite(kept).all():
+        raise BadArtefact(f"{file} is damaged: it holds no float16 numbers; remove it")
+    return kept
 
 
 def saturation(kernels: np.ndarray) -> np.ndarray:

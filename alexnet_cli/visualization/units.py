@@ -17,7 +17,8 @@ from alexnet_cli.data.store import Split
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.figures.canvas import Size, drawing
 from alexnet_cli.figures.mosaic import mosaic
-from alexnet_cli.files import read_tensors, write_tensors
+from alexnet_cli.files import read_tensors, sweep, write_tensors
+from alexnet_cli.settings import MAX_SIDE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,9 @@ class Units:
         """Write ``folder``/units/LAYER.safetensors, of the model in ``folder``."""
         facts = {key: value for key, value in vars(self).items() if not isinstance(value, np.ndarray)}
         tensors = {"rows": self.rows, "responses": self.responses, "places": self.places}
-        write_tensors(units_file(folder, self.layer), tensors, {"format": str(FORMAT), "facts": json.dumps(facts)})
+        file = units_file(folder, self.layer)
+        sweep(file.parent, of=file)
+        write_tensors(file, tensors, {"format": str(FORMAT), "facts": json.dumps(facts)})
 
 
 def units_file(folder: Path, layer: str) -> Path:
@@ -74,13 +77,33 @@ def read_units(folder: Path, layer: str) -> Units:
     Raises BadArtefact if there is none, or if it is damaged or of a newer format.
     """
     path = units_file(folder, layer)
-    metadata, tensors = read_tensors(path, what="file of units", remedy=f"remove {path}: it is made again")
+    metadata, tensors = read_tensors(path, what="file of units", remedy="remove it")
     check_format(metadata.get("format"), FORMAT, path)
     try:
         fields: dict[str, Any] = json.loads(metadata["facts"]) | tensors
-        return Units(**fields)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadArtefact(f"{path} is damaged ({error!r}): remove it: it is made again") from None
+        units = Units(**fields)
+        _check(units)
+        return units
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadArtefact(f"{path} is damaged ({error!r}): remove it") from None
+
+
+def _check(units: Units) -> None:
+    """Raises KeyError, TypeError, ValueError or AttributeError if ``units`` is not as `save` writes it."""
+    shape = (len(units.rows), PATCHES)
+    wanted = {"rows": (np.int64, shape), "responses": (np.float32, shape), "places": (np.int64, (*shape, 2))}
+    for name, (kind, extent) in wanted.items():
+        array = getattr(units, name)
+        if array.dtype != kind or array.shape != extent:
+            raise ValueError(f"{name} is {array.dtype} of {array.shape}")
+    field = [units.field[key] for key in ("size", "stride", "start")]
+    numbers = [units.columns, units.crop, *field]
+    if not all(isinstance(number, int) and abs(number) <= MAX_SIDE for number in numbers):
+        raise ValueError("its sizes are no numbers, or too large")
+    is_right = units.columns >= 1 and units.crop >= 1 and field[0] >= 1 and len(units.rows) >= 1
+    in_bounds = (units.rows >= -1).all() and (units.places >= 0).all() and (units.places <= MAX_SIDE).all()
+    if not (is_right and in_bounds and np.isfinite(units.responses).all()):
+        raise ValueError("its numbers are out of bounds")
 
 
 def patches_of(units: Units, unit: int, images: Split) -> list[np.ndarray]:

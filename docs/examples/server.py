@@ -6,6 +6,7 @@
 It needs the ONNX file and nothing else of alexnet.
 """
 
+import asyncio
 import io
 import json
 import os
@@ -15,12 +16,14 @@ import onnxruntime
 from PIL import Image, ImageOps
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 MAX_BYTES = 20_000_000
-Image.MAX_IMAGE_PIXELS = 50_000_000  # Pillow refuses a picture of more than twice as many
+Image.MAX_IMAGE_PIXELS = 25_000_000  # Pillow refuses a picture of more than twice as many
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+AT_A_TIME = 2  # pictures that are decoded, which takes up to 500 MB each; a proxy before it bounds the uploads
 
 
 class Classifier:
@@ -42,7 +45,7 @@ class Classifier:
 
 def as_input(content: bytes, size: int) -> np.ndarray:
     """A picture as `alexnet prep` makes it: the shorter side to ``size``, the central square, (size, size, 3) uint8."""
-    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content), formats=FORMATS)).convert("RGB")
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     square = picture.crop((left, top, left + side, top + side))
@@ -51,17 +54,20 @@ def as_input(content: bytes, size: int) -> np.ndarray:
 
 def create_app(path: str) -> Starlette:
     """The server's routes, for the model in the ONNX file ``path``."""
-    classifier = Classifier(path)
+    classifier, places = Classifier(path), asyncio.Semaphore(AT_A_TIME)
 
     async def classify(request: Request) -> JSONResponse:
         content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > MAX_BYTES:
-                return JSONResponse({"error": f"more than {MAX_BYTES:,} bytes"}, 413)
         try:
-            classes = await run_in_threadpool(classifier.classify, bytes(content))  # other requests go on meanwhile
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > MAX_BYTES:
+                    return JSONResponse({"error": f"more than {MAX_BYTES:,} bytes"}, 413)
+            async with places:  # other requests go on meanwhile
+                classes = await run_in_threadpool(classifier.classify, bytes(content))
+        except ClientDisconnect:
+            return JSONResponse({"error": "the picture did not come to its end"}, 400)
+        except Exception:  # Pillow raises all kinds of errors on damaged pictures
             return JSONResponse({"error": "not a picture that can be read"}, 400)
         return JSONResponse({"classes": classes})
 
