@@ -89,12 +89,14 @@ def _classes(labels: list[str], words: Mapping[str, str]) -> dict[str, list[str]
 
 
 def _model(path: Path) -> dict[str, Any]:
+    from alexnet_cli import recipe as recipes
     from alexnet_cli.model import Model
     from alexnet_cli.nets.alexnet import parameter_count
 
     model = Model.load(path)
     return {
         "recipe": model.recipe.name,
+        "changed": recipes.changed(model.recipe),
         "description": model.recipe.description,
         "layers": layers_of(model.recipe, len(model.classes)),
         **_classes(model.classes, model.words),

@@ -9,6 +9,7 @@ from alexnet_cli.artefacts import RECIPE_FILE
 from alexnet_cli.errors import visible
 from alexnet_cli.nets.alexnet import parameter_count
 from alexnet_cli.recipes import names as packaged_recipes
+from alexnet_cli.wording import counted
 from alexnet_cli.wordnet import class_names
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ def model_card(model: "Model", name: str) -> str:
 
 def _what_it_is(model: "Model") -> list[str]:
     names = class_names(model.classes, model.words)
+    number = recipes.changed(model.recipe)
+    changed = f" with {counted(number, 'value')} changed, which `{RECIPE_FILE}` has" if number else ""
     others = f" ... ({len(names):,} in all)" if len(names) > SHOWN else ""
     return [
-        f"A network of recipe `{model.recipe.name}`: {model.recipe.description}. "
+        f"A network of recipe `{model.recipe.name}`{changed}: {model.recipe.description}. "
         f"{parameter_count(model.net):,} parameters, fingerprint `{model.fingerprint}`.",
         "",
         f"Classes: {', '.join(map(_plain, names[:SHOWN]))}{others}.",

@@ -138,6 +138,11 @@ def differences(recipe: Recipe, base: Recipe) -> dict[str, Any]:
     return {key: value for key, value in mine.items() if key not in theirs or theirs[key] != value}
 
 
+def changed(recipe: Recipe) -> int:
+    """In how many values ``recipe`` differs from the one of its name that comes with the program; 0 if none does."""
+    return len(differences(recipe, load(recipe.name))) if recipe.name in names() else 0
+
+
 def summary(named: str) -> dict[str, Any]:
     """Of the recipe called ``named``, or in the file ``named``: name, description, parameters for 1000 classes,
     published errors, and the lines in which it differs from `paper`. Raises BadRecipe."""

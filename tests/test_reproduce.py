@@ -164,8 +164,8 @@ def test_figure_1_says_how_far_it_is_and_how_long_it_may_take() -> None:
         return Trial(net="n", rate=0.1, seed=0, errors=[0.5], seconds=seconds)
 
     so_far = figure1_module._so_far
-    assert so_far([], 20, 4) == "run 1 of 20"
-    assert so_far([trial(600), trial(1200)], 20, 4) == "run 3 of 20, at most 18 h 00 min left"
+    assert so_far([], 1, 20, 4) == "run 1 of 20"
+    assert so_far([trial(600), trial(1200)], 3, 20, 4) == "run 3 of 20, at most 18 h 00 min left"
 
 
 def test_figure_1_goes_on_after_a_rate_that_diverges_in_the_last_update_of_an_epoch(small_pictures, tmp_path):

@@ -54,9 +54,11 @@ def _tells_apart(facts: dict[str, Any]) -> tuple[str, str]:
 
 
 def _model(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    is_plain = facts["description"] and not facts["changed"]
+    changed = f", with {counted(facts['changed'], 'value')} changed" if facts["changed"] else ""
     lines = [
-        ("what it is", f"a trained network: {facts['description']}" if facts["description"] else "a trained network"),
-        ("recipe", facts["recipe"]),
+        ("what it is", f"a trained network: {facts['description']}" if is_plain else "a trained network"),
+        ("recipe", facts["recipe"] + changed),
         ("size", f"{counted(facts['parameters'], 'parameter')} in {counted(len(facts['layers']), 'layer')}"),
         _tells_apart(facts),
         *_origin(facts),

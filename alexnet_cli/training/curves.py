@@ -52,4 +52,5 @@ def draw_curves(
         for axes in (loss, error, rate):
             axes.grid(alpha=0.3)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        rate.set_xlim(loss.get_xlim())
         figure.legend(loc="outside lower center", ncols=3, title="training: on augmented views, with dropout")

@@ -113,7 +113,8 @@ def draw_embedding(
         thumbnails = _thumbnails(embedding.places[chosen], loaded, [colours[i] for i in chosen])
         axes.imshow(thumbnails, extent=(0, 1, 0, 1), zorder=2)
         axes.set_axis_off()
-        axes.set_title(f"{index.path.name}: {counted(len(embedding.rows), 'picture')}, alike where they are near")
+        told = f"{counted(len(embedding.rows), 'picture')}, {len(chosen):,} of them on top"
+        axes.set_title(f"{index.path.name}: {told}; alike where they are near")
         _draw_legend(figure, colour_of, Counter(classes), size)
 
 

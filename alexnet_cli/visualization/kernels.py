@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alexnet_cli.artefacts import KERNELS
 from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
 from alexnet_cli.figures.canvas import Size, drawing, show_picture
-from alexnet_cli.figures.mosaic import as_colours, mosaic
+from alexnet_cli.figures.mosaic import as_colours, mosaic, squarest
 from alexnet_cli.files import check_opens
 from alexnet_cli.model import Model
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ACROSS = 16  # kernels in a row
 EPOCHS, GROWN = 8, 6  # of the picture of their growth: how many epochs, and how many kernels of each column
@@ -94,48 +98,67 @@ def structure_by_chance(shape: Sequence[int]) -> float:
 
 
 def draw_kernels(columns: Sequence[np.ndarray], path: Path, size: Size = Size.page) -> None:
-    """Draw the kernels (K, C, h, w) of each column as a block, on a page one below the other as in figure 3."""
-    is_colour = columns[0].shape[1] == 3
-    across = ACROSS if size is Size.page else ACROSS // 2
+    """Draw the kernels (K, C, h, w) of each column as a block, on a page one below the other as in figure 3.
+
+    Before each row stands the number of its first kernel; maps and units have the same numbers.
+    """
+    is_colour, step = columns[0].shape[1] == 3, columns[0].shape[2] + 1
+    across = ACROSS if size is Size.page else min(ACROSS // 2, squarest(max(map(len, columns)), aspect=1.0))
     rows = [-(-len(kernels) // across) for kernels in columns]
     with drawing(path, size, height=0.4 * len(columns) + sum(rows) * 10 / across) as figure:
         shape = (len(columns), 1) if size is Size.page else (1, len(columns))
-        for i, (kernels, axes) in enumerate(zip(columns, np.ravel(figure.subplots(*shape)), strict=True)):
+        blocks = zip(columns, np.ravel(figure.subplots(*shape)), rows, _firsts(columns), strict=True)
+        for i, (kernels, axes, down, first) in enumerate(blocks):
             facts = [f"{len(kernels)} kernels", f"structure {structure(kernels).mean():.2f}"]
             facts += [f"saturation {saturation(kernels).mean():.2f}"] if is_colour else []
             name = f"column {i}: " if len(columns) > 1 else ""
             separator = ", " if size is Size.page else "\n"
             show_picture(axes, mosaic(as_colours(kernels), min(across, len(kernels))), name + separator.join(facts))
+            for row in range(down):
+                number = str(first + row * across)
+                axes.text(-1.5, (row + 0.5) * step - 1, number, ha="right", va="center", color="gray")
+
+
+def _firsts(columns: Sequence[np.ndarray]) -> list[int]:
+    """The number of each column's first kernel."""
+    return [0, *np.cumsum([len(kernels) for kernels in columns]).tolist()][:-1]
 
 
 def draw_growth(growth: Growth, path: Path, size: Size = Size.page) -> None:
     """Draw some kernels of each column at some epochs, and each column's mean structure over all epochs.
 
-    The kernels are those that have the most structure at the end.
+    The kernels are those that have the most structure at the end; their numbers stand above them.
     """
-    shown = np.unique(np.linspace(0, len(growth.epochs) - 1, EPOCHS).round().astype(int))
-    best = [np.argsort(-structure(kernels), kind="stable")[:GROWN] for kernels in growth.kernels[-1]]
     with drawing(path, size, height=5.2) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-        lines = [
-            np.concatenate([kernels[which] for kernels, which in zip(growth.kernels[epoch], best, strict=True)])
-            for epoch in shown
-        ]
-        pictures, side, across = as_colours(np.concatenate(lines)), lines[0].shape[2], len(lines[0])
-        left.imshow(mosaic(pictures, across), interpolation="nearest")
-        left.set_yticks(np.arange(len(shown)) * (side + 1) + side / 2, [f"epoch {growth.epochs[i]}" for i in shown])
-        starts = np.cumsum([0, *map(len, best)])[:-1]
-        middles = [(start + len(which) / 2) * (side + 1) - 1 for start, which in zip(starts, best, strict=True)]
-        left.set_xticks(middles, [f"column {i}" for i in range(len(best))] if len(best) > 1 else ["kernels"])
-        left.tick_params(length=0)
-        left.spines[:].set_visible(False)
-        left.set_title("the kernels with most structure at the end")
-        for i in range(len(best)):
+        _show_growing(left, growth)
+        for i in range(len(growth.kernels[0])):
             means = [float(structure(kernels[i]).mean()) for kernels in growth.kernels]
-            right.plot(growth.epochs, means, marker=".", label=f"column {i}" if len(best) > 1 else "kernels")
+            right.plot(
+                growth.epochs, means, marker=".", label=f"column {i}" if len(growth.kernels[0]) > 1 else "kernels"
+            )
         right.axhline(
             structure_by_chance(growth.kernels[0][0].shape[1:]), color="gray", ls="--", label="random kernels"
         )
         right.set(xlabel="epoch", ylabel="mean structure", ylim=(0, None), title="energy at the strongest frequency")
         right.legend()
         right.grid(alpha=0.3)
+
+
+def _show_growing(axes: "Axes", growth: Growth) -> None:
+    shown = np.unique(np.linspace(0, len(growth.epochs) - 1, EPOCHS).round().astype(int))
+    best = [np.argsort(-structure(kernels), kind="stable")[:GROWN] for kernels in growth.kernels[-1]]
+    numbers = np.concatenate([which + first for which, first in zip(best, _firsts(growth.kernels[-1]), strict=True)])
+    lines = [np.concatenate(growth.kernels[epoch])[numbers] for epoch in shown]  # (kernels, C, h, w) each
+    side = lines[0].shape[2]
+    middles = np.arange(max(len(numbers), len(shown))) * (side + 1) + side / 2 - 0.5
+    axes.imshow(mosaic(as_colours(np.concatenate(lines)), len(numbers)), interpolation="nearest")
+    axes.set_yticks(middles[: len(shown)], [f"epoch {growth.epochs[i]}" for i in shown])
+    starts = _firsts(best)
+    halves = [(start + len(which) / 2) * (side + 1) - 1 for start, which in zip(starts, best, strict=True)]
+    axes.set_xticks(halves, [f"column {i}" for i in range(len(best))] if len(best) > 1 else ["kernels"])
+    axes.secondary_xaxis("top").set_xticks(middles[: len(numbers)], numbers.astype(str), color="gray")
+    for each in (axes, *axes.child_axes):
+        each.tick_params(length=0)
+        each.spines[:].set_visible(False)
+    axes.set_title("the kernels with most structure at the end")

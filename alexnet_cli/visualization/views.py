@@ -63,8 +63,9 @@ def draw_votes(votes: Votes, picture: np.ndarray, path: Path, size: Size = Size.
         _show_bars(axes, votes, picture)
         title = f"the ten views: {votes.agreeing} of 10 vote for the answer, {votes.answer[0].name}"
         figure.suptitle(textwrap.fill(title, 70))
-        for part in (left, right):
-            part.legend(loc="outside lower center", fontsize="small" if is_slide else "medium", ncols=2)
+        side = f"each {len(votes.views[0].rows)} pixels wide,\ndrawn inwards so that all are seen"
+        for part, told in ((left, side), (right, None)):
+            part.legend(loc="outside lower center", fontsize="small" if is_slide else "medium", ncols=2, title=told)
 
 
 def _show_frames(axes: "Axes", votes: Votes, picture: np.ndarray) -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexnet_cli.commands import completion
-from alexnet_cli.console import show, show_json
+from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.errors import AlexNetError, BadPicture
 from alexnet_cli.figures.canvas import Size, check_figure
-from alexnet_cli.workspace import Workspace
+from alexnet_cli.workspace import Workspace, path_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,10 +41,12 @@ PictureArgument = Annotated[str, typer.Argument(metavar="PICTURE", help="The fil
 
 
 def find_model(space: Workspace, model: str | None) -> Path:
-    """The folder of the model that is named, or of the newest. Raises BadArtefact if there is none."""
+    """The folder of the model that is named, or of the newest, and tell which. Raises BadArtefact if there is none."""
     if model is not None and model.endswith(".onnx"):
         raise AlexNetError(f"{model} has no layers to look into: name the folder of its model")
-    return space.find("model", model)
+    folder = space.find("model", model)
+    Console().note(f"drawing of model {path_of(folder)}")
+    return folder
 
 
 def open_network(space: Workspace, model: str | None) -> "NetworkModel":
