@@ -56,7 +56,7 @@ def card_of(model, folder):
 
 def test_the_card_says_what_a_model_is_and_how_it_was_made(model, tmp_path):
     card = card_of(replace(model, provenance=TRAINED), tmp_path / "m")
-    assert card.startswith("# m\n\nA network of recipe `small-data`: ")
+    assert card.startswith("# m\n\nA network of recipe `small-data` with 12 values changed, which `recipe.toml` has: ")
     assert f"fingerprint `{model.fingerprint}`" in card
     assert "Classes: blue, green, the colour red." in card
     assert "The 42,000 training pictures of dataset `my colours` (fingerprint `f00d`), for 2 epochs" in card

@@ -238,12 +238,12 @@ def test_everything_can_be_done_with_the_keyboard(page: Any) -> None:
         return page.evaluate("() => document.activeElement.className || document.activeElement.textContent")
 
     reached = []
-    for _ in range(10):
+    for _ in range(11):
         page.keyboard.press("Tab")
         reached.append(focused())
         assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") != "none"
-    assert reached[:5] == ["skip", "brand", "Search", "Pictures", "Network"]
-    assert reached[7:] == ["primary", "pick", "original"]
+    assert reached[:6] == ["skip", "brand", "Search", "Pictures", "Map", "Network"]
+    assert reached[8:] == ["primary", "pick", "original"]
 
     def at() -> int:
         return page.evaluate(

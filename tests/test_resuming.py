@@ -185,9 +185,10 @@ def test_a_run_that_was_left_is_named_and_the_next_gets_a_new_name(packed, tmp_p
     capsys.readouterr()
     assert main(words) == 0
     shown = capsys.readouterr()
-    assert shown.err.splitlines()[0] == (
-        "models/colours-small-data is unfinished; to resume it: alexnet train --resume --out colours-small-data"
-    )
+    assert shown.err.splitlines()[:2] == [
+        "models/colours-small-data exists, so the new model is models/colours-small-data-2; --out names another",
+        "models/colours-small-data is unfinished; to resume it: alexnet train --resume --out colours-small-data",
+    ]
     assert "trained models/colours-small-data-2: 1 epoch\n" in shown.out
 
 

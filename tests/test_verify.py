@@ -60,7 +60,8 @@ def test_a_model_is_described_in_words(folder, packed, capsys):
     assert main(["info", str(folder)]) == 0
     said = capsys.readouterr().out
     for line in (
-        r"what it is +│ a trained network: the 2012 network for thousands of pictures",
+        r"what it is +│ a trained network ",
+        r"recipe +│ small-data, with \d+ values changed ",
         r"size +│ [\d,]+ parameters in 8 layers",
         r"tells apart +│ 3 classes: blue, green, red",
         r"trained on +│ dataset colours ",

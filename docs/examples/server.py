@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 MAX_BYTES = 20_000_000
-Image.MAX_IMAGE_PIXELS = 25_000_000  # Pillow refuses a picture of more than twice as many
+MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 AT_A_TIME = 2  # pictures that are decoded, which takes up to 500 MB each; a proxy before it bounds the uploads
 
@@ -45,7 +45,10 @@ class Classifier:
 
 def as_input(content: bytes, size: int) -> np.ndarray:
     """A picture as `alexnet prep` makes it: the shorter side to ``size``, the central square, (size, size, 3) uint8."""
-    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content), formats=FORMATS)).convert("RGB")
+    opened = Image.open(io.BytesIO(content), formats=FORMATS)  # which reads its size, and no pixels yet
+    if opened.width * opened.height > MAX_PIXELS:
+        raise ValueError(f"more than {MAX_PIXELS:,} pixels")
+    picture = ImageOps.exif_transpose(opened).convert("RGB")
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     square = picture.crop((left, top, left + side, top + side))
