@@ -134,7 +134,7 @@ def test_a_source_of_which_the_path_is_not_utf8_is_known_again(tmp_path: Path, c
     for as_json in ([], ["--json"]):
         assert main(["info", "data/p", *as_json]) == 0
         shown = capsys.readouterr().out
-        assert as_json or (re.search(r"tells apart +│ 2 classes: cats, dogs ", shown) and "{" not in shown)
+        assert as_json or (re.search(r"tells apart +│ 3 classes: cats, dogs, owls ", shown) and "{" not in shown)
 
 
 def test_an_original_is_of_the_source_that_was_packed_also_if_it_moved_with_its_workspace(
