@@ -27,7 +27,7 @@ from alexnet_cli.inference.evaluation import count_errors
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize
-from alexnet_cli.training import checkpoint
+from alexnet_cli.training import checkpoint, runs
 from alexnet_cli.training.runs import choose_recipe, resume_run
 from alexnet_cli.training.train import check_batches, train
 from alexnet_cli.training.trainer import Options, Trainer
@@ -488,3 +488,15 @@ def test_nothing_is_left_of_a_run_whose_first_checkpoint_cannot_be_written(packe
     with pytest.raises(OSError, match="No space"):
         train(packed, narrow, tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "told"), [("AVX2", "bf16", 1), ("AVX2", "fp32", 0), ("AVX512", "bf16", 0)]
+)
+def test_a_processor_without_bf16_is_told(packed, narrow, tmp_path, monkeypatch, capability, precision, told):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(runs, "train", lambda *_, **__: None)
+    listener = Listener()
+    runs.start_run(packed, narrow, tmp_path / "m", options=Options(precision=precision), progress=listener)
+    expected = "this processor has no instructions for bf16: --precision fp32 is several times as fast"
+    assert listener.notes.count(expected) == told

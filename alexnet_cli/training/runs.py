@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import CHECKPOINT_FILE
 from alexnet_cli.data.store import Dataset
@@ -62,6 +64,8 @@ def start_run(
     progress.note(
         f"training recipe {recipe.name} on {dataset.path} into {folder}, on {', '.join(options.devices)}{ranks}"
     )
+    if options.precision == "bf16" and "cpu" in options.devices and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        progress.note("this processor has no instructions for bf16: --precision fp32 is several times as fast")
     return train(dataset, recipe, folder, seed=seed, start=start, new=True, options=options, progress=progress)
 
 
