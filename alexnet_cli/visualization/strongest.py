@@ -1,6 +1,6 @@
 """Finds the patches of a dataset that excite the units of a network most, of all layers with maps in one pass."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -141,14 +141,13 @@ def recording(net: AlexNet, layers: Iterable[str]) -> Iterator[dict[str, list[Te
     """
     recorded: dict[str, list[Tensor]] = {}
 
-    def keep(name: str) -> object:
-        return lambda _module, _inputs, output: recorded.setdefault(name, []).append(output)
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def record(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            recorded.setdefault(name, []).append(output)
 
-    hooks = [
-        module.register_forward_hook(keep(name))  # type: ignore[arg-type]
-        for name in layers
-        for module in responding(net, name)
-    ]
+        return record
+
+    hooks = [module.register_forward_hook(keep(name)) for name in layers for module in responding(net, name)]
     try:
         yield recorded
     finally:

@@ -32,6 +32,15 @@ NetworkOption = Annotated[
         autocompletion=completion.models,
     ),
 ]
+TrainedOnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATASET",
+        help="Name or path of a dataset. Default: the one that the model was trained on.",
+        autocompletion=completion.datasets,
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The figure, a .png or .svg file. Default: its name here.", callback=_check),

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, DataOption, JsonOption, WorkspaceOption
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
 from alexnet_cli.commands.visualize import (
     NetworkOption,
     OutOption,
     PictureArgument,
     SizeOption,
+    TrainedOnOption,
     find_model,
     open_picture,
     show_files,
@@ -23,7 +24,7 @@ def augmentation(
     picture: PictureArgument,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another seed draws other views.")] = 0,
     model: NetworkOption = None,
-    data: DataOption = None,
+    data: TrainedOnOption = None,
     out: OutOption = None,
     size: SizeOption = Size.page,
     workspace: WorkspaceOption = HERE,

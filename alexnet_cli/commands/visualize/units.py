@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli.commands.common import HERE, DataOption, JsonOption, WorkspaceOption
-from alexnet_cli.commands.visualize import NetworkOption, OutOption, SizeOption, find_model, show_files
+from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
+from alexnet_cli.commands.visualize import NetworkOption, OutOption, SizeOption, TrainedOnOption, find_model, show_files
 from alexnet_cli.console import Console
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.figures.canvas import Size
-from alexnet_cli.workspace import Workspace
+from alexnet_cli.workspace import Workspace, path_of
 
 
 def units(
@@ -25,7 +25,7 @@ def units(
     ascent: Annotated[
         bool, typer.Option("--ascent", help="Beside them an input that excites the unit, found by gradient ascent.")
     ] = False,
-    data: DataOption = None,
+    data: TrainedOnOption = None,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="The split of the dataset.")] = "train",
     model: NetworkOption = None,
     out: OutOption = None,
@@ -53,6 +53,7 @@ def units(
     dataset, network = alexnet.open_dataset(space.dataset_of(folder, data)), open_network(folder)
     images = dataset.split(split)
     with closing(Console()) as console:
+        console.note(f"the strongest patches in the {split} pictures of {path_of(dataset.path)}")
         found = units_of(folder, network, dataset, split, layer or list(map_layers(network))[-1], console)
         kernels = len(found.rows)
         if unit and not 0 <= min(unit) <= max(unit) < kernels:
