@@ -14,8 +14,6 @@ from alexnet_cli.workspace import Workspace, path_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from alexnet_cli.inference.network_model import NetworkModel
-
 
 def _check(path: Path | None) -> Path | None:
     if path is not None:
@@ -56,13 +54,6 @@ def find_model(space: Workspace, model: str | None) -> Path:
     folder = space.find("model", model)
     Console().note(f"drawing of model {path_of(folder)}")
     return folder
-
-
-def open_network(space: Workspace, model: str | None) -> "NetworkModel":
-    """The network of that model, in torch. Raises BadArtefact if it is not there or damaged."""
-    from alexnet_cli.opening import open_network
-
-    return open_network(find_model(space, model))
 
 
 def open_picture(picture: str, size: int) -> "np.ndarray":

@@ -11,7 +11,7 @@ from alexnet_cli.commands.visualize import (
     OutOption,
     PictureArgument,
     SizeOption,
-    open_network,
+    find_model,
     open_picture,
     show_files,
 )
@@ -42,9 +42,10 @@ def maps(
 
     Example: alexnet visualize maps photo.jpg --layer conv1
     """
+    from alexnet_cli.opening import open_network
     from alexnet_cli.visualization import maps as shown
 
-    network = open_network(Workspace(workspace), model)
+    network = open_network(find_model(Workspace(workspace), model))
     seen = shown.activations_of(network, open_picture(picture, network.image_size))
     layers, path, files = list(dict.fromkeys(layer or [])), out or Path("maps.png"), []
     for name in layers:

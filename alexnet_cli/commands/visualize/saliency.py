@@ -12,7 +12,6 @@ from alexnet_cli.commands.visualize import (
     PictureArgument,
     SizeOption,
     find_model,
-    open_network,
     open_picture,
     show_files,
 )
@@ -42,14 +41,14 @@ def saliency(
     Example: alexnet visualize saliency dog.jpg --class pug
     """
     import alexnet_cli as alexnet
+    from alexnet_cli.opening import open_network
     from alexnet_cli.visualization import saliency as shown
     from alexnet_cli.visualization.occlusion import POSITIONS
 
     space, console = Workspace(workspace), Console()
     folder, path = find_model(space, model), out or Path("saliency.png")
-    network = open_network(space, model)
+    network = open_network(folder)
     image = open_picture(picture, network.image_size)
-    console.note(f"explaining {picture} with model {folder}")
     predictor = alexnet.open_model(folder, pictures=POSITIONS**2, datasets=space.all("dataset"), progress=console)
     told = shown.saliency(network, predictor, image, wanted)
     shown.draw_saliency(told, path, size)

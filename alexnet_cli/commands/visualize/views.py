@@ -6,7 +6,7 @@ from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, Workspace
 from alexnet_cli.commands.visualize import OutOption, PictureArgument, SizeOption, open_picture, show_files
 from alexnet_cli.console import Console
 from alexnet_cli.figures.canvas import Size
-from alexnet_cli.workspace import Workspace
+from alexnet_cli.workspace import Workspace, path_of
 
 
 def views(
@@ -27,10 +27,10 @@ def views(
     import alexnet_cli as alexnet
     from alexnet_cli.visualization.views import draw_votes, votes_of
 
-    space, path = Workspace(workspace), out or Path("views.png")
-    predictor = alexnet.open_model(
-        space.find_classifier(model), pictures=1, datasets=space.all("dataset"), progress=Console()
-    )
+    space, path, console = Workspace(workspace), out or Path("views.png"), Console()
+    found = space.find_classifier(model)
+    console.note(f"drawing of model {path_of(found)}")
+    predictor = alexnet.open_model(found, pictures=1, datasets=space.all("dataset"), progress=console)
     pixels = open_picture(picture, predictor.image_size)
     votes = votes_of(predictor, pixels)
     draw_votes(votes, pixels, path, size)
