@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from onnx_files import write_onnx
 from pictures import encoded, folder_of_classes, write_folder
 from safetensors.numpy import save_file
@@ -106,6 +108,20 @@ def exported(packed, tmp_path_factory) -> Exported:
 def exported_folder(exported) -> Path:
     """The folder of ``exported``; not to be changed."""
     return exported.export.path.parent
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list[Figure]:
+    """The figures that are written to files, to look into them."""
+    written: list[Figure] = []
+    savefig = Figure.savefig
+
+    def keep(figure: Figure, *words: Any, **options: Any) -> None:
+        written.append(figure)
+        savefig(figure, *words, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return written
 
 
 @pytest.fixture

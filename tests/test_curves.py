@@ -1,7 +1,6 @@
 """`visualize curves`: what is drawn are the rows of history.jsonl, with chance as a line."""
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from conftest import save_untrained
 from PIL import Image
 
 from alexnet_cli.commands import main
-from alexnet_cli.figures.canvas import Size, drawing
+from alexnet_cli.figures.canvas import Size
 from alexnet_cli.training import curves
 
 ROWS = [
@@ -24,18 +23,9 @@ def model(packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return save_untrained(packed, Path("models/m"))
 
 
-def test_the_curves_are_the_history_with_chance_as_a_line(tmp_path, monkeypatch):
-    drawn = []
-
-    @contextmanager
-    def keep(*words, **options):
-        with drawing(*words, **options) as figure:
-            yield figure
-            drawn.append(figure)
-
-    monkeypatch.setattr(curves, "drawing", keep)
+def test_the_curves_are_the_history_with_chance_as_a_line(tmp_path, figures):
     curves.draw_curves(ROWS, tmp_path / "c.svg", Size.slide, title="m", chance=2 / 3)
-    loss, error, _ = drawn[0].axes
+    loss, error, _ = figures[0].axes
     assert list(loss.lines[0].get_ydata()) == [2, 1]
     shown = {line.get_label(): list(line.get_ydata()) for line in error.lines}
     assert shown == {
@@ -43,7 +33,7 @@ def test_the_curves_are_the_history_with_chance_as_a_line(tmp_path, monkeypatch)
         "training": [80, 40],
         "validation, one view": pytest.approx([70, 35]),
     }
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == list(shown)
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == list(shown)
 
 
 def test_curves_for_a_projector(model, capsys):

@@ -1,7 +1,6 @@
 """Figures 3 and 4 and tables 1 and 2 of trained models, compared with brute force and with `evaluate`."""
 
 import json
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from alexnet_cli.experiments.figure4 import (
     spread,
 )
 from alexnet_cli.experiments.tables import table1, table2
-from alexnet_cli.figures.canvas import Size, drawing
+from alexnet_cli.figures.canvas import Size
 from alexnet_cli.inference.evaluation import average_probabilities, evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
@@ -92,20 +91,8 @@ def test_figure_4_has_the_predictions_and_the_nearest_images(models, packed, tmp
 
 
 @pytest.mark.parametrize("size", Size)
-def test_figure_4_has_all_names_whole(size, tmp_path, monkeypatch):
+def test_figure_4_has_all_names_whole(size, tmp_path, figures):
     """No text leaves the figure, and none of a picture's texts runs into its neighbour's."""
-    drawn = []
-
-    @contextmanager
-    def keep(path, size, **options):
-        with drawing(path, size, **options) as figure:
-            yield figure
-            figure.draw_without_rendering()
-            own = [[axes.title, axes._left_title, *axes.texts] for axes in figure.axes]
-            shown = [text for texts in own for text in texts if text.get_text()]
-            drawn.append((figure.bbox, [(text.get_text(), text.get_window_extent()) for text in shown]))
-
-    monkeypatch.setattr(figure4_module, "drawing", keep)
     image = np.zeros((8, 8, 3), np.uint8)
     names = [
         "tench",
@@ -117,13 +104,17 @@ def test_figure_4_has_all_names_whole(size, tmp_path, monkeypatch):
     figure4_module.draw_predictions([one] * SHOWN, tmp_path / "p.png", size)
     found = Retrieved(image=image, label=names[1], neighbours=[image] * 6, labels=names * 2, distances=[1.0] * 6)
     figure4_module.draw_neighbours([found] * QUERIES, tmp_path / "n.png", size)
-    for whole, texts in drawn:
-        written = [" ".join(text.split()) for text, _ in texts]
+    for figure in figures:
+        figure.draw_without_rendering()
+        own = [[axes.title, axes._left_title, *axes.texts] for axes in figure.axes]
+        shown = [text for texts in own for text in texts if text.get_text()]
+        written = [" ".join(text.get_text().split()) for text in shown]
         assert all(any(name in each for each in written) for name in names)
-        for i, (_, box) in enumerate(texts):
-            assert whole.x0 <= box.x0
-            assert box.x1 <= whole.x1
-            assert not any(box.padded(-1).overlaps(other) for _, other in texts[:i])
+        boxes = [text.get_window_extent() for text in shown]
+        for i, box in enumerate(boxes):
+            assert figure.bbox.x0 <= box.x0
+            assert box.x1 <= figure.bbox.x1
+            assert not any(box.padded(-1).overlaps(other) for other in boxes[:i])
 
 
 def test_table_2_has_published_and_measured_rows(models, packed, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import json
 import re
 import statistics
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from alexnet_cli.experiments import figure1 as figure1_module
 from alexnet_cli.experiments import reproduction
 from alexnet_cli.experiments.ablations import ABLATIONS, ablations, variant
 from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, Trial, figure1
-from alexnet_cli.figures.canvas import Size, drawing
+from alexnet_cli.figures.canvas import Size
 
 FULL = Plan(rates=dict.fromkeys(NETS, RATES))
 SMALL = ["conv1.kernels=4", "conv2.kernels=4", "conv3.kernels=4", "training.batch=8", "image.divide_by=58"]
@@ -237,27 +236,18 @@ def test_the_ratio_of_two_means_has_a_standard_error():
 
 
 @pytest.mark.parametrize("size", Size)
-def test_the_chart_of_ablations_has_all_names_and_marks_what_is_significant(size, tmp_path, monkeypatch):
-    drawn = []
-
-    @contextmanager
-    def keep(path, size, **options):
-        with drawing(path, size, **options) as figure:
-            yield figure
-            figure.draw_without_rendering()
-            drawn.append(figure)
-            for text in (*figure.axes[0].get_yticklabels(), *figure.legends[0].get_texts()):
-                box = text.get_window_extent()
-                assert figure.bbox.x0 <= box.x0
-                assert box.x1 <= figure.bbox.x1
-
-    monkeypatch.setattr(ablations_module, "drawing", keep)
+def test_the_chart_of_ablations_has_all_names_and_marks_what_is_significant(size, tmp_path, figures):
     differences = {name: 0.01 * (-1) ** i * (i + 1) for i, name in enumerate(ABLATIONS)}  # -10 to 9 points
     facts = {"paper": {"top1_errors": [0.4, 0.4, 0.4], "mean": 0.4}}
     facts |= {name: {"difference": d, "standard_error": 0.01} for name, d in differences.items()}
     ablations_module.draw_differences(facts, "Ablations on d", tmp_path / "a.png", size)
-    (figure,) = drawn
+    (figure,) = figures
     (axes,) = figure.axes
+    figure.draw_without_rendering()
+    for text in (*axes.get_yticklabels(), *figure.legends[0].get_texts()):
+        box = text.get_window_extent()
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
     names = axes.get_yticklabels()
     assert [name.get_text() for name in names] == sorted(ABLATIONS, key=lambda name: differences[name])
     bars = {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in axes.patches}

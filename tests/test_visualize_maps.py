@@ -2,14 +2,12 @@
 
 import json
 import re
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from conftest import save_untrained
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from PIL import Image
 
 from alexnet_cli.commands import main
@@ -45,19 +43,6 @@ def picture(packed) -> np.ndarray:
 @pytest.fixture(scope="module")
 def seen(network, picture) -> Activations:
     return activations_of(network, picture)
-
-
-@pytest.fixture
-def figures(monkeypatch) -> list[Figure]:
-    """The figures that are drawn, instead of files."""
-    drawn = []
-
-    @contextmanager
-    def drawing(path, size, *, height=5.0):
-        yield drawn.append(Figure()) or drawn[-1]
-
-    monkeypatch.setattr(module, "drawing", drawing)
-    return drawn
 
 
 def images(figure) -> list[np.ndarray]:

@@ -1,14 +1,12 @@
 """The ten views with their votes, and random training views, against the definitions of both."""
 
 import json
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import save_untrained
-from matplotlib.figure import Figure
 from PIL import Image
 
 from alexnet_cli.commands import main
@@ -19,7 +17,6 @@ from alexnet_cli.figures.canvas import Size
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Prediction
 from alexnet_cli.model import Model
-from alexnet_cli.visualization import augmentation, views
 from alexnet_cli.visualization.augmentation import draw_training_views, training_views
 from alexnet_cli.visualization.views import PLACES, draw_votes, votes_of
 
@@ -32,20 +29,6 @@ def model(packed, tmp_path_factory) -> Model:
 @pytest.fixture(scope="module")
 def picture(packed) -> np.ndarray:
     return packed.split("val").read(np.array([2]))[0]
-
-
-@pytest.fixture
-def figures(monkeypatch) -> list[Figure]:
-    """The figures that are drawn, instead of files."""
-    drawn = []
-
-    @contextmanager
-    def drawing(path, size, *, height=5.0):
-        yield drawn.append(Figure()) or drawn[-1]
-
-    for module in (views, augmentation):
-        monkeypatch.setattr(module, "drawing", drawing)
-    return drawn
 
 
 def test_the_ten_view_answer_is_that_of_predict(model, picture):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from alexnet_cli.artefacts import model_name
 from alexnet_cli.experiments.report import Report, model_sentence
 from alexnet_cli.figures.canvas import SUFFIXES, Size
 from alexnet_cli.model import Model
@@ -29,7 +30,7 @@ def figure3(model: Path, folder: Path, command: str, *, size: Size = Size.page) 
     by_chance = structure_by_chance(columns[0].shape[1:])
     files = [folder / f"figure-3{suffix}" for suffix in SUFFIXES]
     for file in files:
-        draw_kernels(columns, file, size)
+        draw_kernels(columns, file, size, model=model_name(model))
     rows = [
         [
             str(i),

@@ -35,11 +35,11 @@ def check_figure(path: Path) -> None:
 
 
 @contextmanager
-def drawing(path: Path, size: Size = Size.page, *, height: float = 5.0) -> Iterator["Figure"]:
+def drawing(path: Path, size: Size = Size.page, *, height: float = 5.0, model: str = "") -> Iterator["Figure"]:
     """A figure to draw on, which is written to ``path`` when the block ends well.
 
-    ``height``: of a page, in inches; a page is 10 inches wide, a slide 13.3 × 7.5. Raises AlexNetError if ``path`` is
-    neither PNG nor SVG.
+    ``height``: of a page, in inches; a page is 10 inches wide, a slide 13.3 × 7.5. ``model``: the name of the model
+    that is drawn, for the foot of the figure. Raises AlexNetError if ``path`` is neither PNG nor SVG.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -51,6 +51,8 @@ def drawing(path: Path, size: Size = Size.page, *, height: float = 5.0) -> Itera
         figure = Figure(figsize=SLIDE if is_slide else (PAGE_WIDTH, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
+        if model:
+            figure.supxlabel(f"model: {model}", x=0.99, ha="right", fontsize="small", color="gray")
         kind = path.suffix.lower()[1:]
         with write_output(path) as temporary:
             metadata = {"Date": None} if kind == "svg" else None  # the same figure is the same file

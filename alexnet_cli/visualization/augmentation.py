@@ -71,7 +71,9 @@ def _facts(
     return corners, reflected, shifts
 
 
-def draw_training_views(views: TrainingViews, picture: np.ndarray, path: Path, size: Size = Size.page) -> None:
+def draw_training_views(
+    views: TrainingViews, picture: np.ndarray, path: Path, size: Size = Size.page, *, model: str = ""
+) -> None:
     """Draw ``picture`` (S, S, 3) uint8 with a frame around each view, and the views in frames of the same colours.
 
     Above each stands where it begins in the picture, whether it is reflected, and what is added to its colours.
@@ -80,7 +82,7 @@ def draw_training_views(views: TrainingViews, picture: np.ndarray, path: Path, s
     from matplotlib.patches import Rectangle
 
     count, crop = len(views.pixels), views.pixels.shape[1]
-    with drawing(path, size, height=5.4) as figure:
+    with drawing(path, size, height=5.4, model=model) as figure:
         figure.suptitle(
             f"{count} random training views, framed on the picture: at which row and column each begins,\n"
             "and what is added to its red, green and blue"

@@ -93,7 +93,13 @@ def read_embedding(folder: Path) -> Embedding | None:
 
 
 def draw_embedding(
-    embedding: Embedding, index: Index, collection: Collection | None, path: Path, size: Size = Size.page
+    embedding: Embedding,
+    index: Index,
+    collection: Collection | None,
+    path: Path,
+    size: Size = Size.page,
+    *,
+    model: str = "",
 ) -> None:
     """Draw the pictures where they lie: dots in the colours of their classes, and thumbnails over them.
 
@@ -107,7 +113,7 @@ def draw_embedding(
     colours = [colour_of.get(name, OTHER) for name in classes]
     chosen = _one_a_place(embedding.places)
     loaded = load_pictures(collection, [pictures[i][0] for i in chosen], index.facts["image_size"])
-    with drawing(path, size, height=PAGE_HEIGHT) as figure:
+    with drawing(path, size, height=PAGE_HEIGHT, model=model) as figure:
         axes = figure.subplots()
         axes.scatter(embedding.places[:, 0], embedding.places[:, 1], c=colours, s=6, linewidths=0)
         thumbnails = _thumbnails(embedding.places[chosen], loaded, [colours[i] for i in chosen])

@@ -97,7 +97,7 @@ def structure_by_chance(shape: Sequence[int]) -> float:
     return float(structure(np.random.default_rng(0).standard_normal((1000, *shape))).mean())
 
 
-def draw_kernels(columns: Sequence[np.ndarray], path: Path, size: Size = Size.page) -> None:
+def draw_kernels(columns: Sequence[np.ndarray], path: Path, size: Size = Size.page, *, model: str = "") -> None:
     """Draw the kernels (K, C, h, w) of each column as a block, on a page one below the other as in figure 3.
 
     Before each row stands the number of its first kernel; maps and units have the same numbers.
@@ -105,7 +105,7 @@ def draw_kernels(columns: Sequence[np.ndarray], path: Path, size: Size = Size.pa
     is_colour, step = columns[0].shape[1] == 3, columns[0].shape[2] + 1
     across = ACROSS if size is Size.page else min(ACROSS // 2, squarest(max(map(len, columns)), aspect=1.0))
     rows = [-(-len(kernels) // across) for kernels in columns]
-    with drawing(path, size, height=0.4 * len(columns) + sum(rows) * 10 / across) as figure:
+    with drawing(path, size, height=0.4 * len(columns) + sum(rows) * 10 / across, model=model) as figure:
         shape = (len(columns), 1) if size is Size.page else (1, len(columns))
         blocks = zip(columns, np.ravel(figure.subplots(*shape)), rows, _firsts(columns), strict=True)
         for i, (kernels, axes, down, first) in enumerate(blocks):
@@ -124,12 +124,12 @@ def _firsts(columns: Sequence[np.ndarray]) -> list[int]:
     return [0, *np.cumsum([len(kernels) for kernels in columns]).tolist()][:-1]
 
 
-def draw_growth(growth: Growth, path: Path, size: Size = Size.page) -> None:
+def draw_growth(growth: Growth, path: Path, size: Size = Size.page, *, model: str = "") -> None:
     """Draw some kernels of each column at some epochs, and each column's mean structure over all epochs.
 
     The kernels are those that have the most structure at the end; their numbers stand above them.
     """
-    with drawing(path, size, height=5.2) as figure:
+    with drawing(path, size, height=5.2, model=model) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
         _show_growing(left, growth)
         for i in range(len(growth.kernels[0])):

@@ -84,7 +84,9 @@ def strongest_first(maps: np.ndarray) -> np.ndarray:
     return np.asarray(maps[np.argsort(-strength(maps), kind="stable")])
 
 
-def draw_overview(seen: Activations, path: Path, size: Size = Size.page, *, strongest: bool = False) -> None:
+def draw_overview(
+    seen: Activations, path: Path, size: Size = Size.page, *, strongest: bool = False, model: str = ""
+) -> None:
     """Draw what leaves every hidden layer: all maps, and a square for each unit of a dense layer.
 
     The columns stand side by side on a page, and one below the other on a slide, as in figure 2. Each layer has its own
@@ -97,7 +99,7 @@ def draw_overview(seen: Activations, path: Path, size: Size = Size.page, *, stro
     aspect = SLIDE[0] / (count + 1) / (0.72 * SLIDE[1] / columns) if is_slide else 6 / columns
     across = {layer: squarest(len(maps[0]), aspect, SLACK) for layer, maps in blocks.items()}
     heights = [2.3, *(0.55 + 9 / columns * _height(maps[0], across[layer]) for layer, maps in blocks.items())]
-    with drawing(path, size, height=sum(heights)) as figure:
+    with drawing(path, size, height=sum(heights), model=model) as figure:
         if is_slide:
             first, *others = figure.subfigures(1, count + 1, squeeze=False).flat
         else:
@@ -115,7 +117,9 @@ def draw_overview(seen: Activations, path: Path, size: Size = Size.page, *, stro
             _colour_bar(part, scale, panels, "bottom" if is_slide else "right")
 
 
-def draw_layer(seen: Activations, layer: str, path: Path, size: Size = Size.page, *, strongest: bool = False) -> None:
+def draw_layer(
+    seen: Activations, layer: str, path: Path, size: Size = Size.page, *, strongest: bool = False, model: str = ""
+) -> None:
     """Draw what leaves ``layer``: every map on one scale, a block for each column; of a dense layer, a bar a unit.
 
     ``strongest``: as in `draw_overview`. Raises NoSuchLayer if there is no such hidden layer.
@@ -125,7 +129,7 @@ def draw_layer(seen: Activations, layer: str, path: Path, size: Size = Size.page
     columns, is_dense = len(maps), maps[0].ndim == 1
     across = squarest(len(maps[0]), 9.5 / columns / 5.5 if is_slide else 3, SLACK)
     height = 0.7 + columns * (2.0 if is_dense else 0.3 + 7.5 * _height(maps[0], across))
-    with drawing(path, size, height=max(height, 4.5)) as figure:
+    with drawing(path, size, height=max(height, 4.5), model=model) as figure:
         figure.suptitle(_title(layer, seen, strongest))
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 4]).flat
         _show_input(left.subplots(2, 1), seen)
@@ -145,7 +149,7 @@ def draw_layer(seen: Activations, layer: str, path: Path, size: Size = Size.page
             _colour_bar(right, scale, panels, "right")
 
 
-def draw_steps(seen: Activations, layer: str, path: Path, size: Size = Size.page) -> None:
+def draw_steps(seen: Activations, layer: str, path: Path, size: Size = Size.page, *, model: str = "") -> None:
     """Draw what each step of ``layer`` makes of the strongest of its maps, or of all units of a dense layer.
 
     Each step has its own scale; the largest activation and the mean of each map stand above it. Raises NoSuchLayer if
@@ -157,7 +161,9 @@ def draw_steps(seen: Activations, layer: str, path: Path, size: Size = Size.page
     strengths = np.concatenate([strength(maps) for maps in seen.leaving(layer)])
     followed = np.argsort(-strengths, kind="stable")[: FOLLOWED[size]]
     lines = len(steps[0].columns) if is_dense else len(followed)
-    with drawing(path, size, height=1.2 + lines * (2.0 if is_dense else 8.5 / max(len(steps), 4))) as figure:
+    with drawing(
+        path, size, height=1.2 + lines * (2.0 if is_dense else 8.5 / max(len(steps), 4)), model=model
+    ) as figure:
         figure.suptitle(f"{layer}, step by step" + ("" if is_dense else ": the maps that are strongest at the end"))
         panels = figure.subplots(lines, len(steps), sharey=is_dense, squeeze=False)
         for step, upright in zip(steps, panels.T, strict=True):

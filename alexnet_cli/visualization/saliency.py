@@ -148,10 +148,10 @@ def enlarged(values: np.ndarray, first: float, distance: int, crop: int) -> np.n
     return np.asarray(height @ values @ width.T)
 
 
-def draw_saliency(told: Saliency, path: Path, size: Size = Size.page) -> None:
+def draw_saliency(told: Saliency, path: Path, size: Size = Size.page, *, model: str = "") -> None:
     """Draw the picture, and over it in grey the three maps, each with its colour bar; bright is what matters."""
     without, least, most = told.shown.probability, float(told.occlusion.min()), float(told.occlusion.max())
-    with drawing(path, size, height=4.1) as figure:
+    with drawing(path, size, height=4.1, model=model) as figure:
         title = title_of(told).replace(" %", "\u00a0%")  # a line does not end between a number and its sign
         figure.suptitle(textwrap.fill(title, 100 if size is Size.page else 70))
         (picture, hidden, pixels, maps), bars = figure.subplots(

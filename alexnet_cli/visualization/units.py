@@ -140,6 +140,8 @@ def draw_units(
     path: Path,
     size: Size = Size.page,
     ascents: "Ascents | None" = None,
+    *,
+    model: str = "",
 ) -> None:
     """Draw the patches of the ``shown`` units, a block of 3 × 3 each, with the response in the corner of a patch.
 
@@ -147,7 +149,7 @@ def draw_units(
     """
     across = min(len(shown), (GRIDS if ascents is None else GRIDS_WITH_ASCENTS)[size][0])
     down, shape = -(-len(shown) // across), 1.18 if ascents is None else 0.6  # height of a block with its title / width
-    with drawing(path, size, height=0.5 + down * shape * 10 / max(across, 3)) as figure:
+    with drawing(path, size, height=0.5 + down * shape * 10 / max(across, 3), model=model) as figure:
         side = min(units.field["size"], units.crop)
         if ascents is None:
             figure.suptitle(

@@ -53,10 +53,10 @@ def votes_of(model: Predictor, picture: np.ndarray) -> Votes:
     )
 
 
-def draw_votes(votes: Votes, picture: np.ndarray, path: Path, size: Size = Size.page) -> None:
+def draw_votes(votes: Votes, picture: np.ndarray, path: Path, size: Size = Size.page, *, model: str = "") -> None:
     """Draw the frames of the views on ``picture`` (S, S, 3) uint8, each view with its vote, and the average below."""
     is_slide = size is Size.slide
-    with drawing(path, size, height=6.0) as figure:
+    with drawing(path, size, height=6.0, model=model) as figure:
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 1.7]).flat
         _show_frames(left.subplots(), votes, picture)
         axes = right.subplots()

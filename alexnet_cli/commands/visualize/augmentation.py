@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from alexnet_cli.artefacts import model_name
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
 from alexnet_cli.commands.visualize import (
     NetworkOption,
@@ -46,7 +47,7 @@ def augmentation(
     loaded, statistics = Model.load(folder), alexnet.open_dataset(space.dataset_of(folder, data)).statistics()
     pixels = open_picture(picture, loaded.recipe.image.size)
     views = shown.training_views(loaded, statistics, pixels, shown.VIEWS[size], seed)
-    shown.draw_training_views(views, pixels, path, size)
+    shown.draw_training_views(views, pixels, path, size, model=model_name(folder))
     facts: dict[str, object] = {
         "model": str(folder),
         "views": [

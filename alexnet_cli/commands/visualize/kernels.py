@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from alexnet_cli.artefacts import model_name
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
 from alexnet_cli.commands.visualize import NetworkOption, OutOption, SizeOption, find_model, show_files
 from alexnet_cli.errors import AlexNetError
@@ -39,9 +40,9 @@ def kernels(
         growth = shown.growth_of(folder, columns)
         if not growth.epochs:
             raise AlexNetError(f"{folder} kept no kernels of its epochs: only a model that was trained here has them")
-        shown.draw_growth(growth, path, size)
+        shown.draw_growth(growth, path, size, model=model_name(folder))
     else:
-        shown.draw_kernels(columns, path, size)
+        shown.draw_kernels(columns, path, size, model=model_name(folder))
     means, chance = (
         [float(shown.structure(each).mean()) for each in columns],
         shown.structure_by_chance(columns[0].shape[1:]),

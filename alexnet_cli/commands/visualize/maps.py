@@ -51,12 +51,12 @@ def maps(
     for name in layers:
         seen.check(name)  # before any figure is drawn
     if not layers:
-        shown.draw_overview(seen, path, size, strongest=strongest)
+        shown.draw_overview(seen, path, size, strongest=strongest, model=network.name)
         files.append(path)
     for name in layers:
         file = path if out and len(layers) == 1 else path.with_stem(f"{path.stem}-{name}")
         steps = file.with_stem(f"{file.stem}-steps")
-        shown.draw_layer(seen, name, file, size, strongest=strongest)
-        shown.draw_steps(seen, name, steps, size)
+        shown.draw_layer(seen, name, file, size, strongest=strongest, model=network.name)
+        shown.draw_steps(seen, name, steps, size, model=network.name)
         files += [file, steps]
     show_files(files, as_json=as_json, facts={"model": network.name})

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from alexnet_cli.artefacts import model_name
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
 from alexnet_cli.commands.visualize import (
     NetworkOption,
@@ -51,7 +52,7 @@ def saliency(
     image = open_picture(picture, network.image_size)
     predictor = alexnet.open_model(folder, pictures=POSITIONS**2, datasets=space.all("dataset"), progress=console)
     told = shown.saliency(network, predictor, image, wanted)
-    shown.draw_saliency(told, path, size)
+    shown.draw_saliency(told, path, size, model=model_name(folder))
     least = float(told.occlusion.min())
     said = f"{shown.title_of(told)}; with the square where that matters most: {percent(least)}"
     facts: dict[str, object] = {

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from alexnet_cli.artefacts import model_name
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
 from alexnet_cli.commands.visualize import NetworkOption, OutOption, SizeOption, TrainedOnOption, find_model, show_files
 from alexnet_cli.console import Console
@@ -61,7 +62,7 @@ def units(
         shown = unit or shown_units(found, size, with_ascents=ascent)
         path = out or Path(f"units-{found.layer}.png")
         ascents = ascend(network, found.layer, shown, progress=console) if ascent else None
-        draw_units(found, shown, images, path, size, ascents)
+        draw_units(found, shown, images, path, size, ascents, model=model_name(folder))
     facts: dict[str, object] = {
         "model": str(folder),
         "dataset": str(dataset.path),

@@ -33,7 +33,7 @@ def views(
     predictor = alexnet.open_model(found, pictures=1, datasets=space.all("dataset"), progress=console)
     pixels = open_picture(picture, predictor.image_size)
     votes = votes_of(predictor, pixels)
-    draw_votes(votes, pixels, path, size)
+    draw_votes(votes, pixels, path, size, model=predictor.name)
     said = ", ".join(f"{each.name} {each.probability:.0%}" for each in votes.answer[:3])
     classes = [{"label": each.label, "name": each.name, "probability": each.probability} for each in votes.answer]
     facts: dict[str, object] = {"model": predictor.name, "agreeing": votes.agreeing, "classes": classes}
