@@ -1,6 +1,5 @@
 """Files that are whole or not there: written under a temporary name, with checksums, by one process at a time."""
 
-import csv
 import errno
 import itertools
 import json
@@ -10,7 +9,7 @@ import secrets
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,20 +70,6 @@ def atomic_write(path: Path, *, replace: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a file system that has become read-only; the next run sweeps it
             temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def write_output(path: Path) -> Iterator[Path]:
-    """`atomic_write` to a file that the user named, after what killed runs left of it is removed.
-
-    A link is written through. Raises AlexNetError if there is a folder, a device or a pipe.
-    """
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    if target.is_symlink() or (target.exists() and not target.is_file()):  # a link is left where links lead in a circle
-        raise AlexNetError(f"{path} is a folder, a device, a pipe or leads nowhere: name a file")
-    sweep(target.parent, of=target)
-    with atomic_write(target) as temporary:
-        yield temporary
 
 
 def _rename_new(temporary: Path, path: Path) -> None:
@@ -238,24 +223,6 @@ def _locked(path: Path, what: str) -> int:
             ) from None
         os.close(lock)  # of a file that its holder removed in between: nobody else would see this lock
     raise AlexNetError(f"the {what} {folder} could not be locked in {ATTEMPTS} attempts: try again")
-
-
-# CSV
-
-
-@contextmanager
-def write_csv(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterable[object]], object]]:
-    """Write a CSV file atomically, in UTF-8, with the names of its ``columns``; yields what writes one row.
-
-    What is not UTF-8 in the name of a file is written as it is.
-    """
-    with (
-        write_output(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        write = csv.writer(file, lineterminator="\r\n").writerow  # RFC 4180; a name may hold either of the two
-        write(columns)
-        yield write
 
 
 # Checksums: they find damage by disks, not by people, who could change them as well.

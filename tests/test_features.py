@@ -107,7 +107,7 @@ def test_another_layer_of_the_network(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["photos", "--out", "x.txt"], "x.txt is neither a .npy nor a .csv file: name one of these"),
+        (["photos", "--out", "x.txt"], "x.txt: a file of features is a .npy or .csv file, for example x.npy"),
         (["photos", "--out", "photos/cat/0.png/x.npy"], "photos/cat/0.png"),
         (["empty"], "empty: no pictures in this folder"),
         (["gone.jpg"], "gone.jpg: no such file"),

@@ -1,6 +1,5 @@
 """Files that are whole or not there: temporary names, the lock, checksums, tensors."""
 
-import csv
 import os
 import shutil
 import subprocess
@@ -23,11 +22,10 @@ from alexnet_cli.files import (
     read_tensors,
     sweep,
     temporary_folder,
-    write_csv,
     write_json,
-    write_output,
     write_tensors,
 )
+from alexnet_cli.outputs import write_output
 
 TENSORS = {
     "weights": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -78,15 +76,6 @@ def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_every_line_break_in_a_cell_is_quoted(tmp_path):
-    rows = [["a\rb", "c\nd", 'e"f', ","]]
-    with write_csv(tmp_path / "t.csv", list("wxyz")) as write:
-        for row in rows:
-            write(row)
-    with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
-        assert list(csv.reader(file))[1:] == rows
-
-
 def test_files_are_readable_as_the_umask_says(tmp_path):
     before = os.umask(0o027)
     try:
@@ -107,20 +96,6 @@ def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         write()
     assert caught.value.filename == str(tmp_path / "a.bin")
-
-
-def test_a_file_that_the_user_named_may_be_a_link(tmp_path):
-    target, link = tmp_path / "elsewhere" / "a.csv", tmp_path / "link.csv"
-    target.parent.mkdir()
-    link.symlink_to(target)
-    left = target.parent / ".a.99999999-abcdef01.part.csv"
-    left.write_bytes(b"of a killed run")
-    for content in ("first", "second"):
-        with write_output(link) as temporary:
-            temporary.write_text(content)
-        assert target.read_text() == content
-    assert link.is_symlink()
-    assert [path.name for path in target.parent.iterdir()] == ["a.csv"]
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path):

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +16,7 @@ from alexnet_cli.console import Console
 from alexnet_cli.distributed import is_distributed, process_group
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadPicture, Interrupted, Resumable, abbreviate, visible
 from alexnet_cli.files import free_name, read_json
+from alexnet_cli.outputs import check_output
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.workspace import Workspace, path_of
 
@@ -67,16 +68,24 @@ PICTURES: Any = typer.Argument(
 PicturesArgument = Annotated[list[str], PICTURES]
 
 
-def _check_named(path: Path | None) -> Path | None:
-    """A CSV file cannot be standard output, where the results are printed."""
-    if path == Path("-"):
-        raise typer.BadParameter("- is no name for a file: use --json, or name one such as answers.csv")
-    return path
+def output_file(what: str, *suffixes: str) -> Callable[[Path | None], Path | None]:
+    """A callback for an option that names a file to write, which is to be ``what``, such as "a figure"."""
+
+    def check(path: Path | None) -> Path | None:
+        if path == Path("-"):  # results go to standard output without it
+            raise typer.BadParameter(f"- is no name for a file: name one such as answers{suffixes[0]}")
+        if path is not None:
+            check_output(path, what, suffixes)
+        return path
+
+    return check
 
 
 CsvOption = Annotated[
     Path | None,
-    typer.Option("--csv", metavar="FILE", help="Write the answers to a CSV file.", callback=_check_named),
+    typer.Option(
+        "--csv", metavar="FILE", help="Write the answers to a CSV file.", callback=output_file("a table", ".csv")
+    ),
 ]
 
 

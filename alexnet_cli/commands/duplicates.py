@@ -7,7 +7,7 @@ import typer
 from alexnet_cli.commands.common import HERE, CsvOption, JsonOption, WorkspaceOption
 from alexnet_cli.console import Console, show, show_json, show_table
 from alexnet_cli.errors import visible
-from alexnet_cli.files import write_csv
+from alexnet_cli.outputs import write_csv
 from alexnet_cli.wording import counted, distances
 from alexnet_cli.workspace import Workspace
 

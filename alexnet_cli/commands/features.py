@@ -15,6 +15,7 @@ from alexnet_cli.commands.common import (
     ModelOption,
     WorkspaceOption,
     inputs_of,
+    output_file,
     with_progress,
 )
 from alexnet_cli.console import Console, show, show_json
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
 def features(
     pictures: Annotated[list[str] | None, PICTURES] = None,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="A .npy file, with the pictures' names in a .txt file, or a .csv file.")
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="A .npy file, with the pictures' names in a .txt file, or a .csv file.",
+            callback=output_file("a file of features", ".npy", ".csv"),
+        ),
     ] = Path("features.npy"),
     layer: Annotated[
         str | None,
@@ -54,11 +60,10 @@ def features(
     """
     import alexnet_cli as alexnet
     from alexnet_cli.data.inputs import Inputs
-    from alexnet_cli.inference.features import check_suffix, names_file, writing_features
+    from alexnet_cli.inference.features import names_file, writing_features
 
     if bool(pictures) == bool(data):
         raise typer.BadParameter("name pictures, or a dataset with --data")
-    check_suffix(out)
     console, space = Console(), Workspace(workspace)
     if data is None:
         packed, inputs = None, inputs_of(pictures or [])

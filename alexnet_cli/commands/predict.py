@@ -22,7 +22,7 @@ from alexnet_cli.commands.common import (
 )
 from alexnet_cli.console import Console, JsonArray, percent, show, show_json, show_table
 from alexnet_cli.errors import abbreviate
-from alexnet_cli.files import write_csv
+from alexnet_cli.outputs import write_csv
 from alexnet_cli.wording import counted
 from alexnet_cli.workspace import Workspace
 

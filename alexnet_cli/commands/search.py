@@ -16,11 +16,12 @@ from alexnet_cli.commands.common import (
     PicturesArgument,
     WorkspaceOption,
     inputs_of,
+    output_file,
     with_progress,
 )
 from alexnet_cli.console import Console, JsonArray, show_json, show_path, show_table
 from alexnet_cli.errors import AlexNetError, visible
-from alexnet_cli.files import write_csv
+from alexnet_cli.outputs import write_csv
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.wording import distances
 from alexnet_cli.workspace import Workspace
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
     from alexnet_cli.retrieval.searcher import Answer, Searcher
 
 COLUMNS = ("query", "rank", "path", "label", "name", "distance")  # of the CSV file
-
-
-def _check_sheet(path: Path | None) -> Path | None:
-    """Raises AlexNetError if the name of a contact sheet does not end in .png."""
-    if path is not None and path.suffix.lower() != ".png":
-        raise AlexNetError(f"{path}: a contact sheet is a .png file, for example {path.with_suffix('.png').name}")
-    return path
 
 
 def search(
@@ -77,11 +71,19 @@ def search(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write a contact sheet of the neighbours, a PNG file.", callback=_check_sheet
+            metavar="FILE",
+            help="Write a contact sheet of the neighbours, a PNG file.",
+            callback=output_file("a contact sheet", ".png"),
         ),
     ] = None,
     page: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page of the neighbours, an HTML file.")
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write a page of the neighbours, an HTML file.",
+            callback=output_file("a page", ".html", ".htm"),
+        ),
     ] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,

@@ -6,8 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexnet_cli.errors import AlexNetError
-from alexnet_cli.files import write_output
+from alexnet_cli.outputs import DRAWN, check_suffix, write_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,14 +25,6 @@ class Size(StrEnum):
     slide = "slide"  # 16:9, with letters that are legible from the last row
 
 
-def check_figure(path: Path) -> None:
-    """Raises AlexNetError if the name of a figure's file does not end in one of SUFFIXES."""
-    if path.suffix.lower() not in SUFFIXES and not path.name:
-        raise AlexNetError(f"{path} is a folder: a figure is a .png or .svg file")
-    if path.suffix.lower() not in SUFFIXES:
-        raise AlexNetError(f"{path}: a figure is a .png or .svg file, for example {path.with_suffix('.png').name}")
-
-
 @contextmanager
 def drawing(path: Path, size: Size = Size.page, *, height: float = 5.0, model: str = "") -> Iterator["Figure"]:
     """A figure to draw on, which is written to ``path`` when the block ends well.
@@ -45,7 +36,7 @@ def drawing(path: Path, size: Size = Size.page, *, height: float = 5.0, model: s
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    check_figure(path)
+    check_suffix(path, "a figure", SUFFIXES)
     is_slide = size is Size.slide
     with rc_context({"font.size": 17 if is_slide else 9, "svg.fonttype": "path", "svg.hashsalt": "alexnet"}):
         figure = Figure(figsize=SLIDE if is_slide else (PAGE_WIDTH, height), layout="constrained")
@@ -55,7 +46,8 @@ def drawing(path: Path, size: Size = Size.page, *, height: float = 5.0, model: s
             figure.supxlabel(f"model: {model}", x=0.99, ha="right", fontsize="small", color="gray")
         kind = path.suffix.lower()[1:]
         with write_output(path) as temporary:
-            metadata = {"Date": None} if kind == "svg" else None  # the same figure is the same file
+            # Without a date the same figure is the same file.
+            metadata = {"Creator": DRAWN, "Date": None} if kind == "svg" else {"Software": DRAWN}
             figure.savefig(temporary, format=kind, dpi=SLIDE_DPI if is_slide else PAGE_DPI, metadata=metadata)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alexnet_cli.figures.html import encoded, link, page, text
 from alexnet_cli.figures.sheet import SIDE, Row, Thumbnail
-from alexnet_cli.files import write_output
+from alexnet_cli.outputs import write_output
 from alexnet_cli.retrieval.collection import Collection
 from alexnet_cli.retrieval.searcher import Answer
 from alexnet_cli.wording import distances, shortened

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import AlexNetError, BadPicture, visible
 from alexnet_cli.figures.lettering import fit, font
-from alexnet_cli.files import write_output
+from alexnet_cli.outputs import DRAWN, write_output
 from alexnet_cli.retrieval.collection import Collection, Loaded
 from alexnet_cli.retrieval.searcher import Answer
 from alexnet_cli.wording import distances
@@ -91,8 +92,10 @@ def draw_sheet(answers: Sequence[Answer], rows: list[Row], path: Path) -> None:
         for i, (thumbnail, neighbour) in enumerate(zip(near, answer.neighbours, strict=True), 1):
             lines = [neighbour.name, Path(neighbour.path).name, shown[i - 1]]
             _draw_one(sheet, draw, thumbnail, 3 * GAP + i * (SIDE + GAP), top, lines)
+    made_here = PngInfo()
+    made_here.add_text("Software", DRAWN)
     with write_output(path) as temporary:
-        sheet.save(temporary, "PNG")
+        sheet.save(temporary, "PNG", pnginfo=made_here)
 
 
 def _draw_one(

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_cli.data.arrays import npy_header
-from alexnet_cli.errors import AlexNetError
-from alexnet_cli.files import write_csv, write_output
+from alexnet_cli.outputs import check_suffix, write_csv, write_output
 
 NPY, CSV = ".npy", ".csv"
 Write = Callable[[str, np.ndarray], object]  # appends a picture, by its name and its features
@@ -20,12 +19,6 @@ def names_file(path: Path) -> Path:
     return path.with_suffix(".txt")
 
 
-def check_suffix(path: Path) -> None:
-    """Raises AlexNetError unless ``path`` is a .npy or a .csv file."""
-    if path.suffix not in (NPY, CSV):
-        raise AlexNetError(f"{path} is neither a {NPY} nor a {CSV} file: name one of these")
-
-
 @contextlib.contextmanager
 def writing_features(path: Path, layer: str, shape: tuple[int, ...]) -> Iterator[Write]:
     """Write a file of features of ``shape``; yields what appends a picture.
@@ -33,7 +26,7 @@ def writing_features(path: Path, layer: str, shape: tuple[int, ...]) -> Iterator
     ``path``: a .npy file, (n, *shape) float32, with its `names_file`; or a .csv file, whose columns are path,
     ``layer``_0, ``layer``_1 ... The files are written atomically. Raises AlexNetError for another suffix.
     """
-    check_suffix(path)
+    check_suffix(path, "a file of features", (NPY, CSV))
     if path.suffix == CSV:
         with write_csv(path, ["path", *(f"{layer}_{i}" for i in range(int(np.prod(shape))))]) as write:
             # The shortest digits that are read as the same float32

@@ -6,19 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexnet_cli.commands import completion
+from alexnet_cli.commands.common import output_file
 from alexnet_cli.console import Console, show, show_json
 from alexnet_cli.errors import AlexNetError, BadPicture
-from alexnet_cli.figures.canvas import Size, check_figure
+from alexnet_cli.figures.canvas import SUFFIXES, Size
+from alexnet_cli.outputs import check_output
 from alexnet_cli.workspace import Workspace, path_of
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-def _check(path: Path | None) -> Path | None:
-    if path is not None:
-        check_figure(path)
-    return path
 
 
 NetworkOption = Annotated[
@@ -41,10 +37,20 @@ TrainedOnOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="The figure, a .png or .svg file. Default: its name here.", callback=_check),
+    typer.Option(
+        metavar="FILE",
+        help="The figure, a .png or .svg file. Default: its name here.",
+        callback=output_file("a figure", *SUFFIXES),
+    ),
 ]
 SizeOption = Annotated[Size, typer.Option(metavar="<page|slide>", help="slide: 16:9, with letters for a projector.")]
 PictureArgument = Annotated[str, typer.Argument(metavar="PICTURE", help="The file of a picture.")]
+
+
+def figure_file(path: Path) -> Path:
+    """``path``, a figure to draw. Raises AlexNetError if there is a picture that was not drawn here."""
+    check_output(path, "a figure", SUFFIXES)
+    return path
 
 
 def find_model(space: Workspace, model: str | None) -> Path:

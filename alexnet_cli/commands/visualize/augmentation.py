@@ -13,6 +13,7 @@ from alexnet_cli.commands.visualize import (
     PictureArgument,
     SizeOption,
     TrainedOnOption,
+    figure_file,
     find_model,
     open_picture,
     show_files,
@@ -42,7 +43,7 @@ def augmentation(
     from alexnet_cli.model import Model
     from alexnet_cli.visualization import augmentation as shown
 
-    space, path = Workspace(workspace), out or Path("augmentation.png")
+    space, path = Workspace(workspace), figure_file(out or Path("augmentation.png"))
     folder = find_model(space, model)
     loaded, statistics = Model.load(folder), alexnet.open_dataset(space.dataset_of(folder, data)).statistics()
     pixels = open_picture(picture, loaded.recipe.image.size)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alexnet_cli.artefacts import HISTORY_FILE, model_header, model_name
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
-from alexnet_cli.commands.visualize import NetworkOption, OutOption, SizeOption, find_model, show_files
+from alexnet_cli.commands.visualize import NetworkOption, OutOption, SizeOption, figure_file, find_model, show_files
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.figures.canvas import Size
 from alexnet_cli.workspace import Workspace
@@ -31,6 +31,6 @@ def curves(
     if not (folder / HISTORY_FILE).exists():
         raise AlexNetError(f"{folder} has no {HISTORY_FILE}: only a model that was trained here has learning curves")
     chance = 1 - 1 / len(json.loads(model_header(folder)["classes"]))
-    path = out or Path("curves.png")
+    path = figure_file(out or Path("curves.png"))
     draw_curves(read_history(folder), path, size, title=model_name(folder), chance=chance)
     show_files([path], as_json=as_json, facts={"model": str(folder)})

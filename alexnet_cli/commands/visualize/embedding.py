@@ -8,7 +8,7 @@ import typer
 
 from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
-from alexnet_cli.commands.visualize import OutOption, SizeOption, show_files
+from alexnet_cli.commands.visualize import OutOption, SizeOption, figure_file, show_files
 from alexnet_cli.console import Console
 from alexnet_cli.figures.canvas import Size
 from alexnet_cli.workspace import Workspace
@@ -37,7 +37,7 @@ def embedding(
     from alexnet_cli.retrieval.index import Index
     from alexnet_cli.visualization.embedding import draw_embedding, embed
 
-    path = out or Path("embedding.png")
+    path = figure_file(out or Path("embedding.png"))
     with closing(Index.open(Workspace(workspace).find("index", index))) as opened:
         found = embed(opened, Console())
         if opened.source.exists():

@@ -7,7 +7,7 @@ import typer
 
 from alexnet_cli.artefacts import model_name
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
-from alexnet_cli.commands.visualize import NetworkOption, OutOption, SizeOption, find_model, show_files
+from alexnet_cli.commands.visualize import NetworkOption, OutOption, SizeOption, figure_file, find_model, show_files
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.figures.canvas import Size
 from alexnet_cli.workspace import Workspace
@@ -35,7 +35,7 @@ def kernels(
 
     folder = find_model(Workspace(workspace), model)
     columns = shown.kernels_of(Model.load(folder))
-    path = out or Path("kernels-over-time.png" if over_time else "kernels.png")
+    path = figure_file(out or Path("kernels-over-time.png" if over_time else "kernels.png"))
     if over_time:
         growth = shown.growth_of(folder, columns)
         if not growth.epochs:

@@ -11,6 +11,7 @@ from alexnet_cli.commands.visualize import (
     OutOption,
     PictureArgument,
     SizeOption,
+    figure_file,
     find_model,
     open_picture,
     show_files,
@@ -51,11 +52,11 @@ def maps(
     for name in layers:
         seen.check(name)  # before any figure is drawn
     if not layers:
-        shown.draw_overview(seen, path, size, strongest=strongest, model=network.name)
+        shown.draw_overview(seen, figure_file(path), size, strongest=strongest, model=network.name)
         files.append(path)
     for name in layers:
-        file = path if out and len(layers) == 1 else path.with_stem(f"{path.stem}-{name}")
-        steps = file.with_stem(f"{file.stem}-steps")
+        file = figure_file(path if out and len(layers) == 1 else path.with_stem(f"{path.stem}-{name}"))
+        steps = figure_file(file.with_stem(f"{file.stem}-steps"))
         shown.draw_layer(seen, name, file, size, strongest=strongest, model=network.name)
         shown.draw_steps(seen, name, steps, size, model=network.name)
         files += [file, steps]

@@ -12,6 +12,7 @@ from alexnet_cli.commands.visualize import (
     OutOption,
     PictureArgument,
     SizeOption,
+    figure_file,
     find_model,
     open_picture,
     show_files,
@@ -47,7 +48,7 @@ def saliency(
     from alexnet_cli.visualization.occlusion import POSITIONS
 
     space, console = Workspace(workspace), Console()
-    folder, path = find_model(space, model), out or Path("saliency.png")
+    folder, path = find_model(space, model), figure_file(out or Path("saliency.png"))
     network = open_network(folder)
     image = open_picture(picture, network.image_size)
     predictor = alexnet.open_model(folder, pictures=POSITIONS**2, datasets=space.all("dataset"), progress=console)

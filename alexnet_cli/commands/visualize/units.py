@@ -8,7 +8,15 @@ import typer
 
 from alexnet_cli.artefacts import model_name
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption
-from alexnet_cli.commands.visualize import NetworkOption, OutOption, SizeOption, TrainedOnOption, find_model, show_files
+from alexnet_cli.commands.visualize import (
+    NetworkOption,
+    OutOption,
+    SizeOption,
+    TrainedOnOption,
+    figure_file,
+    find_model,
+    show_files,
+)
 from alexnet_cli.console import Console
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.figures.canvas import Size
@@ -60,7 +68,7 @@ def units(
         if unit and not 0 <= min(unit) <= max(unit) < kernels:
             raise AlexNetError(f"{found.layer} has the units 0 to {kernels - 1}")
         shown = unit or shown_units(found, size, with_ascents=ascent)
-        path = out or Path(f"units-{found.layer}.png")
+        path = figure_file(out or Path(f"units-{found.layer}.png"))
         ascents = ascend(network, found.layer, shown, progress=console) if ascent else None
         draw_units(found, shown, images, path, size, ascents, model=model_name(folder))
     facts: dict[str, object] = {

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from alexnet_cli.commands.common import HERE, JsonOption, ModelOption, WorkspaceOption
-from alexnet_cli.commands.visualize import OutOption, PictureArgument, SizeOption, open_picture, show_files
+from alexnet_cli.commands.visualize import OutOption, PictureArgument, SizeOption, figure_file, open_picture, show_files
 from alexnet_cli.console import Console
 from alexnet_cli.figures.canvas import Size
 from alexnet_cli.workspace import Workspace, path_of
@@ -27,7 +27,7 @@ def views(
     import alexnet_cli as alexnet
     from alexnet_cli.visualization.views import draw_votes, votes_of
 
-    space, path, console = Workspace(workspace), out or Path("views.png"), Console()
+    space, path, console = Workspace(workspace), figure_file(out or Path("views.png")), Console()
     found = space.find_classifier(model)
     console.note(f"drawing of model {path_of(found)}")
     predictor = alexnet.open_model(found, pictures=1, datasets=space.all("dataset"), progress=console)
