@@ -83,6 +83,7 @@ def test_the_next_search_is_of_a_picture_that_is_there(
         with zipfile.ZipFile("packed.zip", "w") as zipped:
             for path in source.rglob("*.png"):
                 zipped.write(path)
+        shutil.rmtree(source)
         source, named = Path("packed.zip"), "PICTURE"
     if "dataset" in kind:
         source = prepare(source, Path("data/pets"), size=SIZE, workers=1, val_fraction=0).dataset.path

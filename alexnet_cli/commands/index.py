@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE, model_name
+from alexnet_cli.artefacts import INDEX_FILE, model_name
 from alexnet_cli.commands import completion
 from alexnet_cli.commands.common import (
     HERE,
@@ -108,16 +108,11 @@ def index(
 
 def _a_picture(folder: Path) -> Path:
     """A picture of the index in ``folder`` to search for; the word PICTURE if it is of an archive."""
-    from alexnet_cli.data.originals import original
-    from alexnet_cli.data.store import Dataset
     from alexnet_cli.retrieval.index import Index
 
     with contextlib.closing(Index.open(folder)) as index:
-        name, here = index.path_of(0), Path.cwd()
-        if (index.source / DATASET_FILE).is_file():
-            path = original(Dataset.open(index.source), name) or PICTURE
-            return path.relative_to(here) if path.is_relative_to(here) else path
-        return Path(name) if index.facts["are_files"] and Path(name).is_file() else PICTURE
+        path = Path(index.path_of(0))
+        return path if path.is_file() else PICTURE
 
 
 def _request(space: Workspace, images: str | None, split: str | None, out: str | None, model: str | None) -> Request:

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_cli.artefacts import DATASET_FILE
+from alexnet_cli.data.originals import original
 from alexnet_cli.data.sources import leads_outside
+from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadArtefact, WrongModel, first_line
 from alexnet_cli.files import check_opens, free_name
 from alexnet_cli.inference.predictor import Predictor
@@ -29,7 +32,7 @@ class Neighbour:
 
     rank: int  # from 1
     row: int  # in the index
-    path: str  # a file as the user reaches it, or the name within the archive or the dataset's source
+    path: str  # as `Index.path_of`
     label: str | None
     name: str | None  # what people read: words where the label is a WordNet id, else the label
     distance: float  # Euclidean, between features
@@ -200,11 +203,23 @@ class Index:
         return self.reachable_source / source_path
 
     def path_of(self, row: int) -> str:
-        """A file as the user reaches it, or the name within the archive or the dataset's source."""
+        """A file as the user reaches it, or the name within an archive, or of a file that a dataset was made from."""
         return self._reached(self.table.picture(row)[0])
 
     def _reached(self, source_path: str) -> str:
-        return str(self.file_of(source_path) or source_path)
+        if self._dataset is None:
+            return str(self.file_of(source_path) or source_path)
+        file, here = original(self._dataset, source_path), Path.cwd()
+        if file is None:
+            return source_path
+        return str(file.relative_to(here) if file.is_relative_to(here) else file)
+
+    @cached_property
+    def _dataset(self) -> Dataset | None:
+        """The dataset that was indexed, if it was one and can be opened."""
+        with contextlib.suppress(BadArtefact, OSError):
+            return Dataset.open(self.source) if (self.source / DATASET_FILE).is_file() else None
+        return None
 
     @cached_property
     def reachable_source(self) -> Path:
