@@ -89,7 +89,7 @@ def require(holds: bool, message: str) -> None:
 
 def unknown(word: str, known: Iterable[str], what: str = "recipe key") -> str:
     """The message for a word that is not one of ``known``."""
-    near = difflib.get_close_matches(word, list(known), n=1)
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"unknown {what} {word!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
 
 

@@ -26,7 +26,7 @@ class Home(NamedTuple):
 HOMES = {
     "dataset": Home("data", DATASET_FILE, ("prep FOLDER",)),
     "model": Home("models", MODEL_FILE, ("train", "import torchvision")),
-    "index": Home("indexes", INDEX_FILE, ("index",)),
+    "index": Home("indexes", INDEX_FILE, ("index FOLDER",)),
 }
 
 
@@ -82,15 +82,22 @@ class Workspace:
             there = self.hint([kind], None)
             advice = f"; {there}" if there else f": make one with {commands}, or name one"
             raise BadArtefact(f"no {kind} in {self.home(kind)} yet{advice}")
-        paths = (Path(named), self.home(kind) / named)  # a path that exists means that path
+        paths = self._paths(kind, named)
         for path in paths:
             if (path / home.marker).is_file():
                 return path
             if kind == "model" and (path / CHECKPOINT_FILE).is_file():
                 raise BadArtefact(f"{path} is unfinished: resume with: {self.to_resume(path)}")
+        run = self.home("model") / named
+        if kind == "dataset" and (run / CHECKPOINT_FILE).is_file() and not (run / MODEL_FILE).is_file():
+            raise BadArtefact(f"{named} is no dataset, but an unfinished model: resume with: {self.to_resume(run)}")
         missing = " nor ".join(str(path / home.marker) for path in paths)
         advice = self.hint([kind], named) or f"make one with {commands}"
         raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; {advice}")
+
+    def _paths(self, kind: str, named: str) -> tuple[Path, Path]:
+        """Where an artefact that is called ``named`` may be: a path that exists means that path."""
+        return Path(named), self.home(kind) / named
 
     def _makers(self, kind: str) -> list[str]:
         """The commands that make an artefact of a kind; without `train` if the newest dataset has a single class."""
@@ -149,9 +156,14 @@ class Workspace:
         """The newest model whose weights were imported; None if there is none."""
         return next((path for path in self.all("model") if _told(path).get("is_imported")), None)
 
-    def dataset_of_size(self, size: int) -> Path | None:
-        """The newest dataset with pictures of ``size`` pixels; None if there is none."""
-        return next((path for path in self.all("dataset") if self._facts(path).get("image_size") == size), None)
+    def dataset_of_size(self, size: int, model: str | None = None) -> Path | None:
+        """The dataset that ``model`` was trained on, else the newest with pictures of ``size`` pixels; None if there is
+        neither."""
+        folders = [] if model is None else [path for path in self._paths("model", model) if path.exists()]
+        trained_on = {told.get("fingerprint") for told in map(_told, folders[:1])} - {None}
+        facts = [(path, self._facts(path)) for path in self.all("dataset")]
+        its_own = [path for path, each in facts if each.get("fingerprint") in trained_on]
+        return next(iter([*its_own, *(path for path, each in facts if each.get("image_size") == size)]), None)
 
     def _facts(self, dataset: Path) -> dict[str, Any]:
         with suppress(BadArtefact):  # a damaged dataset does not keep others from being used
@@ -175,12 +187,16 @@ class Workspace:
     def find_pictures(self, named: str | None) -> Path:
         """A folder or archive of pictures at path ``named``, else the dataset of that name; if None, the newest.
 
-        Raises BadArtefact if there is no dataset yet.
+        Raises BadArtefact if there is none.
         """
+        if named is None and not self.all("dataset"):
+            there = self.hint(["dataset"], None) or f"name a folder of pictures: `{self.command('index', 'FOLDER')}`"
+            raise BadArtefact(f"no dataset in {self.home('dataset')} yet; {there}")
         if named is None or (not Path(named).exists() and (self.home("dataset") / named / DATASET_FILE).is_file()):
             return self.find("dataset", named)
-        if not Path(named).exists() and (there := self.hint(["dataset"], named)):
-            raise BadArtefact(f"no folder, archive or dataset {named!r}; {there}")
+        if not (named and Path(named).exists()):
+            there = self.hint(["dataset"], named)
+            raise BadArtefact(f"no folder, archive or dataset {named!r}{'; ' if there else ''}{there}")
         return Path(named)
 
 

@@ -135,7 +135,10 @@ def test_wrong_usage_exits_2_with_one_line(arguments, capsys):
             "`alexnet import torchvision --workspace {0}`, or name one",
         ),
         (["export"], "no model in {0}/models yet: make one with `alexnet train --workspace {0}` or `alexnet import"),
-        (["search", "x.jpg"], "no index in {0}/indexes yet: make one with `alexnet index --workspace {0}`, or name"),
+        (
+            ["search", "x.jpg"],
+            "no index in {0}/indexes yet: make one with `alexnet index FOLDER --workspace {0}`, or",
+        ),
         (
             ["train", "--recipe", "papr", "data"],
             "no dataset 'data': there is neither data/dataset.json nor {0}/data/data/dataset.json",
@@ -344,7 +347,7 @@ def test_prep_names_what_makes_the_best_of_a_dataset(tmp_path, monkeypatch, caps
     assert next_after("p", capsys=capsys) == [
         f"{few}`alexnet import torchvision`, then `alexnet train p --from torchvision` starts from a model that has "
         "seen more",
-        "Next: alexnet train p",
+        "Next: alexnet import torchvision",
     ]
     model_of(Path("models/big net"), None, [])
     assert next_after("p", "q", capsys=capsys) == [

@@ -253,7 +253,8 @@ def test_what_cannot_be_indexed(space: Path, capsys: pytest.CaptureFixture[str])
     Path("empty").mkdir()
     picture(Path("text/a.png"), 0).write_text("no picture")
     assert fails("empty").startswith("no pictures in empty")
-    assert fails("gone").startswith("no folder or archive at gone")
+    assert fails("gone") == "no folder, archive or dataset 'gone'"
+    assert fails("") == "no folder, archive or dataset ''"  # as an unset variable of the shell
     assert fails("m.onnx").startswith("m.onnx is neither a folder nor a .zip nor a .tar")
     assert fails("text").startswith("none of 1 pictures could be embedded (a.png: not a picture")
     assert fails("photos", "--kind", "tree") == "no kind 'tree' of index: there are flat, sq8, ivfpq, hnsw, binary"

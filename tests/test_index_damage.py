@@ -78,7 +78,7 @@ def test_damaged_files_are_reported(space: Path, capsys: pytest.CaptureFixture[s
     assert after("index.json", text.replace('"source": "/', '"source": "/x').encode()) == (
         f"indexes/photos is damaged: the checksum of index.json differs; {ADVICE}"
     )
-    assert after("index.json", None) == "no index in indexes yet: make one with `alexnet index`, or name one"
+    assert after("index.json", None) == "no index in indexes yet: make one with `alexnet index FOLDER`, or name one"
 
 
 @pytest.mark.parametrize(

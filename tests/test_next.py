@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pictures import encoded, write_folder
 
 from alexnet_cli.commands import common, main
 from alexnet_cli.data.prepare import prepare
+from alexnet_cli.model import Model
 from alexnet_cli.workspace import Workspace
 
 SMALL = [word for line in [*NARROW, "training.epochs=1"] for word in ("--set", line)]
@@ -58,6 +60,35 @@ def test_pictures_of_one_class_need_a_model_first(tmp_path, packed, monkeypatch,
     save_untrained(packed, Path("models/m"))
     assert main(["prep", "three", "--workers", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["Next: alexnet index data/three"]
+
+
+def test_a_model_indexes_what_it_was_trained_on(tmp_path, packed, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/its own").symlink_to(packed.path)
+    Path("models").mkdir()
+    untrained = Model.load(save_untrained(packed, Path("untrained")))
+    replace(untrained, provenance={"dataset": packed.fingerprint}).save(Path("models/m"))
+    dataset_of(Path("data/newer"), SIZE)
+    assert Workspace(Path(".")).dataset_of_size(SIZE) == Path("data/newer")
+    assert common.next_index("m", SIZE, Workspace(Path("."))) == "Next: alexnet index 'its own' --model m"
+
+
+@pytest.mark.parametrize("words", [["train", "unter", "--resume"], ["train", "unter"]], ids=" ".join)
+def test_an_unfinished_model_in_the_place_of_a_dataset(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    state = Path("models/unter/checkpoint/state.safetensors")
+    state.parent.mkdir(parents=True)
+    state.touch()
+    assert main(words) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: unter is no dataset, but an unfinished model: resume with: alexnet train --resume --out unter"
+    )
+
+
+def test_a_model_without_its_option(capsys):
+    assert main(["visualize", "curves", "m"]) == 2
+    assert "a model is named by --model m" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("named", ["Mein Lauf", "./models/Mein Lauf"])

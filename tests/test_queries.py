@@ -30,7 +30,7 @@ def test_a_query_that_is_no_picture(searchable: Path, capsys: pytest.CaptureFixt
             assert error_of(command, bad, capsys=capsys).startswith(f"{bad}: {reason}")
     shutil.rmtree("indexes")
     assert error_of("search", "photos/dog/2.png", capsys=capsys) == (
-        "no index in indexes yet: make one with `alexnet index`, or name one"
+        "no index in indexes yet: make one with `alexnet index FOLDER`, or name one"
     )
     assert main(["search"]) == 2
 

@@ -105,7 +105,7 @@ def test_settings_stand_above_the_recipe():
         (["conv1.stride=0"], "conv1.stride = 0 does not fit: it takes a whole number from 1 to 4096"),
         (["conv2.padding=-1"], "conv2.padding = -1 does not fit: it takes a whole number from 0 to 4096"),
         (["training.weight_decay=-0.1"], "training.weight_decay = -0.1 does not fit: it takes a number from 0 to 1"),
-        (["conv1.type=conv"], "unknown type in [conv1] 'conv': there are convolution, local, dense"),
+        (["conv1.type=conv"], "unknown type in [conv1] 'conv': did you mean 'convolution'?"),
         (
             ['network.layers=["conv 1", "fc8"]'],
             "network.layers: 'conv 1' cannot be a name: letters, digits, _ and - only",

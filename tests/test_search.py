@@ -416,8 +416,9 @@ def test_no_torch_with_an_onnx_file_and_nothing_heavy_for_help(searchable: Path)
         "import sys; from alexnet_cli.commands import main\n"
         "assert main(['--help']) == 0\n"
         "assert not {'torch', 'faiss', 'onnxruntime'} & set(sys.modules)\n"
-        "for line in ('index photos', 'search photos/cat/0.png --html p.html --sheet s.png', 'predict photos/cat/0.png',\n"
-        "             'predict photos --sort-into sorted --csv c.csv', 'duplicates', 'features photos'):\n"
+        "for line in ('index photos', 'search photos/cat/0.png --html p.html --sheet s.png',\n"
+        "             'predict photos/cat/0.png', 'predict photos --sort-into sorted --csv c.csv',\n"
+        "             'duplicates', 'features photos'):\n"
         "    assert main(line.split()) == 0\n"
         "assert not {'torch', 'torchvision', 'scipy', 'matplotlib'} & set(sys.modules)"
     )

@@ -191,7 +191,7 @@ def test_copies_that_an_earlier_run_put_elsewhere_are_told(
     Path("sorted/all").rename("sorted/unsure")  # as with a threshold of more than 1
     before = tree("sorted")
     told = (
-        "3 pictures also lie in another folder of sorted from an earlier run: "
+        "3 pictures also lie in another folder of sorted: "
         "sorted/unsure/x (2).png, sorted/unsure/x.png, sorted/unsure/y.png"
     )
     for options in (["--dry-run"], [], []):
@@ -203,7 +203,7 @@ def test_copies_that_an_earlier_run_put_elsewhere_are_told(
     Path("sorted/unsure/x.png").unlink()
     Path("sorted/unsure/y.png").unlink()
     assert main(words) == 0
-    assert "\n1 picture also lies in another folder of sorted from an earlier run: " in capsys.readouterr().err
+    assert "\n1 picture also lies in another folder of sorted: " in capsys.readouterr().err
 
 
 def test_what_was_sorted_within_its_source_is_not_sorted_again(

@@ -125,9 +125,9 @@ def next_line(*words: object, workspace: Path = HERE) -> str:
 
 
 def next_index(model: str, size: int, space: Workspace) -> str:
-    """The `next_line` of who has a ``model``, which takes pictures of ``size`` pixels: it indexes the newest dataset of
-    such pictures, or a folder if there is none."""
-    datasets, fitting = space.all("dataset"), space.dataset_of_size(size)
+    """The `next_line` of who has a ``model``, which takes pictures of ``size`` pixels: to index the dataset that it was
+    trained on, the newest of such pictures, or a folder if there is none."""
+    datasets, fitting = space.all("dataset"), space.dataset_of_size(size, model)
     if fitting is None:
         source = ["FOLDER"]
     elif fitting == datasets[0] and not space.all("index"):
@@ -253,7 +253,7 @@ def resumable(command: str, run: Path | None = None, world: "World | None" = Non
 
 def better_start(dataset: "Dataset", space: Workspace) -> tuple[str, list[str]]:
     """What is better than to train the few pictures of ``dataset`` from the start: a sentence, and the words of the
-    command if there is a model to start from. Both are empty if they are not few."""
+    next command. Both are empty if they are not few."""
     from alexnet_cli.defaults import are_few
 
     if not are_few(dataset):
@@ -264,7 +264,8 @@ def better_start(dataset: "Dataset", space: Workspace) -> tuple[str, list[str]]:
     first = f"`{command_line('import', 'torchvision', workspace=space.root)}`, then " if model is None else ""
     command = command_line(*words, workspace=space.root)
     few = f"{dataset.counts['train']:,} training pictures are few to learn from alone"
-    return f"{few}: {first}`{command}` starts from a model that has seen more", [] if model is None else words
+    sentence = f"{few}: {first}`{command}` starts from a model that has seen more"
+    return sentence, ["import", "torchvision"] if model is None else words
 
 
 def write_onnx(folder: Path, space: Workspace) -> None:

@@ -120,12 +120,12 @@ class _Copies:
     def __init__(self, sorter: "Sorter", at_least: float, as_json: bool) -> None:
         self.sorter, self.at_least, self.as_json = sorter, at_least, as_json
         self.array, self.counts = JsonArray(), Counter[tuple[str, bool]]()  # folder, is_new
-        self.others = list[str]()  # copies that an earlier run has put elsewhere, one for each picture
+        self.others = dict[str, None]()  # where pictures lie elsewhere in the folder, one place for each
 
     def add(self, image: str, best: "Prediction") -> None:
         copy = self.sorter.add(Path(image), best.label if best.probability >= self.at_least else None)
         self.counts[copy.path.parent.name, copy.is_new] += 1
-        self.others += map(str, copy.others[:1])
+        self.others |= dict.fromkeys(map(str, copy.others[:1]))
         if self.as_json:
             others = {"others": [str(path) for path in copy.others]} if copy.others else {}
             self.array.append({"path": image, "copy": str(copy.path), "new": copy.is_new, **others})
@@ -145,10 +145,9 @@ class _Copies:
         show(f"{self.sorter.folder}: {counted(copied, 'picture')} {verb}, {present:,} {verb_of_present} there already")
 
     def note_others(self, console: Console) -> None:
-        """Tell of copies that an earlier run has put into another folder."""
+        """Tell of pictures that lie in another class's folder, most often from an earlier run."""
         if self.others:
             lie = "picture also lies" if len(self.others) == 1 else "pictures also lie"
             console.note(
-                f"{len(self.others):,} {lie} in another folder of {self.sorter.folder} from an earlier run: "
-                f"{abbreviate(self.others)}"
+                f"{len(self.others):,} {lie} in another folder of {self.sorter.folder}: {abbreviate(self.others)}"
             )

@@ -19,6 +19,10 @@ def meant(message: str, context: Any) -> str:
         arguments = [each.metavar for each in context.command.params if each.param_type_name == "argument"]
         if (metavar := option[1].upper()) in arguments:
             return f"type {metavar} without --{option[1]}"
+    if (extra := re.match(r"Got unexpected extra argument(?:\(s\)|s)? \((\S+)\)", message)) and any(
+        "--model" in each.opts for each in context.command.params
+    ):
+        return f"a model is named by --model {extra[1]}"
     return ""
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from alexnet_cli.data.locations import Location, Locations
+from alexnet_cli.wording import counted
 
 SPLITS = ("train", "val", "test")  # in the order in which they are packed
 TRAIN, VAL, _ = range(len(SPLITS))
@@ -98,7 +99,8 @@ def replace_validation_split(listing: Listing, fraction: float) -> None:
     listing.entries = entries
     if held_out:
         listing.notes.append(
-            f"{held_out:,} training pictures ({fraction:.0%} of each class, at least one) are held out for validation"
+            f"{counted(held_out, 'training picture')} ({fraction:.0%} of each class, at least one) "
+            f"{'is' if held_out == 1 else 'are'} held out for validation"
         )
     elif fraction > 0:
         listing.notes.append("no validation split: each class has only one picture")
