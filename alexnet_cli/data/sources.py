@@ -24,6 +24,7 @@ from alexnet_cli.data.locations import ZIP_SIGNATURE, Location, Locations, is_sy
 from alexnet_cli.data.unread import HEIC_SUFFIXES, advices, reads_heic, unread_suffix
 from alexnet_cli.errors import AlexNetError, BadSource, first_line
 
+DIGITS = "digits"  # the path that means scikit-learn's digits, where there is nothing else
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 # Names of temporary files begin so, followed by the process id, and end so that `files.sweep` finds them.
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".source.", ".part"
@@ -37,6 +38,7 @@ class Source:
     path: Path
     locations: Locations = field(default_factory=Locations)
     folders: list[str] = field(default_factory=list)  # names, including those of folders without files
+    bundled: str = ""  # name of pictures that come with a library, if it is these
     scratch: Path | None = None  # the folder of temporary files; the system's if None
     temporary_files: list[Any] = field(default_factory=list)  # deleted by `close`
 
@@ -90,6 +92,12 @@ def open_source(path: Path, scratch: Path | None = None) -> Source:
             ) from None
         on_error.pop_all()
     return source
+
+
+def bundled_source(path: Path, scratch: Path | None = None) -> Source | None:
+    """The source that ``path`` names if there is nothing at it: `digits`, which are scikit-learn's; else None."""
+    is_bundled = str(path) == DIGITS and not os.path.lexists(path)
+    return Source(path=path, bundled=DIGITS, scratch=scratch) if is_bundled else None
 
 
 def _list_files(source: Source) -> Files:
