@@ -296,6 +296,7 @@ class _NetworkSection(Settings):
 
     columns: Annotated[int, Within(1, 64)]
     layers: list[str]
+    width: Annotated[float, Within(0.001, 1000)] = 1.0  # what every hidden layer's kernels or units are multiplied by
 
 
 def _network(tables: Tables) -> Network:
@@ -309,7 +310,8 @@ def _network(tables: Tables) -> Network:
     for step, name in steps.items():
         operations |= _named(tables, [step], OPERATIONS, f"{name}.then")
     try:
-        return Network(columns=section.columns, layers=layers, operations=operations)
+        network = Network(columns=section.columns, layers=layers, operations=operations)
+        return network if section.width == 1 else network.scaled(section.width)
     except BadRecipe as error:
         raise BadRecipe(f"network.{error}") from None
 

@@ -415,4 +415,4 @@ def test_a_wheel_works_without_the_checkout(tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert run.stdout.startswith(str(place))
-    assert re.search(r"paper +│ 60,965,224 │ the network and the training of the 2012 paper", run.stdout)
+    assert re.search(r"paper +│ +60,965,224 │ the network and the training of the 2012 paper", run.stdout)

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -422,20 +423,22 @@ def published(tmp_path, monkeypatch) -> Path:
     torch.save(torchvisions(classes=1000).state_dict(), "net.pth")
     digits = hashlib.sha256(Path("net.pth").read_bytes()).hexdigest()[:8]
     file = Path("net.pth").rename(tmp_path / f"alexnet-{digits}.pth")
-    monkeypatch.setattr(torchvision, "URL", file.as_uri())
+    net = replace(torchvision.NETS["torchvision"], url=file.as_uri())
+    monkeypatch.setitem(torchvision.NETS, "torchvision", net)
     return file
 
 
-def test_the_address_is_torchvisions():
-    from torchvision.models import AlexNet_Weights
+def test_the_addresses_are_torchvisions():
+    from torchvision.models import AlexNet_Weights, VGG16_Weights
 
-    assert AlexNet_Weights.IMAGENET1K_V1.url == torchvision.URL
+    ours = {net.name: net.url for net in torchvision.NETS.values()}
+    assert ours == {"alexnet": AlexNet_Weights.IMAGENET1K_V1.url, "vgg16": VGG16_Weights.IMAGENET1K_V1.url}
 
 
 def test_torchvisions_weights_are_fetched_once(published, capsys):
     assert main(["import", "torchvision"]) == 0
     said = capsys.readouterr()
-    assert f"fetching {torchvision.URL}" in said.err
+    assert f"fetching {published.as_uri()}" in said.err
     assert (
         said.out.splitlines()[-1]
         == "Next, with the folder of your pictures for FOLDER: alexnet index FOLDER --model torchvision"
@@ -473,7 +476,7 @@ def test_without_a_network_one_line_says_what_to_fetch(published, capsys):
     published.unlink()
     assert main(["import", "torchvision"]) == 1
     *_, said = capsys.readouterr().err.splitlines()
-    assert said.startswith(f"error: cannot fetch {torchvision.URL} (<urlopen error ")
+    assert said.startswith(f"error: cannot fetch {published.as_uri()} (<urlopen error ")
     assert said.endswith(
         "): fetch it where there is a network, and import the file by "
         f"`alexnet import {published.name} --out torchvision`"

@@ -26,7 +26,7 @@ from weight_files import (
 
 from alexnet_cli.commands import main
 from alexnet_cli.importing.protobuf import fields
-from alexnet_cli.importing.torchvision import MODULES
+from alexnet_cli.importing.torchvision import NETS
 from alexnet_cli.importing.weights import LAYERS
 
 
@@ -51,7 +51,7 @@ def saved(**changes: object) -> dict[str, object]:
     state = dict(torchvisions().state_dict())
     for key, value in changes.items():
         layer, _, part = key.partition("_")
-        state[f"{MODULES[layer]}.{part}"] = value
+        state[f"{NETS['torchvision'].modules[layer]}.{part}"] = value
     return state
 
 
@@ -281,7 +281,11 @@ def test_numbers_in_a_graph_that_no_network_has(name, attributes, reason, weight
 
 def small_files(weights) -> dict[str, bytes]:
     """A valid file of each format, of few bytes."""
-    state = {f"{MODULES[name]}.{part}": torch.zeros(2, 3) for name in LAYERS for part in ("weight", "bias")}
+    state = {
+        f"{NETS['torchvision'].modules[name]}.{part}": torch.zeros(2, 3)
+        for name in LAYERS
+        for part in ("weight", "bias")
+    }
     zipped, older = io.BytesIO(), io.BytesIO()
     torch.save(state, zipped)
     torch.save(state, older, _use_new_zipfile_serialization=False)

@@ -331,21 +331,6 @@ def test_one_column_and_no_fc7_still_have_features():
     assert (logits.shape, features.shape) == ((3, 10), (3, 64 * 4 * 4))
 
 
-VGG_16 = """
-base = "paper"
-description = "VGG-16: configuration D of Simonyan and Zisserman, 2014"
-
-[network]
-columns = 1
-layers = [
-    "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
-    "conv5_1", "conv5_2", "conv5_3", "fc6", "fc7", "fc8",
-]
-
-[pooling]
-size = 2
-"""
-
 LENET_5 = """
 description = "LeNet-5: LeCun, Bottou, Bengio and Haffner, 1998"
 
@@ -410,25 +395,6 @@ learning_rate = 0.1
 schedule = "linear"
 epochs = 2
 """
-
-
-def vgg_16() -> str:
-    """The 13 convolutions of VGG-16 as sections."""
-    text = VGG_16
-    for block, (kernels, count) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)], 1):
-        for number in range(1, count + 1):
-            then = '["relu", "pooling"]' if number == count else '["relu"]'
-            text += f'\n[conv{block}_{number}]\ntype = "convolution"\nkernels = {kernels}\nsize = 3\npadding = 1\n'
-            text += f'weights = "he"\nbias = 0\nthen = {then}\n'
-    return text
-
-
-def test_vgg_16_is_a_recipe_file(tmp_path):
-    (tmp_path / "vgg-16.toml").write_text(vgg_16())
-    net = recipes.load(tmp_path / "vgg-16.toml").build(1000)
-    assert parameter_count(net) == 138_357_544
-    assert net.weighted("fc6")[0].in_features == 7 * 7 * 512
-    assert net.features_name == "fc7"
 
 
 def test_lenet_5_with_grey_input_and_average_pooling_is_a_recipe_file(tmp_path):

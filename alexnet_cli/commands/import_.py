@@ -18,7 +18,8 @@ def import_weights(
         str,
         typer.Argument(
             metavar="WEIGHTS",
-            help="A .pth, .safetensors, .caffemodel or .onnx file; `torchvision` downloads torchvision's weights.",
+            help="A .pth, .safetensors, .caffemodel or .onnx file; `torchvision` (its AlexNet) and `vgg-16` download "
+            "torchvision's weights.",
         ),
     ],
     out: Annotated[
@@ -42,7 +43,8 @@ def import_weights(
 ) -> None:
     """Import weights trained elsewhere.
 
-    Makes a model from the weights of torchvision's AlexNet, Caffe's AlexNet or CaffeNet, or the ONNX zoo's AlexNet.
+    Makes a model from the weights of torchvision's AlexNet or VGG-16, Caffe's AlexNet or CaffeNet, or the ONNX zoo's
+    AlexNet.
 
     Example: alexnet import bvlc_alexnet.caffemodel
     """

@@ -20,6 +20,7 @@ class Image(Settings):
     crop: Side  # side of a view
     colour: Literal["rgb", "grey"] = "rgb"
     divide_by: Annotated[float, Within(1e-6, 1_000_000)] = 1.0  # the centred 0-255 pixels are divided by this
+    mean: Literal["image", "colour"] = "image"  # what of the training split a dataset's pixels are centred with
     mean_crop: Literal["same", "central"] = "same"  # the crop of the mean image that a view is centred with
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,10 @@ class Statistics:
     mean_colour: np.ndarray  # (3,) float32, RGB
     eigenvalues: np.ndarray  # (3,) float32, of the covariance of RGB over all pixels, in descending order
     eigenvectors: np.ndarray  # (3, 3) float32; column i belongs to eigenvalue i
+
+    def mean(self, of: Literal["image", "colour"]) -> np.ndarray:
+        """What is subtracted from a picture: the mean image (§2), or one of its size in the mean colour. (S, S, 3)."""
+        return self.mean_image if of == "image" else np.tile(self.mean_colour, (*self.mean_image.shape[:2], 1))
 
     def save(self, folder: Path) -> None:
         """Write the statistics file of the dataset in ``folder``."""

@@ -38,14 +38,15 @@ def import_model(
     mean: Path | None = None,
     progress: Progress = SILENT,
 ) -> Model:
-    """A model of ours from ``source``: the word `torchvision`, or a file of torchvision, Caffe or the ONNX zoo.
+    """A model of ours from ``source``: a file of torchvision, Caffe or the ONNX zoo; or the word `torchvision` or
+    `vgg-16`, a recipe for which torchvision publishes weights.
 
     ``recipe``: instead of the one that the file is taken to be of. ``classes``: in label order; by default those that
     the file names, or ImageNet's if there are 1000. ``words``: what they mean, by class. ``mean``: a `.binaryproto`
     mean image. Raises BadArtefact for a file that is none of these, is damaged, or does not fit, naming the first layer
     that differs.
     """
-    path = torchvision.fetch(progress) if source == "torchvision" else Path(source)
+    path = torchvision.fetch(source, progress) if source in torchvision.NETS else Path(source)
     found = _read(path, recipe)
     divide_by, scale = per_colour_scale(found.deviation)
     try:
@@ -82,7 +83,8 @@ def read_classes(path: Path) -> list[str]:
 
 def _read(path: Path, recipe: str | None) -> Imported:
     if not path.is_file():
-        raise BadArtefact(f"no file {path}: give one, or the word torchvision, which fetches torchvision's weights")
+        words = " or ".join(torchvision.NETS)
+        raise BadArtefact(f"no file {path}: give one, or the word {words}, which fetches torchvision's weights")
     if path.suffix not in READERS:
         raise BadArtefact(f"{path} is of no known format: it takes {', '.join(READERS)}")
     if path.stat().st_size > LARGEST:

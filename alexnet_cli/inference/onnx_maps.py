@@ -11,7 +11,7 @@ from alexnet_cli.inference.onnx_model import CPU, OnnxModel, Runtime, session_op
 if TYPE_CHECKING:
     import onnx
 
-WEIGHT = re.compile(r"net\.columns\.\d+\.(\w+)\.weighted\.weight")  # as the exporter names them
+WEIGHT = re.compile(r"net\.columns\.\d+\.([\w-]+)\.weighted\.weight")  # as the exporter names them
 
 
 class OnnxMaps:

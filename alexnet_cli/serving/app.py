@@ -163,7 +163,7 @@ async def layers(request: Request) -> Response:
 
 async def maps(request: Request) -> Response:
     """What a layer shows for the picture that is sent, or for the one in a row; in headers, how its maps lie on it."""
-    layer = request.query_params.get("layer", "conv1")
+    layer = request.query_params.get("layer", "")
     async with _query(request) as query:
         work = partial(network.maps, query=query, layer=layer)
         drawn, told = await _ask(request, work, request.app.state.inferences)
@@ -182,7 +182,7 @@ async def unit_picture(request: Request, draw: Callable[..., bytes]) -> Response
 
 def _of_unit(request: Request, work: Callable[..., Result]) -> Callable[[Opened], Result]:
     """``work`` for the layer and the unit that the request names."""
-    layer = request.query_params.get("layer", "conv1")
+    layer = request.query_params.get("layer", "")
     return partial(work, layer=layer, number=_number(request, "unit", least=0))
 
 

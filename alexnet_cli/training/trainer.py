@@ -256,7 +256,8 @@ class Trainer:
             for note in fine_tuning.notes(start, self.net):
                 self.progress.note(note)
             fine_tuning.copy_weights(start, self.net)
-        self.mean_image = self.dataset.statistics().mean_image if start is None else start.mean_image
+        own = self.dataset.statistics().mean(self.recipe.image.mean)
+        self.mean_image = own if start is None else start.mean_image
         self._save()
         self._keep_kernels(0)
         self._write_recipe()
