@@ -15,7 +15,7 @@ from alexnet_cli.figures.canvas import Size, drawing
 from alexnet_cli.model import Model
 
 VIEWS = {Size.page: 8, Size.slide: 6}  # how many are drawn
-LINE = 20  # letters in a line above a view
+LINE, SMALL_LINE = 20, 26  # letters in a line above a view, and in the smaller ones if the paper's two do not do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +102,11 @@ def draw_training_views(
     from matplotlib.patches import Polygon
 
     count, crop = len(views.pixels), views.pixels.shape[1]
-    titles = [_title(words) for words in views.words]
-    most = max(title.count("\n") for title in titles) - 1  # lines more than the paper's list needs
-    with drawing(path, size, height=5.4 + 0.4 * max(0, most), model=model) as figure:
+    titles = [_title(words, LINE) for words in views.words]
+    is_long = any(title.count("\n") > 1 for title in titles)
+    if is_long:
+        titles = [_title(words, SMALL_LINE) for words in views.words]
+    with drawing(path, size, height=6.0 if is_long else 5.4, model=model) as figure:
         figure.suptitle(f"{count} random training views, framed on the picture, and what was drawn for each")
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 2.2]).flat
         whole, panels = left.subplots(), right.subplots(2, -(-count // 2), squeeze=False).ravel()
@@ -120,13 +122,13 @@ def draw_training_views(
             axes.imshow(views.pixels[i], cmap="gray", vmin=0, vmax=255)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(color=colour, linewidth=3)
-            axes.set_title(titles[i], fontsize="medium" if most <= 0 else "small")
+            axes.set_title(titles[i], fontsize="small" if is_long else "medium")
 
 
-def _title(words: list[str]) -> str:
-    """What was drawn for a view, several to a line if they are short."""
+def _title(words: list[str], letters: int) -> str:
+    """What was drawn for a view, several to a line of at most so many ``letters`` if they fit."""
     lines = [""]
     for each in filter(None, words):
         joined = f"{lines[-1]}, {each}" if lines[-1] else each
-        lines = [*lines[:-1], joined] if len(joined) <= LINE else [*lines, each]
+        lines = [*lines[:-1], joined] if len(joined) <= letters else [*lines, each]
     return "\n".join(lines).strip().replace("-", "−")
