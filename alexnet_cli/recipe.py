@@ -2,8 +2,8 @@
 
 Sections: `[image]`, `[network]`, `[training]`, and one for each layer, operation and augmentation that these name. The
 class of such a section is its `type`, or its own name: `[relu]` needs no type. What a class can be set to stands with
-the class (nets/layers.py, data/augment.py). A packaged recipe may also say what errors were `[published]` for it; that
-is no part of the model.
+the class (nets/layers.py, data/augmentations.py). A packaged recipe may also say what errors were `[published]` for it;
+that is no part of the model.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from alexnet_cli.data.augment import AUGMENTATIONS, Augmentation, ColourNoise, RandomCrop
+from alexnet_cli.data.augmentations import AUGMENTATIONS, Augmentation, ColourNoise, Geometric, RandomCrop
 from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe, first_line
 from alexnet_cli.nets.alexnet import AlexNet, parameter_count, parameters_by_layer
@@ -270,16 +270,7 @@ def _parse(name: str, tables: Tables) -> Recipe:
     if not isinstance(description, str):
         raise BadRecipe("description must be a line of text")
     augmentations = _named(tables, training.augmentation, AUGMENTATIONS, "training.augmentation")
-    crops = [step for step, augmentation in augmentations.items() if isinstance(augmentation, RandomCrop)]
-    if len(crops) > 1:
-        raise BadRecipe(f"training.augmentation: {' and '.join(crops)} are random crops, and one is possible: drop one")
-    noise = [step for step, augmentation in augmentations.items() if isinstance(augmentation, ColourNoise)]
-    if noise and image.colour == "grey":
-        raise BadRecipe(
-            f'training.augmentation: {noise[0]} needs colours, and image.colour is "grey": drop one of them'
-        )
-    if image.mean_crop == "central" and augmentations and [next(iter(augmentations))] != crops:
-        raise BadRecipe('training.augmentation: with image.mean_crop = "central" a random crop must come first')
+    _check_augmentations(augmentations, image)
     return Recipe(
         name=name,
         description=description,
@@ -288,6 +279,28 @@ def _parse(name: str, tables: Tables) -> Recipe:
         training=training,
         augmentations=augmentations,
     )
+
+
+def _check_augmentations(augmentations: Mapping[str, Augmentation], image: Image) -> None:
+    """Raises BadRecipe if the list has two crops, not first what must be first, or colours for a grey network."""
+    crops = [name for name, each in augmentations.items() if isinstance(each, RandomCrop)]
+    if len(crops) > 1:
+        raise BadRecipe(f"training.augmentation: {' and '.join(crops)} are random crops, and one is possible: drop one")
+    moved = [name for name, each in augmentations.items() if isinstance(each, Geometric)]
+    if moved and image.mean_crop == "central":
+        raise BadRecipe(f'training.augmentation: {moved[0]} needs image.mean_crop = "same"')
+    if moved != list(augmentations)[: len(moved)]:
+        raise BadRecipe(
+            f"training.augmentation: {' and '.join(moved)} must come first, so that a picture is resampled once, and "
+            "before it is cropped"
+        )
+    if image.mean_crop == "central" and augmentations and [next(iter(augmentations))] != crops:
+        raise BadRecipe('training.augmentation: with image.mean_crop = "central" a random crop must come first')
+    noise = [name for name, each in augmentations.items() if isinstance(each, ColourNoise)]
+    if noise and image.colour == "grey":
+        raise BadRecipe(
+            f'training.augmentation: {noise[0]} needs colours, and image.colour is "grey": drop one of them'
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

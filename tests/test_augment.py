@@ -7,16 +7,14 @@ import pytest
 import torch
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.data import augment as augmentation
-from alexnet_cli.data.augment import (
+from alexnet_cli.data import augmentations
+from alexnet_cli.data.augment import EpochPlan, apply_in_order, augment
+from alexnet_cli.data.augmentations import (
     AUGMENTATIONS,
     Augmentation,
     ColourNoise,
-    EpochPlan,
     RandomCrop,
     Reflection,
-    apply_in_order,
-    augment,
     colour_shift,
 )
 from alexnet_cli.data.preprocess import LUMA, Crops, Preprocessor
@@ -137,9 +135,9 @@ def test_the_same_view_of_every_image_is_what_an_exported_graph_computes(packed,
 def test_another_augmentation_is_one_registered_class(packed, images):
     """It has no fast path: it is applied to the views that the crops before it read."""
 
-    @AUGMENTATIONS.register("contrast")
+    @AUGMENTATIONS.register("strength")
     @dataclass(frozen=True, kw_only=True)
-    class Contrast(Augmentation):
+    class Strength(Augmentation):
         most: float
 
         def draw(self, random, images, image):
@@ -149,9 +147,9 @@ def test_another_augmentation_is_one_registered_class(packed, images):
             return pixels * torch.from_numpy(drawn["factor"])[:, None, None, None]
 
     try:
-        settings = ['training.augmentation=["random_crop", "contrast"]', "contrast.most=3.0"]
+        settings = ['training.augmentation=["random_crop", "strength"]', "strength.most=3.0"]
         recipe = recipes.load("paper", settings)
-        assert recipe.augmentations["contrast"] == Contrast(most=3.0)
+        assert recipe.augmentations["strength"] == Strength(most=3.0)
         assert recipes.loads(recipes.dumps(recipe)) == recipe
         drawn = EpochPlan.draw(0, 0, 8, IMAGE, recipe.augmentations).rows(slice(None))
         facts = packed.statistics()
@@ -161,7 +159,7 @@ def test_another_augmentation_is_one_registered_class(packed, images):
         torch.testing.assert_close(augment(preprocessor, images, drawn, facts), cropped * factors)
         torch.testing.assert_close(apply_in_order(preprocessor, images, drawn, facts), cropped * factors)
     finally:
-        del AUGMENTATIONS["contrast"]
+        del AUGMENTATIONS["strength"]
 
 
 def test_colour_noise_moves_along_the_principal_components_by_their_deviation(packed):
@@ -175,6 +173,6 @@ def test_colour_noise_moves_along_the_principal_components_by_their_deviation(pa
 
 def test_colour_noise_ends_where_the_recipe_says(packed, narrow, tmp_path, monkeypatch):
     noisy = []
-    monkeypatch.setattr(augmentation, "colour_shift", lambda a, facts: noisy.append(len(a)) or colour_shift(a, facts))
+    monkeypatch.setattr(augmentations, "colour_shift", lambda a, facts: noisy.append(len(a)) or colour_shift(a, facts))
     train(packed, recipes.adjust(narrow, ["colour_noise.until=2"]), tmp_path / "m")
     assert sum(noisy) == 42  # of the first epoch of two

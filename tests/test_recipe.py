@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
-from alexnet_cli.data.augment import AUGMENTATIONS
+from alexnet_cli.data.augmentations import AUGMENTATIONS
 from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe
 from alexnet_cli.nets.layers import LAYERS, OPERATIONS

@@ -19,7 +19,7 @@ from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.experiments import ablations as ablations_module
 from alexnet_cli.experiments import figure1 as figure1_module
 from alexnet_cli.experiments import reproduction
-from alexnet_cli.experiments.ablations import ABLATIONS, ablations, variant
+from alexnet_cli.experiments.ablations import ABLATIONS, ADDITIONS, ablations, additions, compare, variant
 from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, Trial, figure1
 from alexnet_cli.figures.canvas import Size
 
@@ -300,7 +300,7 @@ def test_a_table_is_written_after_every_seed(packed, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ablations_module, "_error", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        ablations(packed, tmp_path / "a", "c", names=["tanh"], settings=NARROW, seeds=2)
+        compare(ablations(["tanh"], "paper", 1.0, NARROW, None), packed, tmp_path / "a", "c", seeds=2)
     table = (tmp_path / "a" / "table.md").read_text()
     assert "1 seed each, top-1 error of 21 validation pictures" in table
     assert "ablations.png" not in table
@@ -314,4 +314,50 @@ def test_a_dataset_without_validation_images_is_refused_before_the_training(sour
     with pytest.raises(
         BadArtefact, match="dataset t has no split 'val': it has train; prep its pictures under another"
     ):
-        ablations(dataset, tmp_path / "a", "c", names=["tanh"])
+        compare(ablations(["tanh"], "paper", 1.0, [], None), dataset, tmp_path / "a", "c")
+
+
+def test_each_addition_differs_from_its_base_by_one_line_of_the_list_or_of_the_image():
+    made = additions([], "small-data", 0.25, ["training.batch=32"], 12).recipes
+    base = made["small-data"]
+    assert list(made) == ["small-data", *ADDITIONS]
+    assert (base.training.epochs, base.training.batch, base.network.layers["conv1"].kernels) == (12, 32, 24)
+    theirs = ["random_crop", "reflection", "colour_noise"]
+    expected = {
+        "rotation": ["rotation", *theirs],
+        "contrast": [*theirs, "contrast"],
+        "geometry": ["rotation", "shear", "stretch", "scale_jitter", *theirs],
+        "geometry-and-colours": [
+            *("rotation", "shear", "stretch", "scale_jitter", *theirs, "brightness", "contrast"),
+        ],
+    }
+    for name in ADDITIONS:
+        recipe = made[name]
+        assert recipe.name == name
+        changed = {
+            key
+            for key in recipes.differences(recipe, base)
+            if key.split(".")[0] not in recipe.augmentations  # a section that the base does not have
+        }
+        assert changed == {"image.standardize" if name == "standardization" else "training.augmentation"}
+        if name in expected:
+            assert recipe.training.augmentation == expected[name]
+    with pytest.raises(BadRecipe, match=r"^unknown addition 'rotations': did you mean 'rotation'\?$"):
+        additions(["rotations"], "paper", 1.0, [], None)
+
+
+def test_augmentation_end_to_end_has_no_column_of_the_paper(packed, tmp_path, capsys):
+    settings = [word for line in NARROW for word in ("--set", line)]
+    command = ["reproduce", "augmentation", "--out", str(tmp_path / "a"), "--base", "small-data", "--epochs", "1"]
+    command += ["--recipe", "geometry-and-colours", "--recipe", "standardization", "--seeds", "2", "--json", *settings]
+    assert main([*command, "--workspace", str(packed.path.parent.parent)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["experiment"] == "augmentation"
+    assert [row[0] for row in printed["rows"]] == ["baseline", "geometry-and-colours", "standardization"]
+    assert {len(row) for row in printed["rows"]} == {4}
+    text = (tmp_path / "a" / "table.md").read_text()
+    assert "# Augmentation and standardization beyond the paper on colours" in text
+    assert "the paper" not in text.split("\n\n")[1]
+    assert (tmp_path / "a" / "augmentation.png").is_file()
+    kept = recipes.loads((tmp_path / "a" / "recipes" / "standardization.toml").read_text())
+    assert kept.image.standardize

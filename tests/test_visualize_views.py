@@ -104,9 +104,41 @@ def test_each_training_view_has_a_frame_of_its_colour(figures, model, packed, pi
     whole, *panels = figures[0].axes
     for frame, axes, (top, left), reflected in zip(whole.patches, panels, found.corners, found.reflected, strict=True):
         assert frame.get_edgecolor() == axes.spines["left"].get_edgecolor()
-        np.testing.assert_array_equal(frame.get_bbox().extents, [left - 0.5, top - 0.5, left + 66.5, top + 66.5])
+        expected = np.add([[0, 0], [67, 0], [67, 67], [0, 67]], [left - 0.5, top - 0.5])
+        np.testing.assert_array_equal(frame.get_xy()[:4], expected)
         place = f"at {top}, {left}" + (", reflected" if reflected else "")
         assert axes.get_title().startswith(f"{place}\nRGB ")
+
+
+def test_what_is_beyond_the_paper_is_told_above_each_view_and_framed_where_it_is_from(figures, packed, tmp_path):
+    entries = ["rotation", "shear", "stretch", "scale_jitter", "random_crop", "reflection", "brightness", "contrast"]
+    settings = [f"training.augmentation={json.dumps(entries)}", "image.standardize=true"]
+    model = Model.load(save_untrained(packed, tmp_path / "m", 0, settings))
+    side = np.arange(72, dtype=np.uint8)
+    picture = np.stack([np.tile(side, (72, 1)), np.tile(side[:, None], 72), np.full((72, 72), 90)], 2).astype(np.uint8)
+    flat = replace(model, mean_image=np.full_like(model.mean_image, 90.0))
+    found = training_views(flat, packed.statistics(), picture, count=6)
+    assert found.inputs.std(axis=(1, 2, 3)) == pytest.approx(1, abs=1e-4)
+    for words in found.words:
+        kinds = [word.split()[0] for word in words if word and word != "reflected"]
+        assert kinds == ["rotated", "sheared", "stretched", "scaled", "at", "brightness", "contrast"]
+    draw_training_views(found, picture, tmp_path / "a.png")
+    whole, *panels = figures[0].axes
+    for frame, axes, words in zip(whole.patches, panels, found.words, strict=True):
+        assert axes.get_title().replace("−", "-").replace("\n", ", ") == ", ".join(filter(None, words))
+        assert frame.get_edgecolor() == axes.spines["left"].get_edgecolor()
+    # Of this picture red is a pixel's column and green its row, so that a view says where it is from.
+    plain = Model.load(save_untrained(packed, tmp_path / "p", 0, [f"training.augmentation={json.dumps(entries[:6])}"]))
+    plain = replace(plain, mean_image=flat.mean_image)
+    found = training_views(plain, packed.statistics(), picture, count=6)
+    for pixels, (upper_left, upper_right, lower_right, lower_left), reflected in zip(
+        found.pixels.astype(float), found.outlines, found.reflected, strict=True
+    ):
+        middle = (upper_left + lower_right) / 2 - 0.5
+        np.testing.assert_allclose(pixels[33, 33, :2], middle, atol=1)
+        across, down = (upper_right - upper_left) / 67, (lower_left - upper_left) / 67
+        np.testing.assert_allclose(pixels[33, 43, :2], middle + 10 * across * (-1 if reflected else 1), atol=1)
+        np.testing.assert_allclose(pixels[43, 33, :2], middle + 10 * down, atol=1)
 
 
 def test_the_commands(exported_folder, packed, picture, tmp_path, monkeypatch, capsys):

@@ -33,6 +33,7 @@ class Name(StrEnum):
     table_1 = "table-1"
     table_2 = "table-2"
     ablations = "ablations"
+    augmentation = "augmentation"
 
 
 def reproduce(
@@ -64,7 +65,7 @@ def reproduce(
         typer.Option(
             "--recipe",
             metavar="RECIPE",
-            help="ablations: an ablation to run. Repeatable. Default: all.",
+            help="ablations, augmentation: a row to run. Repeatable. Default: all.",
             autocompletion=completion.recipes,
         ),
     ] = None,
@@ -72,13 +73,13 @@ def reproduce(
         str,
         typer.Option(
             metavar="RECIPE",
-            help="ablations: the recipe that each ablation is applied to.",
+            help="ablations, augmentation: the recipe that each is applied to.",
             autocompletion=completion.recipes,
         ),
     ] = "paper",
     width: Annotated[
         float,
-        typer.Option(min=0.01, max=1, metavar="FRACTION", help="ablations: multiply the width of every layer by this."),
+        typer.Option(min=0.01, max=1, metavar="FRACTION", help="The same: multiply the width of every layer by this."),
     ] = 1.0,
     settings: Annotated[
         list[str] | None,
@@ -103,8 +104,8 @@ def reproduce(
 ) -> None:
     """Run one of the paper's experiments.
 
-    Writes the table and the figure. figure-1 and ablations train networks; figures 3 and 4 and the tables use models
-    that are already trained. If you stop the command, run it again to resume.
+    Writes the table and the figure. figure-1, ablations and augmentation (what is beyond the paper) train networks;
+    figures 3 and 4 and the tables use models that are already trained. If you stop the command, run it again to resume.
 
     Example: alexnet reproduce figure-1 --data cifar10
     """

@@ -1,8 +1,9 @@
-"""Ablations: the error of the network without one part of it or of its training (§3, §4, §7)."""
+"""Ablations: the error without one part of the network or its training (§3, §4, §7); additions: with one more."""
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import parameter_count
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
+from alexnet_cli.settings import unknown
 from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
 from alexnet_cli.wording import counted
@@ -35,34 +37,96 @@ ABLATIONS = (
     "without-conv4",
     "without-conv5",
 )
+# What `augmentation` adds to a recipe's list: what comes first in it, and what comes last.
+GEOMETRY, COLOURS = ("rotation", "shear", "stretch", "scale_jitter"), ("brightness", "contrast")
+ADDITIONS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    **{name: ([name], []) for name in GEOMETRY},
+    **{name: ([], [name]) for name in COLOURS},
+    "geometry": (GEOMETRY, []),
+    "geometry-and-colours": (GEOMETRY, COLOURS),
+    "standardization": ([], []),  # of [image]
+}
 # Student's t for 95 %, of two means over so many seeds each: with few, two standard errors are often chance.
 STUDENT_T = {2: 4.30, 3: 2.78, 4: 2.45, 5: 2.31}
 T_OF_MORE = 2.23
 
 
-def ablations(
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A baseline and recipes that differ from it by one thing each."""
+
+    name: str  # what `alexnet reproduce` calls it
+    title: str
+    recipes: Mapping[str, Recipe]  # the baseline first
+    base: str  # the recipe that all of them are made of
+    width: float  # how many times as wide
+    has_published: bool  # whether some differences are in the paper or its logs
+
+    @property
+    def baseline(self) -> str:
+        """The name of the baseline."""
+        return next(iter(self.recipes))
+
+
+def ablations(names: Sequence[str], base: str, width: float, settings: Sequence[str], epochs: int | None) -> Comparison:
+    """The paper's network, and without one part each. ``names``: some of the ablations; all if there are none.
+
+    ``base`` is a recipe whose differences from `paper` apply to every network, ``width`` multiplies the width of every
+    layer, and ``settings`` are `section.key=value` lines that apply to every recipe. Raises BadRecipe.
+    """
+    return Comparison(
+        name="ablations",
+        title="Ablations",
+        recipes={
+            name: _adjusted(variant(name, base, width), settings, epochs) for name in (BASELINE, *(names or ABLATIONS))
+        },
+        base=base,
+        width=width,
+        has_published=True,
+    )
+
+
+def additions(names: Sequence[str], base: str, width: float, settings: Sequence[str], epochs: int | None) -> Comparison:
+    """The recipe ``base``, and with one entry more each of what is beyond the paper. The rest as for `ablations`."""
+    for name in names:
+        if name not in ADDITIONS:
+            raise BadRecipe(unknown(name, ADDITIONS, "addition"))
+    recipe = _adjusted(recipes.load(base).scaled(width), settings, epochs)
+    return Comparison(
+        name="augmentation",
+        title="Augmentation and standardization beyond the paper",
+        recipes={recipe.name: recipe, **{name: _with(recipe, name) for name in names or ADDITIONS}},
+        base=base,
+        width=width,
+        has_published=False,
+    )
+
+
+def _with(recipe: Recipe, name: str) -> Recipe:
+    """``recipe`` with addition ``name``, which becomes its name."""
+    first, last = ADDITIONS[name]
+    entries = [*first, *recipe.training.augmentation, *last]
+    lines = [f"training.augmentation={json.dumps(entries)}"] if first or last else ["image.standardize=true"]
+    return replace(recipes.adjust(recipe, lines), name=name)
+
+
+def compare(
+    comparison: Comparison,
     dataset: Dataset,
     folder: Path,
     command: str,
     *,
-    names: Sequence[str] = ABLATIONS,
-    base: str = "paper",
-    width: float = 1.0,
-    settings: Sequence[str] = (),
-    epochs: int | None = None,
     seeds: int = 3,
     options: Options = Options(),
     size: Size = Size.page,
     progress: Progress = SILENT,
 ) -> Report:
-    """Train the baseline and every ablation with ``seeds`` seeds each, and compare their ten-view top-1 errors.
+    """Train each recipe with ``seeds`` seeds, and compare their ten-view top-1 errors; ``size`` is that of the figure.
 
-    ``base`` is a recipe whose differences from `paper` apply to every network, ``width`` multiplies the width of every
-    layer, ``settings`` are `section.key=value` lines that apply to every recipe, and ``size`` is that of the figure. A
-    run that ``folder`` already has is not repeated. Raises what `train` raises, and BadArtefact if the dataset has no
+    A run that ``folder`` already has is not repeated. Raises what `train` raises, and BadArtefact if the dataset has no
     validation images.
     """
-    recipe_of = {name: _adjusted(variant(name, base, width), settings, epochs) for name in (BASELINE, *names)}
+    recipe_of = comparison.recipes
     dataset.split("val")  # raises before the training, not after it
     errors: dict[str, list[float]] = {name: [] for name in recipe_of}
     for seed in range(seeds):  # seed by seed, so that a run that is stopped leaves a complete table of fewer seeds
@@ -70,7 +134,7 @@ def ablations(
             number = 1 + sum(map(len, errors.values()))
             progress.note(f"run {number} of {seeds * len(recipe_of)}: {name}, seed {seed}")
             errors[name].append(_error(recipe, seed, dataset, folder, options, progress))
-        report = _report(errors, recipe_of, dataset, command, base, width)
+        report = _report(errors, comparison, dataset, command)
         for name in report.figures:
             draw_differences(report.facts, report.title, folder / name, size)
         report.write(folder, recipe_of)
@@ -128,57 +192,56 @@ def _error(recipe: Recipe, seed: int, dataset: Dataset, folder: Path, options: O
     return error
 
 
-def _report(
-    errors: dict[str, list[float]],
-    recipe_of: dict[str, Recipe],
-    dataset: Dataset,
-    command: str,
-    base: str,
-    width: float,
-) -> Report:
+def _report(errors: dict[str, list[float]], comparison: Comparison, dataset: Dataset, command: str) -> Report:
     rows, facts = [], {}
-    baseline = statistics.mean(errors[BASELINE])
+    first, width, base = comparison.baseline, comparison.width, comparison.base
+    baseline = statistics.mean(errors[first])
     for name, top1_errors in errors.items():
         mean = statistics.mean(top1_errors)
         deviation = statistics.stdev(top1_errors) if len(top1_errors) > 1 else None
         increase = recipes.published(name).get("top1_increase")
-        difference, uncertainty = mean - baseline, _standard_error(top1_errors, errors[BASELINE])
+        difference, uncertainty = mean - baseline, _standard_error(top1_errors, errors[first])
         facts[name] = {"top1_errors": top1_errors, "mean": mean, "deviation": deviation, "difference": difference}
         facts[name]["standard_error"] = uncertainty
         rows.append(
             [
-                "baseline" if name == BASELINE else name,
-                f"{_parameters(recipe_of[name], dataset):,}",
+                "baseline" if name == first else name,
+                f"{_parameters(comparison.recipes[name], dataset):,}",
                 f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}"),
-                "" if name == BASELINE else _difference(difference, uncertainty, len(top1_errors)),
+                "" if name == first else _difference(difference, uncertainty, len(top1_errors)),
                 "" if increase is None else f"+{100 * increase:.2g}",
             ]
         )
-    training = recipe_of[BASELINE].training
-    seeds = len(errors[BASELINE])
+    training = comparison.recipes[first].training
+    seeds = len(errors[first])
     columns = ["recipe", "parameters", "top-1 error, %", "difference to the baseline", "in the paper or its logs"]
-    if seeds == 1:  # a difference of single runs shows nothing
-        columns, rows = [columns[i] for i in (0, 1, 2, 4)], [[row[i] for i in (0, 1, 2, 4)] for row in rows]
+    # A difference of single runs shows nothing.
+    kept = [0, 1, 2, *([3] if seeds > 1 else []), *([4] if comparison.has_published else [])]
+    columns, rows = [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    if seeds == 1:
         claims = "One seed cannot show a difference, so none is given; --seeds 3 can. "
     else:
         claims = (
             "Differences with their standard errors; a star marks those that chance alone makes once in twenty rows "
             "(Student's t), and the others show nothing. "
         )
+    scaled_down = column = ""
+    if comparison.has_published:
+        scaled_down = "A scaled-down version of the paper's experiment: "
+        column = "The paper's column is ILSVRC with the whole network, where the net is the published one."
     note = (
-        "A scaled-down version of the paper's experiment: "
-        f"{'' if width == 1 else f'nets of {width:g} times the width, '}"
+        f"{scaled_down}{'' if width == 1 else f'nets of {width:g} times the width, '}"
         f"trained for {counted(training.epochs, 'epoch')} on the {dataset.counts['train']:,} pictures of dataset "
         f"{dataset.name}"
         f"{'' if base == 'paper' else f', by the recipe {base}'}; {counted(seeds, 'seed')} each"
         f"{'' if seeds == 1 else ', mean ± standard deviation over seeds'}, top-1 error of "
         f"{counted(dataset.counts['val'], 'validation picture')}, ten views. {claims}"
-        "The paper's column is ILSVRC with the whole network, where the net is the published one."
-    )
-    title = f"Ablations on {dataset.name}"
-    figures = [] if seeds == 1 else [f"ablations{suffix}" for suffix in SUFFIXES]
+        f"{column}"
+    ).strip()
+    title = f"{comparison.title} on {dataset.name}"
+    figures = [] if seeds == 1 else [f"{comparison.name}{suffix}" for suffix in SUFFIXES]
     return Report(
-        name="ablations",
+        name=comparison.name,
         title=title,
         columns=columns,
         rows=rows,
@@ -190,15 +253,16 @@ def _report(
 
 
 def draw_differences(facts: dict[str, dict[str, Any]], title: str, path: Path, size: Size = Size.page) -> None:
-    """Draw each ablation's difference to the baseline with its standard error as a bar, the largest on top.
+    """Draw each recipe's difference to the baseline with its standard error as a bar, the largest on top.
 
-    ``facts``: those of the report, with two seeds or more.
+    ``facts``: those of the report, with two seeds or more; the baseline's are the first.
     """
-    shown = sorted((name for name in facts if name != BASELINE), key=lambda name: facts[name]["difference"])
-    seeds = len(facts[BASELINE]["top1_errors"])
+    baseline, *others = facts
+    shown = sorted(others, key=lambda name: facts[name]["difference"])
+    seeds = len(facts[baseline]["top1_errors"])
     with drawing(path, size, height=1.6 + 0.4 * len(shown)) as figure:
         axes = figure.subplots()
-        axes.axvline(0, color="black", label=f"baseline, {100 * facts[BASELINE]['mean']:.1f} %")
+        axes.axvline(0, color="black", label=f"baseline, {100 * facts[baseline]['mean']:.1f} %")
         for is_marked, colour, label in (
             (True, "tab:orange", f"significant at 95 % ({counted(seeds, 'seed')})"),
             (False, "lightsteelblue", "not significant"),

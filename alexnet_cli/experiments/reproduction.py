@@ -8,7 +8,7 @@ from pathlib import Path
 from alexnet_cli import recipe as recipes
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadRecipe
-from alexnet_cli.experiments.ablations import ABLATIONS, ablations
+from alexnet_cli.experiments.ablations import Comparison, ablations, additions, compare
 from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, figure1
 from alexnet_cli.experiments.figure3 import figure3
 from alexnet_cli.experiments.figure4 import figure4
@@ -132,15 +132,21 @@ def _table2(space: Workspace, request: Request, folder: Path, progress: Progress
 
 
 def _ablations(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
-    return ablations(
+    return _compared(ablations, space, request, folder, progress)
+
+
+def _augmentation(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
+    return _compared(additions, space, request, folder, progress)
+
+
+def _compared(
+    recipes_of: Callable[..., Comparison], space: Workspace, request: Request, folder: Path, progress: Progress
+) -> Report:
+    return compare(
+        recipes_of(request.recipes, request.base, request.width, request.settings, request.epochs),
         _dataset_to_train(space, request, recipes.load(request.base, request.settings), progress),
         folder,
         request.command,
-        names=request.recipes or ABLATIONS,
-        base=request.base,
-        width=request.width,
-        settings=request.settings,
-        epochs=request.epochs,
         seeds=request.seeds,
         options=request.options,
         size=request.size,
@@ -167,11 +173,13 @@ class Experiment:
 
 
 TRAINS = {"--data", "--set", "--epochs", "--seeds", "--device", "--precision"}
+COMPARES = {"--recipe", "--base", "--width", "--size"}
 EXPERIMENTS = {
     "figure-1": Experiment(run=_figure1, uses=TRAINS | {"--quick", "--size"}),
     "figure-3": Experiment(run=_figure3, uses={"--model", "--size"}, of_one_model=True),
     "figure-4": Experiment(run=_figure4, uses={"--data", "--model", "--device", "--size"}, of_one_model=True),
     "table-1": Experiment(run=_table1, uses={"--data", "--model", "--device"}, of_one_model=True),
     "table-2": Experiment(run=_table2, uses={"--data", "--model", "--pretrained", "--device"}),
-    "ablations": Experiment(run=_ablations, uses=TRAINS | {"--recipe", "--base", "--width", "--size"}),
+    "ablations": Experiment(run=_ablations, uses=TRAINS | COMPARES),
+    "augmentation": Experiment(run=_augmentation, uses=TRAINS | COMPARES),
 }

@@ -119,7 +119,7 @@ def _check(dataset: Dataset, recipe: Recipe, start: Model | None, progress: Prog
             f"--from: the model takes pictures of {start.recipe.image.size} pixels, recipe {recipe.name} of "
             f"{recipe.image.size}: leave --recipe out to take the model's, {start.recipe.name}"
         )
-    for key in ("divide_by", "colour", "mean_crop"):
+    for key in ("divide_by", "colour", "mean_crop", "standardize"):
         if start is None:
             break
         theirs, ours = getattr(start.recipe.image, key), getattr(recipe.image, key)

@@ -68,11 +68,10 @@ class _Climb:
         self.net, self.layer, self.units, self.row = network.net, layer, list(units), map_layers(network)[layer]
         preprocessor = network.preprocessor
         image, self.device = preprocessor.image, preprocessor.device
-        self.scale = image.divide_by  # of a grey level in the input
+        self.scale = image.unit
         inner = slice(image.border, image.border + image.crop)
-        self.mean = preprocessor.finish(preprocessor.mean_image[inner, inner]).permute(
-            2, 0, 1
-        )  # (C, crop, crop), 0-255
+        mean = preprocessor.colours(preprocessor.mean_image[inner, inner])
+        self.mean = mean.permute(2, 0, 1)  # (C, crop, crop), 0-255
         self.generator = torch.Generator().manual_seed(seed)  # of the jitter, the same for all units
         noise = [  # of each unit its own, whichever others are climbing
             torch.randn(image.shape, generator=torch.Generator().manual_seed(seed + 1 + unit)) for unit in self.units

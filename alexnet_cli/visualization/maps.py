@@ -69,7 +69,7 @@ def activations_of(model: NetworkModel, picture: np.ndarray) -> Activations:
         if layer in layers:
             each = [part[0].float().cpu().numpy() for part in parts]
             layers[layer].append(Step(operation=operation, columns=each))
-    centred = inputs[0].permute(1, 2, 0).float().cpu().numpy() * image.divide_by  # in 0-255 units
+    centred = inputs[0].permute(1, 2, 0).float().cpu().numpy() * image.unit  # in 0-255 units
     view = np.clip(127.5 + centred, 0, 255).round().astype(np.uint8)
     return Activations(picture=picture, view=np.broadcast_to(view, (*view.shape[:2], 3)), layers=layers)
 

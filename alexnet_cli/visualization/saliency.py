@@ -71,7 +71,7 @@ def saliency(network: NetworkModel, predictor: Predictor, image: np.ndarray, wan
         shown=predictions[predictor.classes[number]],
         best=predictions[predictor.classes[best]],
         occlusion=occlusion(predictor, image, preprocessor.mean_image.cpu().numpy(), number),
-        gradient=np.abs(gradients.inputs).max(axis=0) / preprocessor.image.divide_by,
+        gradient=np.abs(gradients.inputs).max(axis=0) / preprocessor.image.unit,
         activation=enlarged(activation, *position_of_units(network.net, layer), network.crop),
         layer=layer,
     )

@@ -34,8 +34,8 @@ def augmentation(
 ) -> None:
     """Draw random training views of a picture.
 
-    Crops, reflections and colour shifts are drawn as in the training of the model, by its recipe. The colours come from
-    the dataset that it was trained on, which --data names if it is not in the workspace.
+    What the recipe of the model lists is drawn as in its training: crops, reflections, colour noise and what else there
+    is. The colours come from the dataset that it was trained on, which --data names if it is not in the workspace.
 
     Example: alexnet visualize augmentation photo.jpg
     """
@@ -52,8 +52,16 @@ def augmentation(
     facts: dict[str, object] = {
         "model": str(folder),
         "views": [
-            {"top": top, "left": left, "reflected": reflected, "shift": [round(float(each), 2) for each in shift]}
-            for (top, left), reflected, shift in zip(views.corners, views.reflected, views.shifts, strict=True)
+            {
+                "top": top,
+                "left": left,
+                "reflected": reflected,
+                "shift": [round(float(each), 2) for each in shift],
+                "drawn": [word for word in words if word],
+            }
+            for (top, left), reflected, shift, words in zip(
+                views.corners, views.reflected, views.shifts, views.words, strict=True
+            )
         ],
     }
     show_files([path], as_json=as_json, facts=facts)
