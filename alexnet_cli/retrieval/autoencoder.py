@@ -11,7 +11,7 @@ and the slope is that of its mean, tanh a. Chance hides what a unit near 0 says:
 
 import numpy as np
 
-UPDATES, BATCH, RATE = 2000, 128, 1e-3  # the learning rate falls to 0 in a straight line
+UPDATES, BATCH, RATE = 2000, 128, 3e-3  # the learning rate falls to 0 in a straight line
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 SEED = 0
 
