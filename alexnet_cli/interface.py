@@ -266,10 +266,10 @@ def build_index(
 ) -> "Built":
     """Make the index in ``folder`` of all pictures of ``source`` (a folder, an archive or a dataset), or update it.
 
-    ``split``: of a dataset, the one to index, or "all"; train if None. ``kind``: flat, sq8, ivfpq, hnsw or binary; by
-    size if None. ``datasets``: as in `export`, if ``model`` has no ONNX file yet. An index whose source is gone may be
-    updated from another that has most of its pictures. Raises BadSource if no picture can be embedded, WrongModel or
-    BadArtefact if the index in ``folder`` is of another model, source or split.
+    ``split``: of a dataset, the one to index, or "all"; train if None. ``kind``: flat, sq8, ivfpq, hnsw, binary or
+    autoencoder; by size if None. ``datasets``: as in `export`, if ``model`` has no ONNX file yet. An index whose source
+    is gone may be updated from another that has most of its pictures. Raises BadSource if no picture can be embedded,
+    WrongModel or BadArtefact if the index in ``folder`` is of another model, source or split.
     """
     from alexnet_cli.retrieval import build
     from alexnet_cli.retrieval.collection import open_collection

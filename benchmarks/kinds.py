@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("index", type=Path)
     parser.add_argument("--vectors", type=int, default=100_000)
-    parser.add_argument("--kinds", nargs="+", default=["ivfpq", "hnsw", "sq8", "binary"])
+    parser.add_argument("--kinds", nargs="+", default=["ivfpq", "hnsw", "sq8", "binary", "autoencoder"])
     parser.add_argument("--scratch", type=Path, help="a folder with free space for the vectors")
     parser.add_argument("--build", help=argparse.SUPPRESS)
     given = parser.parse_args()

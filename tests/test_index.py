@@ -257,7 +257,10 @@ def test_what_cannot_be_indexed(space: Path, capsys: pytest.CaptureFixture[str])
     assert fails("") == "no folder, archive or dataset ''"  # as an unset variable of the shell
     assert fails("m.onnx").startswith("m.onnx is neither a folder nor a .zip nor a .tar")
     assert fails("text").startswith("none of 1 pictures could be embedded (a.png: not a picture")
-    assert fails("photos", "--kind", "tree") == "no kind 'tree' of index: there are flat, sq8, ivfpq, hnsw, binary"
+    assert (
+        fails("photos", "--kind", "tree")
+        == "no kind 'tree' of index: there are flat, sq8, ivfpq, hnsw, binary, autoencoder"
+    )
     assert fails().startswith("no dataset in data yet")
     assert not list(Path("indexes").iterdir())
 

@@ -18,6 +18,7 @@ from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import file_checksum
 from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval.index import Index
+from alexnet_cli.retrieval.kinds import KINDS
 from alexnet_cli.retrieval.layout import read_facts, write_facts
 
 FOLDER = Path("indexes/photos")
@@ -143,13 +144,15 @@ def test_whatever_index_json_says_of_codes_is_one_line(
     assert search_error(capsys) == f"indexes/photos is damaged: {reason}; {ADVICE}"
 
 
-@pytest.mark.parametrize("kind", ["sq8", "ivfpq", "hnsw", "binary"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "flat"])
 def test_codes_with_absurd_sizes_are_refused_before_memory_is_taken(
     kind: str,
     space: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every size in the file, one after the other: whatever FAISS says, it is one line, and never a terabyte."""
+    monkeypatch.setattr(KINDS[kind], "least", 1)
     assert main(["index", "photos", "--model", "m.onnx", "--kind", kind]) == 0
     content = (FOLDER / "codes.faiss").read_bytes()
     sizes = [

@@ -123,7 +123,9 @@ def test_a_kind_is_chosen_by_size_unless_it_is_named():
     assert choose_kind(None, 100_000, 4096) == "flat"
     assert choose_kind(None, 1_000_000, 4096) == "ivfpq"
     assert choose_kind("binary", 10, 4096) == "binary"
-    with pytest.raises(AlexNetError, match=r"^no kind 'tree' of index: there are flat, sq8, ivfpq, hnsw, binary$"):
+    with pytest.raises(
+        AlexNetError, match=r"^no kind 'tree' of index: there are flat, sq8, ivfpq, hnsw, binary, autoencoder$"
+    ):
         choose_kind("tree", 1, 1)
 
 
@@ -153,7 +155,8 @@ def test_another_kind_is_one_class_and_one_line_in_the_table(space, monkeypatch,
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_index_and_search_by_command(kind, space, capsys):
+def test_index_and_search_by_command(kind, space, monkeypatch, capsys):
+    monkeypatch.setattr(KINDS[kind], "least", 1)
     assert main(["index", "photos", "--model", "m.onnx", "--kind", kind]) == 0
     facts = json.loads(Path("indexes/photos/index.json").read_text())
     assert facts["kind"] == kind

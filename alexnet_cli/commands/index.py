@@ -57,7 +57,8 @@ def index(
         str | None, typer.Option(metavar="NAME", help="Name of the index. Default: the name of IMAGES.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(metavar="KIND", help="flat (exact), sq8, ivfpq, hnsw or binary. Default: by size.")
+        str | None,
+        typer.Option(metavar="KIND", help="flat (exact), sq8, ivfpq, hnsw, binary or autoencoder. Default: by size."),
     ] = None,
     split: Annotated[
         SplitName | None, typer.Option(help="The pictures of a dataset to index. Default: train.", show_default=False)
