@@ -21,7 +21,8 @@ from alexnet_cli.data.augmentations import AUGMENTATIONS, Augmentation, ColourNo
 from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe, first_line
 from alexnet_cli.nets.alexnet import AlexNet, parameter_count, parameters_by_layer
-from alexnet_cli.nets.layers import LAYERS, OPERATIONS, Network
+from alexnet_cli.nets.layers import LAYERS, Network
+from alexnet_cli.nets.operations import OPERATIONS
 from alexnet_cli.recipes import FOLDER, names
 from alexnet_cli.settings import Epochs, Registry, Settings, Width, Within, parse, unknown
 from alexnet_cli.wording import counted

@@ -13,17 +13,8 @@ from pathlib import Path
 import pytest
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.nets.layers import (
-    AveragePool,
-    Convolution,
-    Dense,
-    Local,
-    MaxPool,
-    ReLU,
-    ResponseNorm,
-    Tanh,
-    WithinMapNorm,
-)
+from alexnet_cli.nets.layers import Convolution, Dense, Local
+from alexnet_cli.nets.operations import AveragePool, MaxPool, ReLU, ResponseNorm, Tanh, WithinMapNorm
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training.schedule import learning_rate, learning_rates, weight_decays
 

@@ -30,7 +30,7 @@ from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.inference.views import centre_view, ten_views
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import initialize
-from alexnet_cli.nets.layers import OPERATIONS, Operation
+from alexnet_cli.nets.operations import OPERATIONS, Operation
 
 
 @pytest.fixture

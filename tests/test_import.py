@@ -28,7 +28,7 @@ from alexnet_cli.importing.model import import_model
 from alexnet_cli.importing.weights import CAFFE_MEAN
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.layers import AveragePool
+from alexnet_cli.nets.operations import AveragePool
 from alexnet_cli.wordnet import ilsvrc2012
 
 

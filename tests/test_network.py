@@ -13,7 +13,7 @@ from alexnet_cli.errors import BadRecipe
 from alexnet_cli.nets import layers
 from alexnet_cli.nets.alexnet import AlexNet, initialize, parameter_count, parameters_by_layer, without_dropout
 from alexnet_cli.nets.columns import drop
-from alexnet_cli.nets.layers import Dropout
+from alexnet_cli.nets.operations import Dropout
 
 # A network like the paper's in everything but its size.
 NARROW = [

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from alexnet_cli import recipe as recipes
-from alexnet_cli.nets.layers import OPERATIONS
+from alexnet_cli.nets.operations import OPERATIONS
 
 README = Path(__file__).parent.parent / "README.md"
 

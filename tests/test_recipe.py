@@ -12,7 +12,8 @@ from alexnet_cli.commands import main
 from alexnet_cli.data.augmentations import AUGMENTATIONS
 from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe
-from alexnet_cli.nets.layers import LAYERS, OPERATIONS
+from alexnet_cli.nets.layers import LAYERS
+from alexnet_cli.nets.operations import OPERATIONS
 from alexnet_cli.recipe import Training, _NetworkSection
 from alexnet_cli.recipes import names
 from alexnet_cli.settings import Within, parse

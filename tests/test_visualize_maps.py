@@ -13,7 +13,7 @@ from PIL import Image
 from alexnet_cli.commands import main
 from alexnet_cli.errors import NoSuchLayer
 from alexnet_cli.figures.canvas import Size
-from alexnet_cli.nets.layers import Dropout
+from alexnet_cli.nets.operations import Dropout
 from alexnet_cli.opening import open_network
 from alexnet_cli.visualization import maps as module
 from alexnet_cli.visualization.maps import (

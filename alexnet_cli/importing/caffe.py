@@ -13,9 +13,9 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.importing.protobuf import fields, integers
 from alexnet_cli.importing.weights import LAYERS, Imported, cannot_import, fit_recipe, with_operations
-from alexnet_cli.nets.layers import (
+from alexnet_cli.nets.layers import Convolution
+from alexnet_cli.nets.operations import (
     AveragePool,
-    Convolution,
     Dropout,
     MaxPool,
     Operation,

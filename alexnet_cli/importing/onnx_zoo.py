@@ -12,11 +12,10 @@ import torch
 from alexnet_cli import recipe as recipes
 from alexnet_cli.errors import BadArtefact, BadRecipe, first_line
 from alexnet_cli.importing.weights import LAYERS, Imported, Weights, cannot_import, fit_recipe, with_operations
-from alexnet_cli.nets.layers import (
+from alexnet_cli.nets.layers import Convolution, Layer
+from alexnet_cli.nets.operations import (
     AveragePool,
-    Convolution,
     Dropout,
-    Layer,
     MaxPool,
     Operation,
     Pooling,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.nets.alexnet import AlexNet
-from alexnet_cli.nets.layers import Convolution, Layer, Operation, Pooling
+from alexnet_cli.nets.layers import Convolution, Layer
+from alexnet_cli.nets.operations import Operation, Pooling
 from alexnet_cli.recipe import Recipe
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")

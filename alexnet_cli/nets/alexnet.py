@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from alexnet_cli.errors import AlexNetError, BadRecipe, first_line
 from alexnet_cli.nets.columns import drop, exchange, gather
-from alexnet_cli.nets.layers import Dropout, Layer, Linear, Network, Operation, Shape
+from alexnet_cli.nets.layers import Layer, Linear, Network
+from alexnet_cli.nets.operations import Dropout, Operation, Shape
 
 
 class Part(nn.Module):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from alexnet_cli.nets.alexnet import AlexNet
-from alexnet_cli.nets.layers import Network, Shape, Window
+from alexnet_cli.nets.layers import Network
+from alexnet_cli.nets.operations import Shape, Window
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from alexnet_cli.files import free_name, one_writer, sweep
 from alexnet_cli.inference.devices import use_exact_fp32
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
-from alexnet_cli.nets.layers import BatchNorm
+from alexnet_cli.nets.operations import BatchNorm
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.recipes import names as packaged_recipes

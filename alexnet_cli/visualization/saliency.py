@@ -18,7 +18,8 @@ from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Prediction, Predictor
 from alexnet_cli.inference.views import centre_view
 from alexnet_cli.nets.alexnet import AlexNet
-from alexnet_cli.nets.layers import Convolution, Local, Operation, Pooling
+from alexnet_cli.nets.layers import Convolution, Local
+from alexnet_cli.nets.operations import Operation, Pooling
 from alexnet_cli.visualization.occlusion import occlusion
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import BATCH
 from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.nets.describe import LayerRow, layer_table
-from alexnet_cli.nets.layers import Dropout
+from alexnet_cli.nets.operations import Dropout
 from alexnet_cli.prefetch import prefetch
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.visualization.units import PATCHES, Units, read_units, units_file
