@@ -1,5 +1,6 @@
 """The server of `alexnet serve`, asked in-process: who may ask it, and what it takes of memory and disk."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ from test_serving import PHOTOS, error
 
 from alexnet_cli.serving import app as app_module
 from alexnet_cli.serving import guard
-from alexnet_cli.serving.app import create_app
+from alexnet_cli.serving.app import INFERENCES, READINGS, create_app
 from alexnet_cli.serving.guard import Guard
 from alexnet_cli.serving.thumbnails import FILE, Cache, cache_folder
 from alexnet_cli.workspace import Workspace
@@ -53,15 +54,19 @@ def test_foreign_origins_are_refused(client: TestClient, origin: str) -> None:
 
 
 def test_what_a_browser_says_comes_from_another_site_is_refused(client: TestClient) -> None:
-    for site, mode, status in [
-        ("same-origin", "cors", 200),
-        ("none", "navigate", 200),
-        ("cross-site", "navigate", 200),  # a link on another page
-        ("cross-site", "no-cors", 403),
-        ("same-site", "cors", 403),  # another port of this machine
+    for path, site, mode, dest, status in [
+        ("/api/search?row=1", "same-origin", "cors", "empty", 200),
+        ("/api/pictures/1?full", "same-origin", "navigate", "document", 200),
+        ("/api/search?row=1", "none", "navigate", "document", 200),  # typed
+        ("/?row=1", "cross-site", "navigate", "document", 200),  # a link on another page
+        ("/", "cross-site", "navigate", "iframe", 403),
+        ("/api/search?row=1", "cross-site", "navigate", "iframe", 403),
+        ("/api/search?row=1", "cross-site", "navigate", "document", 403),  # a window that it opens, over and over
+        ("/api/search?row=1", "cross-site", "no-cors", "image", 403),
+        ("/api/search?row=1", "same-site", "cors", "empty", 403),  # another port of this machine
     ]:
-        headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
-        assert client.get("/api/search?row=1", headers=headers).status_code == status
+        headers = {"sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": dest}
+        assert client.get(path, headers=headers).status_code == status
 
 
 def test_every_answer_has_the_headers_that_bind_the_browser(client: TestClient) -> None:
@@ -101,6 +106,73 @@ def test_twenty_at_once_wait_and_none_fails(searchable: Path, client: TestClient
         answers = list(pool.map(ask, range(20)))
     paths = [f"photos/{name}/{i}.png" for name in ("cat", "dog") for i in range(6)]
     assert answers == [(200, paths[number % PHOTOS]) for number in range(20)]
+
+
+def test_what_waits_is_not_done_for_clients_that_have_gone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, go_on, done = threading.Barrier(INFERENCES + 1), threading.Event(), []
+
+    def answer(*_: object, query: int, **__: object) -> dict[str, object]:
+        done.append(query)
+        if len(done) <= INFERENCES:
+            busy.wait(30)
+            go_on.wait(30)
+        return {}
+
+    monkeypatch.setattr(app_module.answers, "search", answer)
+
+    async def ask(row: int, gone: asyncio.Event) -> None:
+        messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> dict[str, object]:
+            if messages and not gone.is_set():
+                return messages.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, object]) -> None:
+            pass
+
+        scope = {"type": "http", "method": "GET", "path": "/api/search", "query_string": b"row=%d" % row}
+        await client.app({**scope, "root_path": "", "headers": [(b"host", b"localhost")]}, receive, send)
+
+    async def attack() -> None:
+        stays, gone = asyncio.Event(), asyncio.Event()
+        tasks = [asyncio.create_task(ask(row, stays)) for row in range(INFERENCES)]
+        await asyncio.to_thread(busy.wait, 30)
+        tasks += [asyncio.create_task(ask(row, gone)) for row in range(3, 9)]
+        tasks.append(asyncio.create_task(ask(10, stays)))
+        await asyncio.sleep(0)
+        gone.set()
+        go_on.set()
+        await asyncio.gather(*tasks)
+
+    client.portal.call(attack)
+    assert sorted(done) == [*range(INFERENCES), 10]
+
+
+def test_a_picture_that_takes_long_to_decode_holds_nothing_up(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, decoding = threading.Event(), threading.Semaphore(0)
+
+    def decode(content: bytes) -> bytes:
+        decoding.release()
+        go_on.wait(30)
+        return content
+
+    monkeypatch.setattr(app_module.answers, "preview", decode)
+    with ThreadPoolExecutor(READINGS) as pool:
+        slow = [pool.submit(client.post, "/api/preview", content=b"slow") for _ in range(READINGS)]
+        for _ in range(INFERENCES):
+            decoding.acquire(timeout=30)
+        try:
+            with ThreadPoolExecutor(1) as other:
+                assert other.submit(client.get, "/api/indexes").result(20).status_code == 200
+        finally:
+            go_on.set()
+        assert [one.result().content for one in slow] == [b"slow"] * READINGS
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -35,7 +36,8 @@ PAGE = Path(__file__).parent / "page"
 LIMIT = 20_000_000  # bytes of a picture that is sent
 UPLOADS, UPLOAD_SECONDS = 8, 60  # pictures that are in memory at a time, and how long one may take to come
 MOST = 1000  # neighbours, or pictures in one list
-# At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded.
+# At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded. Pictures
+# that are sent have no place among READINGS, so that the page answers whatever they are.
 INFERENCES, READINGS = 2, 4
 STATUS: dict[type[Exception], int] = {BadPicture: 400, NotThere: 404, NoSuchLayer: 404, Outdated: 409}
 KEPT_BY_BROWSER = "private, max-age=86400, immutable"  # a picture of one generation of an index
@@ -138,7 +140,7 @@ async def indexes(request: Request) -> Response:
                 found.append({"index": path.name, "error": str(error)})
         return {"indexes": found, "workspace": shlex.quote(str(library.space.root.resolve()))}
 
-    return Json(await anyio.to_thread.run_sync(listed, limiter=request.app.state.readings))
+    return Json(await _in_thread(request, listed))
 
 
 async def search(request: Request) -> Response:
@@ -152,7 +154,7 @@ async def preview(request: Request) -> Response:
     """A thumbnail of the picture that is sent, for a browser that cannot draw its format."""
     async with _upload(request) as content:
         work = partial(answers.preview, content)
-        jpeg = await anyio.to_thread.run_sync(work, limiter=request.app.state.readings)
+        jpeg = await _in_thread(request, work, request.app.state.inferences)
     return Response(jpeg, media_type="image/jpeg")
 
 
@@ -227,8 +229,7 @@ async def picture(request: Request) -> Response:
 
 
 async def training_runs(request: Request) -> Response:
-    work = partial(runs.all_runs, request.app.state.space)
-    return Json({"runs": await anyio.to_thread.run_sync(work, limiter=request.app.state.readings)})
+    return Json({"runs": await _in_thread(request, partial(runs.all_runs, request.app.state.space))})
 
 
 async def _answer(
@@ -238,7 +239,7 @@ async def _answer(
 
 
 async def _ask(request: Request, work: Callable[..., Result], limiter: anyio.CapacityLimiter | None = None) -> Result:
-    """What ``work`` makes of the index that the request names, in a thread of ``limiter``'s or of READINGS."""
+    """What ``work`` makes of the index that the request names, in a thread as of `_in_thread`."""
     state, query = request.app.state, request.query_params
 
     def run() -> Result:
@@ -250,7 +251,20 @@ async def _ask(request: Request, work: Callable[..., Result], limiter: anyio.Cap
                     raise
                 raise NotThere(f"the picture cannot be shown: {error}") from None  # it is ours
 
-    return await anyio.to_thread.run_sync(run, limiter=limiter or state.readings)
+    return await _in_thread(request, run, limiter)
+
+
+async def _in_thread(
+    request: Request, work: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None
+) -> Result:
+    """What ``work`` returns, in a thread of ``limiter``'s or of READINGS; not done if the client has gone meanwhile."""
+
+    def run() -> Result:
+        if anyio.from_thread.run(request.is_disconnected):
+            raise HTTPException(400, "the client did not wait for its answer")  # which nobody reads
+        return work()
+
+    return await anyio.to_thread.run_sync(run, limiter=limiter or request.app.state.readings)
 
 
 @asynccontextmanager

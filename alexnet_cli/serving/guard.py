@@ -50,21 +50,21 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        reason = self.refusal(Headers(scope=scope))
+        reason = self.refusal(scope["path"], Headers(scope=scope))
         app = self.app if reason is None else JSONResponse({"error": reason}, 403)
         await app(scope, receive, send_with_headers)
 
-    def refusal(self, headers: Headers) -> str | None:
-        """Why a request with these ``headers`` is refused; None if it is not."""
+    def refusal(self, path: str, headers: Headers) -> str | None:
+        """Why a request for ``path`` with these ``headers`` is refused; None if it is not."""
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or not self.is_own(hosts[0]):
             return "this server does not go by that name: open it by the address that `alexnet serve` printed"
         if any(urlsplit_netloc(origin) != hosts[0].lower() for origin in origins):
             return OF_ANOTHER_SITE
         # Browsers say where a request comes from that has no Origin, such as that of a picture in a page. A link that
-        # leads here from elsewhere is followed.
-        site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
-        if site not in ("none", "same-origin") and mode != "navigate":
+        # leads to the page from elsewhere is followed; a frame, and a link into the API, is not.
+        site, wanted = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-dest")
+        if site not in ("none", "same-origin") and not (path == "/" and wanted == "document"):
             return OF_ANOTHER_SITE
         return None
 
