@@ -108,9 +108,7 @@ def test_twenty_at_once_wait_and_none_fails(searchable: Path, client: TestClient
     assert answers == [(200, paths[number % PHOTOS]) for number in range(20)]
 
 
-def test_what_waits_is_not_done_for_clients_that_have_gone(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_waits_is_not_done_for_clients_that_have_gone(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     busy, go_on, done = threading.Barrier(INFERENCES + 1), threading.Event(), []
 
     def answer(*_: object, query: int, **__: object) -> dict[str, object]:
