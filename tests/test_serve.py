@@ -169,6 +169,29 @@ def test_connections_whose_request_does_not_come_are_closed(searchable: Path, mo
             assert [user.get("/api/info").status_code for _ in range(2)] == [200, 200]
 
 
+@pytest.mark.parametrize(
+    ("request_line", "host", "status"),
+    [
+        (b"POST /nope", b"localhost", b"404"),
+        (b"POST /", b"evil.example", b"403"),
+        (b"GET /page/a", b"localhost", b"404"),
+    ],
+)
+def test_a_request_that_is_answered_before_its_end_is_not_waited_for(
+    searchable: Path, monkeypatch: pytest.MonkeyPatch, request_line: bytes, host: bytes, status: bytes
+) -> None:
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.2)
+    with in_this_process() as address, socket.create_connection((address.host, address.port)) as user:
+        user.settimeout(20)
+        user.sendall(request_line + b" HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 100\r\n\r\n")
+        answer = user.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        user.sendall(b"x")  # uvicorn waits no longer for a next request, but for what is left of this one
+        while content := user.recv(10_000):
+            answer += content
+        assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_there_are_never_more_connections_than_files_may_be_open() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert server_module.most_connections() == max(16, min(1000, (limit - 200) // 2))
