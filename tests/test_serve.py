@@ -48,6 +48,30 @@ def test_the_command_serves_until_it_is_stopped(searchable: Path, number: int) -
         assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT, signal.SIGTERM]])
+def test_it_is_stopped_while_a_picture_is_decoded(tmp_path: Path, numbers: list[signal.Signals]) -> None:
+    program = (
+        "import sys, time\n"
+        "from alexnet_cli.commands import main\n"
+        "from alexnet_cli.serving import answers\n"
+        "answers.preview = lambda content: (print('decoding', flush=True), time.sleep(3600))\n"
+        "sys.exit(main(['serve', '--port', '0', '--json']))"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, text=True, **pipes) as process:
+        try:
+            url = httpx.URL(json.loads(process.stdout.readline())["url"])
+            with socket.create_connection((url.host, url.port)) as user:
+                user.sendall(b"POST /api/preview HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
+                assert process.stdout.readline() == "decoding\n"
+                for number in numbers:
+                    process.send_signal(number)
+                assert process.communicate(timeout=60) == ("", "stopped\n")
+                assert process.returncode == 0
+        finally:
+            process.kill()
+
+
 def test_too_large_a_picture_is_refused_over_a_connection(searchable: Path) -> None:
     with serving() as (_, url), closing(socket.create_connection((httpx.URL(url).host, httpx.URL(url).port))) as user:
         user.sendall(b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000000\r\n\r\n" + b"x" * 100)
@@ -113,6 +137,10 @@ def test_training_runs_are_told_whatever_is_in_their_files(tmp_path: Path) -> No
     run("done", 'name = "tiny"\n[training]\nepochs = 1', good, "model.safetensors")
     run("going", "", good * 2, ".alexnet.lock")
     run("killed", "training = 3", "", "checkpoint/state.safetensors")
+    run("copied", 'name = "tiny"\n[training]\nepochs = 1', good, "model.safetensors", "checkpoint/state.safetensors")
+    os.utime(tmp_path / "models" / "copied" / "model.safetensors", (1, 1))
+    run("longer", 'name = "tiny"\n[training]\nepochs = 2', good, "model.safetensors", "checkpoint/state.safetensors")
+    os.utime(tmp_path / "models" / "longer" / "model.safetensors", (1, 1))
     run("damaged", "[", '{"epoch": NaN, "loss": "<b>", "x": 1}\n[]\n{', "model.safetensors")
     run(
         "odd",
@@ -129,6 +157,8 @@ def test_training_runs_are_told_whatever_is_in_their_files(tmp_path: Path) -> No
         "done": "finished",
         "going": "training",
         "killed": "stopped",
+        "copied": "finished",
+        "longer": "stopped",
         "damaged": "finished",
         "odd": "stopped",
         "deep": "stopped",
