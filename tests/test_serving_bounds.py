@@ -6,10 +6,10 @@ import shutil
 import socket
 import sys
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -19,7 +19,7 @@ from test_serving import PHOTOS, error
 from alexnet_cli.serving import app as app_module
 from alexnet_cli.serving import guard
 from alexnet_cli.serving.app import INFERENCES, READINGS, create_app
-from alexnet_cli.serving.guard import Guard
+from alexnet_cli.serving.guard import Guard, Room
 from alexnet_cli.serving.thumbnails import FILE, Cache, cache_folder
 from alexnet_cli.workspace import Workspace
 
@@ -88,6 +88,14 @@ def test_a_server_for_others_goes_by_addresses_and_its_names() -> None:
     assert not served.is_own("evil.example")
     assert Guard(lambda *_: None, "photos.example").is_own("photos.example:8224")
     assert not Guard(lambda *_: None, "127.0.0.1").is_own(own)
+
+
+@pytest.mark.parametrize("wanted", ["lines=1", "bytes=5-1", "bytes=99999999-", "bytes=0-3"])
+def test_ranges_are_ignored(client: TestClient, wanted: str) -> None:
+    for address in ("/api/pictures/0?full", "/page/style.css"):
+        answer = client.get(address, headers={"range": wanted})
+        assert (answer.status_code, answer.content) == (200, client.get(address).content)
+        assert answer.headers["accept-ranges"] == "none"
 
 
 # Bounds
@@ -173,6 +181,62 @@ def test_a_picture_that_takes_long_to_decode_holds_nothing_up(
         assert [one.result().content for one in slow] == [b"slow"] * READINGS
 
 
+def test_uploads_that_do_not_come_hold_no_other_up(client: TestClient) -> None:
+    content = Path("photos/cat/0.png").read_bytes()
+
+    async def post(pieces: AsyncIterator[bytes]) -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(client.app), base_url=LOCAL) as user:
+            return (await user.post("/api/preview", content=pieces)).status_code
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield content
+
+    async def attack() -> int:
+        begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            begun.release()
+            yield content[:1]
+            await go_on.wait()
+
+        held = [asyncio.create_task(post(slow())) for _ in range(40)]
+        async with asyncio.timeout(30):
+            for _ in held:
+                await begun.acquire()
+            status = await post(whole())
+        go_on.set()
+        assert await asyncio.gather(*held) == [400] * len(held)
+        return status
+
+    assert client.portal.call(attack) == 200
+
+
+def test_no_more_is_held_than_there_is_room_and_all_have_their_turn() -> None:
+    most = 0
+
+    async def send(room: Room) -> bytes | None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(10):
+                await asyncio.sleep(0)
+                yield b"0123456789"
+
+        nonlocal most
+        async with AsyncExitStack() as held:
+            content = await room.take(pieces(), 100, held)
+            most = max(most, 250 - room.free)
+            await asyncio.sleep(0)
+            return content
+
+    async def all_at_once() -> list[bytes | None]:
+        room = Room(250)
+        contents = await asyncio.gather(*[send(room) for _ in range(20)])
+        assert room.free == 250
+        return contents
+
+    assert asyncio.run(all_at_once()) == [b"0123456789" * 10] * 20
+    assert 250 <= most <= 350
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_requests_leave_nothing_behind(client: TestClient) -> None:
     """Not for long: benchmarks/serve.py asks a thousand times."""
@@ -256,34 +320,23 @@ def test_a_thumbnail_of_which_a_bit_has_flipped_is_not_shown(tmp_path: Path) -> 
         assert cache.get("a") is None
 
 
-def test_pictures_that_wait_to_be_answered_do_not_pile_up_in_memory(client: TestClient, monkeypatch: Any) -> None:
-    held, most, lock, full, answered = 0, 0, threading.Lock(), threading.Event(), threading.Event()
-    body = app_module._body
+def test_pictures_that_wait_to_be_answered_do_not_pile_up_in_memory(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, most = 8, 0
+    room = client.app.app.state.room = Room(size)
 
-    async def counted(request: Any) -> bytes:
-        nonlocal held, most
-        content = await body(request)
-        with lock:
-            held, most = held + 1, max(most, held + 1)
-            if held == app_module.UPLOADS:
-                full.set()
-        return content
-
-    def slow(opened: Any, query: bytes, k: int) -> dict[str, Any]:
-        nonlocal held
-        answered.wait(10)
-        with lock:
-            held -= 1
+    def slow(opened: object, query: bytes, k: int) -> dict[str, object]:
+        nonlocal most
+        most = max(most, size - room.free)
         return {}
 
-    monkeypatch.setattr(app_module, "_body", counted)
     monkeypatch.setattr(app_module.answers, "search", slow)
     with ThreadPoolExecutor(30) as pool:
         asked = [pool.submit(client.post, "/api/search", content=b"x") for _ in range(30)]
-        assert full.wait(10)
-        answered.set()
         assert all(one.result().status_code == 200 for one in asked)
-    assert most == app_module.UPLOADS
+    assert 0 < most <= size + 1
+    assert room.free == size
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:

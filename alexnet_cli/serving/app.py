@@ -4,7 +4,7 @@ import asyncio
 import json
 import shlex
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,12 +19,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from alexnet_cli.data.unread import why_unread
 from alexnet_cli.errors import AlexNetError, BadPicture, NoSuchLayer, first_line
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.layout import read_facts
 from alexnet_cli.serving import answers, network, runs
 from alexnet_cli.serving import mistakes as mistakes_of
-from alexnet_cli.serving.guard import Guard, at_most
+from alexnet_cli.serving.guard import Guard, Room
 from alexnet_cli.serving.library import Library, NotThere, Opened, Outdated
 from alexnet_cli.serving.thumbnails import Cache
 from alexnet_cli.workspace import Workspace
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parent / "page"
 LIMIT = 20_000_000  # bytes of a picture that is sent
-UPLOADS, UPLOAD_SECONDS = 8, 60  # pictures that are in memory at a time, and how long one may take to come
+UPLOAD_BYTES, UPLOAD_SECONDS = 160_000_000, 60  # of pictures in memory at a time; how long one may take to come
 MOST = 1000  # neighbours, or pictures in one list
 # At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded. Pictures
 # that are sent have no place among READINGS, so that the page answers whatever they are.
@@ -65,7 +66,7 @@ def create_app(
     async def lifespan(app: Starlette) -> "AsyncIterator[None]":
         app.state.inferences = anyio.CapacityLimiter(INFERENCES)
         app.state.readings = anyio.CapacityLimiter(READINGS)
-        app.state.uploads = asyncio.Semaphore(UPLOADS)
+        app.state.room = Room(UPLOAD_BYTES)
         app.state.library, app.state.thumbnails = Library(space, progress), Cache(cache)
         try:
             yield
@@ -111,8 +112,12 @@ async def refused(request: Request, error: Exception) -> Response:
 
 
 async def failed(request: Request, error: Exception) -> Response:
-    """The answer where the library raises an error that a user can understand."""
-    return Json({"error": str(error)}, STATUS.get(type(error), 500))
+    """The answer where the library raises an error that a user can understand.
+
+    The page tells the `name` of a picture that it sends, which may say more than its content does.
+    """
+    told = why_unread(request.query_params.get("name", "")) if isinstance(error, BadPicture) else None
+    return Json({"error": told or str(error)}, STATUS.get(type(error), 500))
 
 
 async def page(request: Request) -> Response:
@@ -279,31 +284,29 @@ async def _query(request: Request) -> "AsyncIterator[bytes | int]":
 
 @asynccontextmanager
 async def _upload(request: Request) -> "AsyncIterator[bytes]":
-    """The picture that is sent. It has one of UPLOADS places in memory until it is answered; others wait."""
-    async with request.app.state.uploads:
-        yield await _body(request)
+    """The picture that is sent, which has its room in memory until it is answered.
 
-
-async def _body(request: Request) -> bytes:
-    """The picture that is sent. Raises HTTPException as soon as it is over the LIMIT, or takes too long."""
+    Raises HTTPException as soon as it is over the LIMIT, or takes too long.
+    """
     too_large = HTTPException(413, f"a picture may have {LIMIT // 1_000_000} MB", headers={"Connection": "close"})
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > LIMIT:
         raise too_large
-    try:
-        async with asyncio.timeout(UPLOAD_SECONDS):
-            content = await at_most(request.stream(), LIMIT)
-    except ClientDisconnect:  # nobody is there to read the answer
-        raise HTTPException(400, "the picture did not come to its end") from None
-    except TimeoutError:
-        raise HTTPException(
-            408, f"the picture did not come within {UPLOAD_SECONDS} seconds", headers={"Connection": "close"}
-        ) from None
-    if content is None:
-        raise too_large
-    if not content:
-        raise HTTPException(400, "no picture: send its bytes as the body")
-    return content
+    async with AsyncExitStack() as room:
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                content = await request.app.state.room.take(request.stream(), LIMIT, room)
+        except ClientDisconnect:  # nobody is there to read the answer
+            raise HTTPException(400, "the picture did not come to its end") from None
+        except TimeoutError:
+            raise HTTPException(
+                408, f"the picture did not come within {UPLOAD_SECONDS} seconds", headers={"Connection": "close"}
+            ) from None
+        if content is None:
+            raise too_large
+        if not content:
+            raise HTTPException(400, "no picture: send its bytes as the body")
+        yield content
 
 
 def _number(request: Request, key: str, *, least: int, most: int = 2**40, default: int | None = None) -> int:
