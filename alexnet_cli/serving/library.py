@@ -72,7 +72,9 @@ class Opened:
     @cached_property
     def _names(self) -> dict[str, str]:
         model = self.searcher.model
-        return dict(zip(model.classes, model.class_names, strict=True)) | self.index.facts["names"]
+        names = dict(zip(model.classes, model.class_names, strict=True))
+        names.update(self.index.facts["names"])
+        return names
 
     def name_of(self, label: str | None) -> str | None:
         """What people read for a label of the index's or of the model's."""
