@@ -48,10 +48,18 @@ def test_the_command_serves_until_it_is_stopped(searchable: Path, number: int) -
         assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT, signal.SIGTERM]])
-def test_it_is_stopped_while_a_picture_is_decoded(tmp_path: Path, numbers: list[signal.Signals]) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "before"),
+    [
+        ([signal.SIGINT], "default_int_handler"),
+        ([signal.SIGINT, signal.SIGINT, signal.SIGTERM], "default_int_handler"),
+        ([signal.SIGINT], "SIG_IGN"),  # in the background of a script
+    ],
+)
+def test_it_is_stopped_while_a_picture_is_decoded(tmp_path: Path, numbers: list[signal.Signals], before: str) -> None:
     program = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        f"signal.signal(signal.SIGINT, signal.{before})\n"
         "from alexnet_cli.commands import main\n"
         "from alexnet_cli.serving import answers\n"
         "answers.preview = lambda content: (print('decoding', flush=True), time.sleep(3600))\n"

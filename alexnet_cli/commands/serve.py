@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -60,11 +61,10 @@ def serve(
             webbrowser.open(address.url)
 
     app = create_app(space, host=host, cache=cache_folder(), progress=console)
-    try:
+    with suppress(KeyboardInterrupt):  # none comes where the signal is ignored, as in the background of a script
         Server(app, ready).run(sockets=[address.socket])
-    except KeyboardInterrupt:
-        console.note("stopped")
-        _leave()
+    console.note("stopped")
+    _leave()
 
 
 def _leave() -> None:
