@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx_files import write_onnx
+from pictures import picture
 from test_page import CHROMIUM, browser, expect, opened, served, space  # noqa: F401 - browser and space are fixtures
 
+from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.retrieval.build import build_index
+from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.visualization.embedding import embed
 
@@ -80,3 +85,22 @@ def test_a_picture_is_clicked_on_the_map(browser: Any, home: str) -> None:  # no
                     expect(page.locator(".query .caption")).to_be_visible()
                     return
         pytest.fail("no picture under the pointer")
+
+
+@needs_browser
+def test_pictures_of_no_class_have_a_colour_and_its_key(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+    for i in range(12):
+        picture(tmp_path / "photos" / f"class-{i:02d}" / "0.png", i)
+    picture(tmp_path / "photos" / "0.png", 12)
+    model = write_onnx(tmp_path / "models" / "pets" / "model.onnx")
+    photos = open_collection(tmp_path / "photos")
+    build_index(photos, OnnxModel.open(model), tmp_path / "indexes" / "photos", model_path=model)
+    with closing(Index.open(tmp_path / "indexes" / "photos")) as index:
+        embed(index)
+    with served(tmp_path) as url, opened(browser, url) as page:
+        page.goto("/?view=map")
+        keys = page.locator(".keys li")
+        expect(keys).to_have_count(12)
+        assert keys.all_inner_texts()[-2:] == ["no class 1", "2 other classes 2"]
+        tints = keys.evaluate_all("all => all.map(one => one.style.getPropertyValue('--tint'))")
+        assert len(set(tints)) == 12

@@ -112,6 +112,7 @@ def test_the_most_frequent_classes_have_colours():
     classes = ["b", None, *"a" * 3, *[f"c{i}" for i in range(12)]]
     colours = shown._colours(classes)
     assert colours["a"] == "C0"
-    assert len(colours) == 10
-    assert None not in colours
+    assert len(set(colours.values())) == len(colours) == 11  # of ten classes, and of none
+    assert colours[None] == shown.NONE
+    assert not {"C7", shown.OTHER} & set(colours.values())  # greys
     assert shown._colours([None, None]) == {}

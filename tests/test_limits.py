@@ -41,6 +41,46 @@ def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int) 
         load_picture(bomb(width, height), 32)
 
 
+def dib(width: int, height: int) -> bytes:
+    """A run-length bitmap, of which every row has one pixel."""
+    runs = b"\1\5\0\0" * height + b"\0\1"
+    return struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0) + bytes(1024) + runs
+
+
+def bmp(width: int, height: int) -> bytes:
+    content = dib(width, height)
+    return b"BM" + struct.pack("<IHHI", 14 + len(content), 0, 0, 14 + 40 + 1024) + content
+
+
+def ico() -> bytes:
+    content = dib(8, 16) + bytes(64)
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 8, 8, 0, 0, 1, 8, len(content), 22) + content
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"P3\n2\n2\n255\n" + b"#\n" * 1001 + b"1 " * 12, "a plain-text PPM of more than 1,000 comments"),
+        (b"P3\n2\n2\n255\n" + b"1 " * 2**21, "a plain-text PPM of more than 4,194,304 pixels or 4 MiB"),
+        (b"P1\n2049\n2049\n" + b"1" * 9, "a plain-text PPM of more than 4,194,304 pixels or 4 MiB"),
+        (b"P6\n2049\n2049\n254\n" + b"1" * 9, "a PPM whose largest value is not 255 of more than 4,194,304 pixels or"),
+        (bmp(8192, 8191), "a run-length BMP of more than 4,194,304 pixels or 4 MiB"),
+        (ico(), "an icon that is a run-length BMP"),
+    ],
+    ids=["comments", "plain", "plain bits", "scaled", "run-length", "icon"],
+)
+def test_what_would_be_decoded_in_python_for_long_is_refused(content: bytes, reason: str) -> None:
+    with pytest.raises(BadPicture, match=f"^{re.escape(reason)}.*: convert it first$"):
+        load_picture(content, 32)
+
+
+def test_what_is_decoded_in_python_is_read_where_it_is_small() -> None:
+    plain = b"P3 #of three\n4 4\n255\n" + b"#\n" * 900 + b"255 0 0\n" * 16
+    for content in (plain, b"P6\n4 4\n51\n" + b"\x33\0\0" * 16):
+        assert (load_picture(content, 4) == [255, 0, 0]).all()
+    assert (load_picture(bmp(9, 9), 9) == 0).all()
+
+
 @pytest.mark.parametrize("format", ["EPS", "PDF", "PCX", "SGI", "MSP"])
 def test_formats_that_are_not_in_the_list_are_not_opened(format: str) -> None:
     image = Image.fromarray(pixels(1, 32, 32)).convert("1" if format == "MSP" else "RGB")

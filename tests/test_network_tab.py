@@ -26,6 +26,7 @@ from alexnet_cli.opening import open_network
 from alexnet_cli.progress import SILENT
 from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
+from alexnet_cli.serving import network
 from alexnet_cli.serving.app import create_app
 from alexnet_cli.visualization.strongest import units_of
 from alexnet_cli.visualization.units import read_units
@@ -98,6 +99,15 @@ def test_each_map_can_be_cut_out_of_the_picture_of_all(client: TestClient, space
         assert maps[i][tuple(map(int, place))] == maps[i].max() == pytest.approx(float(value), rel=1e-3)
     by_row = client.get("/api/maps?layer=conv2&row=1")
     assert (by_row.headers["x-strongest"], by_row.content) == (answer.headers["x-strongest"], answer.content)
+
+
+def test_a_kernel_of_which_a_weight_is_damaged_is_not_shown(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_kernel", lambda *_: np.array([[[1, np.nan]]] * 3, np.float32))
+    answer = client.get("/api/kernel?layer=conv1&unit=0")
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "the weights of unit 0 of conv1 cannot be shown: not all of them are numbers"}
 
 
 @pytest.mark.parametrize("unit", [0, 3, 4, 7])

@@ -341,6 +341,49 @@ def test_curves_grow_while_a_run_trains(page: Any, space: Path) -> None:
         shutil.rmtree(run)
 
 
+def test_a_history_of_many_epochs_and_a_huge_loss_hide_no_other_run(browser: Any, tmp_path: Path) -> None:
+    for name, rows in [("long", 130_000), ("huge", 1), ("good", 3)]:
+        run = tmp_path / "models" / name
+        run.mkdir(parents=True)
+        (run / "recipe.toml").write_text('name = "tiny"\n')
+        loss = 1.7e308 if name == "huge" else 1
+        lines = [json.dumps({"epoch": i, "loss": loss}) for i in range(1, rows + 1)]
+        (run / "history.jsonl").write_text("\n".join(lines))
+    with served(tmp_path) as home, opened(browser, home) as page:
+        page.goto("/?view=training")
+        page.locator(".run svg.chart").nth(2).wait_for()  # longer than an expectation waits
+        assert page.locator(".run svg.chart").count() == 3
+        drawn = page.locator(".run", has_text="huge").locator("svg.chart").inner_html()
+        assert "NaN" not in drawn
+        assert "Infinity" not in drawn
+
+
+def test_a_class_called_null_is_not_that_of_pictures_without_one(browser: Any, tmp_path: Path) -> None:
+    turned = "a\u202eb.png"  # which reads "agnp.b"
+    for i, name in enumerate(["null/0.png", "null/1.png", "2.png", turned]):
+        picture(tmp_path / "photos" / name, 400 + i)
+    model = write_onnx(tmp_path / "models" / "pets" / "model.onnx")
+    photos = open_collection(tmp_path / "photos")
+    build_index(photos, OnnxModel.open(model), tmp_path / "indexes" / "photos", model_path=model)
+    with served(tmp_path) as home, opened(browser, home) as page:
+        page.goto("/")
+        drop(page, tmp_path / "photos" / "null" / "0.png")
+        expect(page.locator(".results .tile")).to_have_count(4)
+        chooser = page.get_by_role("combobox", name="Class")
+        choices = set(chooser.locator("option").all_inner_texts())
+        assert choices == {"All (4)", "null (2)", "no class (2)"}
+        chooser.select_option(label="null (2)")
+        expect(page.locator(".results .tile")).to_have_count(2)
+        chooser.select_option(label="no class (2)")
+        expect(page.locator(".results .tile")).to_have_count(2)
+        attributes = page.evaluate(
+            "() => [...document.querySelectorAll('.results *')]"
+            ".flatMap(one => ['title', 'aria-label'].map(name => one.getAttribute(name) ?? ''))"
+        )
+        assert any("a\ufffdb.png" in one for one in attributes)
+        assert not any("\u202e" in one for one in attributes)
+
+
 def test_an_empty_workspace_says_what_to_type(browser: Any, tmp_path: Path) -> None:
     space = tmp_path / "my photos"
     space.mkdir()

@@ -48,6 +48,38 @@ def test_the_command_serves_until_it_is_stopped(searchable: Path, number: int) -
         assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("numbers", "before"),
+    [
+        ([signal.SIGINT], "default_int_handler"),
+        ([signal.SIGINT, signal.SIGINT, signal.SIGTERM], "default_int_handler"),
+        ([signal.SIGINT], "SIG_IGN"),  # in the background of a script
+    ],
+)
+def test_it_is_stopped_while_a_picture_is_decoded(tmp_path: Path, numbers: list[signal.Signals], before: str) -> None:
+    program = (
+        "import signal, sys, time\n"
+        f"signal.signal(signal.SIGINT, signal.{before})\n"
+        "from alexnet_cli.commands import main\n"
+        "from alexnet_cli.serving import answers\n"
+        "answers.preview = lambda content: (print('decoding', flush=True), time.sleep(3600))\n"
+        "sys.exit(main(['serve', '--port', '0', '--json']))"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, text=True, **pipes) as process:
+        try:
+            url = httpx.URL(json.loads(process.stdout.readline())["url"])
+            with socket.create_connection((url.host, url.port)) as user:
+                user.sendall(b"POST /api/preview HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
+                assert process.stdout.readline() == "decoding\n"
+                for number in numbers:
+                    process.send_signal(number)
+                assert process.communicate(timeout=60) == ("", "stopped\n")
+                assert process.returncode == 0
+        finally:
+            process.kill()
+
+
 def test_too_large_a_picture_is_refused_over_a_connection(searchable: Path) -> None:
     with serving() as (_, url), closing(socket.create_connection((httpx.URL(url).host, httpx.URL(url).port))) as user:
         user.sendall(b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000000\r\n\r\n" + b"x" * 100)
@@ -113,6 +145,10 @@ def test_training_runs_are_told_whatever_is_in_their_files(tmp_path: Path) -> No
     run("done", 'name = "tiny"\n[training]\nepochs = 1', good, "model.safetensors")
     run("going", "", good * 2, ".alexnet.lock")
     run("killed", "training = 3", "", "checkpoint/state.safetensors")
+    run("copied", 'name = "tiny"\n[training]\nepochs = 1', good, "model.safetensors", "checkpoint/state.safetensors")
+    os.utime(tmp_path / "models" / "copied" / "model.safetensors", (1, 1))
+    run("longer", 'name = "tiny"\n[training]\nepochs = 2', good, "model.safetensors", "checkpoint/state.safetensors")
+    os.utime(tmp_path / "models" / "longer" / "model.safetensors", (1, 1))
     run("damaged", "[", '{"epoch": NaN, "loss": "<b>", "x": 1}\n[]\n{', "model.safetensors")
     run(
         "odd",
@@ -129,6 +165,8 @@ def test_training_runs_are_told_whatever_is_in_their_files(tmp_path: Path) -> No
         "done": "finished",
         "going": "training",
         "killed": "stopped",
+        "copied": "finished",
+        "longer": "stopped",
         "damaged": "finished",
         "odd": "stopped",
         "deep": "stopped",
@@ -167,6 +205,29 @@ def test_connections_whose_request_does_not_come_are_closed(searchable: Path, mo
             assert one.recv(100) == b""  # closed by the server
         with httpx.Client(base_url=address.url) as user:  # twice over one connection
             assert [user.get("/api/info").status_code for _ in range(2)] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "host", "status"),
+    [
+        (b"POST /nope", b"localhost", b"404"),
+        (b"POST /", b"evil.example", b"403"),
+        (b"GET /page/a", b"localhost", b"404"),
+    ],
+)
+def test_a_request_that_is_answered_before_its_end_is_not_waited_for(
+    searchable: Path, monkeypatch: pytest.MonkeyPatch, request_line: bytes, host: bytes, status: bytes
+) -> None:
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.2)
+    with in_this_process() as address, socket.create_connection((address.host, address.port)) as user:
+        user.settimeout(20)
+        user.sendall(request_line + b" HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 100\r\n\r\n")
+        answer = user.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        user.sendall(b"x")  # uvicorn waits no longer for a next request, but for what is left of this one
+        while content := user.recv(10_000):
+            answer += content
+        assert answer.count(b"HTTP/1.1") == 1
 
 
 def test_there_are_never_more_connections_than_files_may_be_open() -> None:

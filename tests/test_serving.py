@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
-from onnx_files import CLASSES
+from onnx_files import CLASSES, write_onnx
 from pictures import encoded, picture, write_zip
 from PIL import Image
 from starlette.testclient import TestClient
@@ -197,6 +197,12 @@ def test_what_is_no_picture_is_refused(client: TestClient) -> None:
     assert error(client.post("/api/search"), 400) == "no picture: send its bytes as the body"
     assert error(client.post("/api/search", content=b"no picture"), 400) == "not a picture that can be read"
     assert error(client.delete("/api/search"), 405) == "Method Not Allowed"
+
+
+def test_the_name_of_a_picture_that_cannot_be_read_says_why(client: TestClient) -> None:
+    for address in ("/api/search?name=a.CR3", "/api/preview?name=a.CR3"):
+        assert error(client.post(address, content=b"no picture"), 400) == "a camera's RAW: convert it first"
+    assert error(client.post("/api/search?name=a.png", content=b"x"), 400) == "not a picture that can be read"
 
 
 def test_decompression_bombs_are_refused(client: TestClient) -> None:
@@ -423,3 +429,29 @@ def test_mistakes_are_those_of_the_newest_report_on_the_pictures(client: TestCli
         ("photos/cat/1.png", "cat", "dog"),
     ]
     assert client.get(f"/api/search?row={answer['pictures'][0]['row']}").json()["label"] == "dog"
+
+
+def test_wordnet_labels_are_told_in_words(searchable: Path, client: TestClient) -> None:
+    tench, cassette = "n01440764", "n02979186"
+    write_onnx(
+        Path("models/fish/model.onnx"),
+        seed=1,
+        classes=[tench, cassette, "n03445777", "n02102040", "n03000684", "n03028079"],
+    )
+    picture(Path(f"fishes/{tench}/1.png"), 3)
+    build_index(
+        open_collection(Path("fishes")),
+        OnnxModel.open(Path("models/fish/model.onnx")),
+        Path("indexes/fishes"),
+        model_path=Path("models/fish/model.onnx"),
+    )
+    Path("rep").mkdir()
+    Path("rep/predictions.csv").write_text(
+        f"picture,label,rank_of_label,probability_of_label,label_1,probability_1\n{tench}/1.png,{tench},2,0.3,{cassette},0.7\n"
+    )
+    Path("rep/report.json").write_text(json.dumps({"source": str(Path("fishes").resolve())}))
+    for address in ("/api/classes", "/api/pictures", "/api/mistakes"):
+        answer = client.get(address, params={"index": "fishes", "label": tench}).json()
+        (told,) = answer.get("classes") or answer["pictures"]
+        assert (told["label"], told["name"]) == (tench, "tench")
+    assert (told["predicted"], told["predicted_name"]) == (cassette, "cassette player")

@@ -1,14 +1,15 @@
 """The server of `alexnet serve`, asked in-process: who may ask it, and what it takes of memory and disk."""
 
+import asyncio
 import os
 import shutil
 import socket
 import sys
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -17,8 +18,8 @@ from test_serving import PHOTOS, error
 
 from alexnet_cli.serving import app as app_module
 from alexnet_cli.serving import guard
-from alexnet_cli.serving.app import create_app
-from alexnet_cli.serving.guard import Guard
+from alexnet_cli.serving.app import INFERENCES, READINGS, create_app
+from alexnet_cli.serving.guard import Guard, Room
 from alexnet_cli.serving.thumbnails import FILE, Cache, cache_folder
 from alexnet_cli.workspace import Workspace
 
@@ -53,15 +54,19 @@ def test_foreign_origins_are_refused(client: TestClient, origin: str) -> None:
 
 
 def test_what_a_browser_says_comes_from_another_site_is_refused(client: TestClient) -> None:
-    for site, mode, status in [
-        ("same-origin", "cors", 200),
-        ("none", "navigate", 200),
-        ("cross-site", "navigate", 200),  # a link on another page
-        ("cross-site", "no-cors", 403),
-        ("same-site", "cors", 403),  # another port of this machine
+    for path, site, mode, dest, status in [
+        ("/api/search?row=1", "same-origin", "cors", "empty", 200),
+        ("/api/pictures/1?full", "same-origin", "navigate", "document", 200),
+        ("/api/search?row=1", "none", "navigate", "document", 200),  # typed
+        ("/?row=1", "cross-site", "navigate", "document", 200),  # a link on another page
+        ("/", "cross-site", "navigate", "iframe", 403),
+        ("/api/search?row=1", "cross-site", "navigate", "iframe", 403),
+        ("/api/search?row=1", "cross-site", "navigate", "document", 403),  # a window that it opens, over and over
+        ("/api/search?row=1", "cross-site", "no-cors", "image", 403),
+        ("/api/search?row=1", "same-site", "cors", "empty", 403),  # another port of this machine
     ]:
-        headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
-        assert client.get("/api/search?row=1", headers=headers).status_code == status
+        headers = {"sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": dest}
+        assert client.get(path, headers=headers).status_code == status
 
 
 def test_every_answer_has_the_headers_that_bind_the_browser(client: TestClient) -> None:
@@ -85,6 +90,14 @@ def test_a_server_for_others_goes_by_addresses_and_its_names() -> None:
     assert not Guard(lambda *_: None, "127.0.0.1").is_own(own)
 
 
+@pytest.mark.parametrize("wanted", ["lines=1", "bytes=5-1", "bytes=99999999-", "bytes=0-3"])
+def test_ranges_are_ignored(client: TestClient, wanted: str) -> None:
+    for address in ("/api/pictures/0?full", "/page/style.css"):
+        answer = client.get(address, headers={"range": wanted})
+        assert (answer.status_code, answer.content) == (200, client.get(address).content)
+        assert answer.headers["accept-ranges"] == "none"
+
+
 # Bounds
 
 
@@ -101,6 +114,127 @@ def test_twenty_at_once_wait_and_none_fails(searchable: Path, client: TestClient
         answers = list(pool.map(ask, range(20)))
     paths = [f"photos/{name}/{i}.png" for name in ("cat", "dog") for i in range(6)]
     assert answers == [(200, paths[number % PHOTOS]) for number in range(20)]
+
+
+def test_what_waits_is_not_done_for_clients_that_have_gone(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, go_on, done = threading.Barrier(INFERENCES + 1), threading.Event(), []
+
+    def answer(*_: object, query: int, **__: object) -> dict[str, object]:
+        done.append(query)
+        if len(done) <= INFERENCES:
+            busy.wait(30)
+            go_on.wait(30)
+        return {}
+
+    monkeypatch.setattr(app_module.answers, "search", answer)
+
+    async def ask(row: int, gone: asyncio.Event) -> None:
+        messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> dict[str, object]:
+            if messages and not gone.is_set():
+                return messages.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, object]) -> None:
+            pass
+
+        scope = {"type": "http", "method": "GET", "path": "/api/search", "query_string": b"row=%d" % row}
+        await client.app({**scope, "root_path": "", "headers": [(b"host", b"localhost")]}, receive, send)
+
+    async def attack() -> None:
+        stays, gone = asyncio.Event(), asyncio.Event()
+        tasks = [asyncio.create_task(ask(row, stays)) for row in range(INFERENCES)]
+        await asyncio.to_thread(busy.wait, 30)
+        tasks += [asyncio.create_task(ask(row, gone)) for row in range(3, 9)]
+        tasks.append(asyncio.create_task(ask(10, stays)))
+        await asyncio.sleep(0)
+        gone.set()
+        go_on.set()
+        await asyncio.gather(*tasks)
+
+    client.portal.call(attack)
+    assert sorted(done) == [*range(INFERENCES), 10]
+
+
+def test_a_picture_that_takes_long_to_decode_holds_nothing_up(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, decoding = threading.Event(), threading.Semaphore(0)
+
+    def decode(content: bytes) -> bytes:
+        decoding.release()
+        go_on.wait(30)
+        return content
+
+    monkeypatch.setattr(app_module.answers, "preview", decode)
+    with ThreadPoolExecutor(READINGS) as pool:
+        slow = [pool.submit(client.post, "/api/preview", content=b"slow") for _ in range(READINGS)]
+        for _ in range(INFERENCES):
+            decoding.acquire(timeout=30)
+        try:
+            with ThreadPoolExecutor(1) as other:
+                assert other.submit(client.get, "/api/indexes").result(20).status_code == 200
+        finally:
+            go_on.set()
+        assert [one.result().content for one in slow] == [b"slow"] * READINGS
+
+
+def test_uploads_that_do_not_come_hold_no_other_up(client: TestClient) -> None:
+    content = Path("photos/cat/0.png").read_bytes()
+
+    async def post(pieces: AsyncIterator[bytes]) -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(client.app), base_url=LOCAL) as user:
+            return (await user.post("/api/preview", content=pieces)).status_code
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield content
+
+    async def attack() -> int:
+        begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            begun.release()
+            yield content[:1]
+            await go_on.wait()
+
+        held = [asyncio.create_task(post(slow())) for _ in range(40)]
+        async with asyncio.timeout(30):
+            for _ in held:
+                await begun.acquire()
+            status = await post(whole())
+        go_on.set()
+        assert await asyncio.gather(*held) == [400] * len(held)
+        return status
+
+    assert client.portal.call(attack) == 200
+
+
+def test_no_more_is_held_than_there_is_room_and_all_have_their_turn() -> None:
+    most = 0
+
+    async def send(room: Room) -> bytes | None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(10):
+                await asyncio.sleep(0)
+                yield b"0123456789"
+
+        nonlocal most
+        async with AsyncExitStack() as held:
+            content = await room.take(pieces(), 100, held)
+            most = max(most, 250 - room.free)
+            await asyncio.sleep(0)
+            return content
+
+    async def all_at_once() -> list[bytes | None]:
+        room = Room(250)
+        contents = await asyncio.gather(*[send(room) for _ in range(20)])
+        assert room.free == 250
+        return contents
+
+    assert asyncio.run(all_at_once()) == [b"0123456789" * 10] * 20
+    assert 250 <= most <= 350
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -186,34 +320,23 @@ def test_a_thumbnail_of_which_a_bit_has_flipped_is_not_shown(tmp_path: Path) -> 
         assert cache.get("a") is None
 
 
-def test_pictures_that_wait_to_be_answered_do_not_pile_up_in_memory(client: TestClient, monkeypatch: Any) -> None:
-    held, most, lock, full, answered = 0, 0, threading.Lock(), threading.Event(), threading.Event()
-    body = app_module._body
+def test_pictures_that_wait_to_be_answered_do_not_pile_up_in_memory(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, most = 8, 0
+    room = client.app.app.state.room = Room(size)
 
-    async def counted(request: Any) -> bytes:
-        nonlocal held, most
-        content = await body(request)
-        with lock:
-            held, most = held + 1, max(most, held + 1)
-            if held == app_module.UPLOADS:
-                full.set()
-        return content
-
-    def slow(opened: Any, query: bytes, k: int) -> dict[str, Any]:
-        nonlocal held
-        answered.wait(10)
-        with lock:
-            held -= 1
+    def slow(opened: object, query: bytes, k: int) -> dict[str, object]:
+        nonlocal most
+        most = max(most, size - room.free)
         return {}
 
-    monkeypatch.setattr(app_module, "_body", counted)
     monkeypatch.setattr(app_module.answers, "search", slow)
     with ThreadPoolExecutor(30) as pool:
         asked = [pool.submit(client.post, "/api/search", content=b"x") for _ in range(30)]
-        assert full.wait(10)
-        answered.set()
         assert all(one.result().status_code == 200 for one in asked)
-    assert most == app_module.UPLOADS
+    assert 0 < most <= size + 1
+    assert room.free == size
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """`alexnet serve`."""
 
 import os
+import signal
+import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from alexnet_cli.commands.common import HERE, JsonOption, WorkspaceOption, command_line, refuse_torchrun
-from alexnet_cli.console import Console, show, show_json
+from alexnet_cli.console import Console, close_consoles, show, show_json
 from alexnet_cli.workspace import Workspace
 
 PORT = 8224
@@ -58,7 +61,17 @@ def serve(
             webbrowser.open(address.url)
 
     app = create_app(space, host=host, cache=cache_folder(), progress=console)
-    try:
+    with suppress(KeyboardInterrupt):  # none comes where the signal is ignored, as in the background of a script
         Server(app, ready).run(sockets=[address.socket])
-    except KeyboardInterrupt:
-        console.note("stopped")
+    console.note("stopped")
+    _leave()
+
+
+def _leave() -> None:
+    """End the process now: Python would wait for each thread, and one that decodes a picture cannot be stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    close_consoles()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

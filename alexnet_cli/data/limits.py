@@ -24,6 +24,10 @@ FILE_BYTES = 2**28  # of one picture file, before and after decompression: it is
 PIXELS = 2**26
 HEAVY_PIXELS = 2**25  # of a format whose decoder holds each pixel in 16 bytes or more
 HEAVY_FORMATS = {"WEBP", "JPEG2000"}
+# Pixels, and bytes of the file, of a picture that Pillow decodes in Python, a pixel at a time: a second or a few. It
+# removes each comment of a plain PPM by copying what follows it.
+SLOW_PIXELS = SLOW_BYTES = 2**22
+PLAIN_COMMENTS = 1000
 # Pixels of a JPEG in one scan, which is decoded at 1/2, 1/4 or 1/8 of its size: telephones have 200 megapixels.
 JPEG_PIXELS = 2**28
 # Each scan of a progressive JPEG passes over all pixels; encoders write some ten.

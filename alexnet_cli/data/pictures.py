@@ -5,10 +5,18 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import IcoImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from alexnet_cli.data.jpeg import read_header
-from alexnet_cli.data.limits import FORMATS, HEAVY_FORMATS, HEAVY_PIXELS, PIXELS
+from alexnet_cli.data.limits import (
+    FORMATS,
+    HEAVY_FORMATS,
+    HEAVY_PIXELS,
+    PIXELS,
+    PLAIN_COMMENTS,
+    SLOW_BYTES,
+    SLOW_PIXELS,
+)
 from alexnet_cli.data.locations import is_system_error, read_file
 from alexnet_cli.data.unread import is_heic, register_heic, why_unread
 from alexnet_cli.errors import BadPicture, first_line
@@ -28,6 +36,9 @@ STRIP = 256  # rows converted to RGB at a time: another whole copy of the pictur
 JPEG_START = b"\xff\xd8"
 ORIENTATION = 0x0112  # EXIF tag
 NEW_SUBFILE_TYPE, SUBFILE_TYPE, TILE_WIDTH, TILE_LENGTH, DNG_VERSION = 254, 255, 322, 323, 50706  # TIFF tags
+# Pillow's decoders that are written in Python, of these formats -> what they decode
+SLOW = {"ppm_plain": "plain-text PPM", "ppm": "PPM whose largest value is not 255", "bmp_rle": "run-length BMP"}
+RUN_LENGTH = (1, 2)  # kinds of compression in the header of a BMP
 # Orientation -> the operation that turns the picture upright
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -137,8 +148,27 @@ def _load_other(content: bytes) -> tuple[np.ndarray, int]:
             raise BadPicture(f"more than {limit:,} pixels")
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_tiff(image, content)
+        _check_slow(image, content)
         square = _square_of(image)
         return square, _orientation(image)
+
+
+def _check_slow(image: ImageFile.ImageFile, content: bytes) -> None:
+    """Raise BadPicture for what Pillow would decode in Python for longer than a few seconds."""
+    decoder = image.tile[0].codec_name if image.tile else ""
+    if isinstance(image, IcoImagePlugin.IcoImageFile):  # its pictures are read when they are decoded
+        for entry in image.ico.entry:
+            compression = int.from_bytes(content[entry.offset + 16 : entry.offset + 20], "little")  # unless it is a PNG
+            if compression in RUN_LENGTH:
+                raise BadPicture("an icon that is a run-length BMP: convert it first")
+    if decoder not in SLOW:
+        return
+    if len(content) > SLOW_BYTES or image.width * image.height > SLOW_PIXELS:
+        raise BadPicture(
+            f"a {SLOW[decoder]} of more than {SLOW_PIXELS:,} pixels or {SLOW_BYTES // 2**20} MiB: convert it first"
+        )
+    if decoder == "ppm_plain" and content.count(b"#") > PLAIN_COMMENTS:
+        raise BadPicture(f"a {SLOW[decoder]} of more than {PLAIN_COMMENTS:,} comments: convert it first")
 
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:

@@ -21,7 +21,7 @@ NO_BREAK = "\u00a0"  # a space at which no line breaks
 STYLE = """
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .6rem; text-align: right; } th { font-weight: 600; }
-th:first-child, td:first-child, .words { text-align: left; overflow-wrap: anywhere; }
+th:first-child, td:first-child, .words { text-align: left; }
 tr { border-bottom: 1px solid var(--line); }
 ol, ul { columns: 24rem; max-width: 60rem; }
 .scroll { overflow-x: auto; }

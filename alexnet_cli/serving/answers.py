@@ -75,8 +75,7 @@ def _neighbour(one: Neighbour) -> dict[str, Any]:
 def classes(opened: Opened) -> dict[str, Any]:
     """The labels of the index's pictures, and how many each has; label null is those of none."""
     counts = opened.class_counts
-    names = opened.index.facts["names"]
-    rows = [{"label": label, "name": names.get(label, label), "pictures": count} for label, count in counts.items()]
+    rows = [{"label": label, "name": opened.name_of(label), "pictures": count} for label, count in counts.items()]
     return {"classes": rows, "generation": opened.generation}
 
 
@@ -112,13 +111,13 @@ def embedding(opened: Opened) -> dict[str, Any]:
         "places": found.places.round(5).tolist(),
         "paths": [name for name, _ in pictures],
         "of": [None if label is None else position[label] for _, label in pictures],
-        "classes": [index.facts["names"].get(label, label) for label in labels],
+        "classes": [opened.name_of(label) for label in labels],
     }
 
 
 def _listed(opened: Opened, found: list[tuple[int, str, str | None]]) -> dict[str, Any]:
     rows = [
-        {"row": row, "path": str(opened.index.file_of(name) or name), "label": label, "name": label}
+        {"row": row, "path": str(opened.index.file_of(name) or name), "label": label, "name": opened.name_of(label)}
         for row, name, label in found
     ]
     return {"pictures": rows, "generation": opened.generation}

@@ -4,12 +4,13 @@ import asyncio
 import json
 import shlex
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,12 +19,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from alexnet_cli.data.unread import why_unread
 from alexnet_cli.errors import AlexNetError, BadPicture, NoSuchLayer, first_line
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.layout import read_facts
 from alexnet_cli.serving import answers, network, runs
 from alexnet_cli.serving import mistakes as mistakes_of
-from alexnet_cli.serving.guard import Guard, at_most
+from alexnet_cli.serving.guard import Guard, Room
 from alexnet_cli.serving.library import Library, NotThere, Opened, Outdated
 from alexnet_cli.serving.thumbnails import Cache
 from alexnet_cli.workspace import Workspace
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parent / "page"
 LIMIT = 20_000_000  # bytes of a picture that is sent
-UPLOADS, UPLOAD_SECONDS = 8, 60  # pictures that are in memory at a time, and how long one may take to come
+UPLOAD_BYTES, UPLOAD_SECONDS = 160_000_000, 60  # of pictures in memory at a time; how long one may take to come
 MOST = 1000  # neighbours, or pictures in one list
-# At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded.
+# At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded. Pictures
+# that are sent have no place among READINGS, so that the page answers whatever they are.
 INFERENCES, READINGS = 2, 4
 STATUS: dict[type[Exception], int] = {BadPicture: 400, NotThere: 404, NoSuchLayer: 404, Outdated: 409}
 KEPT_BY_BROWSER = "private, max-age=86400, immutable"  # a picture of one generation of an index
@@ -63,7 +66,7 @@ def create_app(
     async def lifespan(app: Starlette) -> "AsyncIterator[None]":
         app.state.inferences = anyio.CapacityLimiter(INFERENCES)
         app.state.readings = anyio.CapacityLimiter(READINGS)
-        app.state.uploads = asyncio.Semaphore(UPLOADS)
+        app.state.room = Room(UPLOAD_BYTES)
         app.state.library, app.state.thumbnails = Library(space, progress), Cache(cache)
         try:
             yield
@@ -109,8 +112,12 @@ async def refused(request: Request, error: Exception) -> Response:
 
 
 async def failed(request: Request, error: Exception) -> Response:
-    """The answer where the library raises an error that a user can understand."""
-    return Json({"error": str(error)}, STATUS.get(type(error), 500))
+    """The answer where the library raises an error that a user can understand.
+
+    The page tells the `name` of a picture that it sends, which may say more than its content does.
+    """
+    told = why_unread(request.query_params.get("name", "")) if isinstance(error, BadPicture) else None
+    return Json({"error": told or str(error)}, STATUS.get(type(error), 500))
 
 
 async def page(request: Request) -> Response:
@@ -138,7 +145,7 @@ async def indexes(request: Request) -> Response:
                 found.append({"index": path.name, "error": str(error)})
         return {"indexes": found, "workspace": shlex.quote(str(library.space.root.resolve()))}
 
-    return Json(await anyio.to_thread.run_sync(listed, limiter=request.app.state.readings))
+    return Json(await _in_thread(request, listed))
 
 
 async def search(request: Request) -> Response:
@@ -152,7 +159,7 @@ async def preview(request: Request) -> Response:
     """A thumbnail of the picture that is sent, for a browser that cannot draw its format."""
     async with _upload(request) as content:
         work = partial(answers.preview, content)
-        jpeg = await anyio.to_thread.run_sync(work, limiter=request.app.state.readings)
+        jpeg = await _in_thread(request, work, request.app.state.inferences)
     return Response(jpeg, media_type="image/jpeg")
 
 
@@ -227,8 +234,7 @@ async def picture(request: Request) -> Response:
 
 
 async def training_runs(request: Request) -> Response:
-    work = partial(runs.all_runs, request.app.state.space)
-    return Json({"runs": await anyio.to_thread.run_sync(work, limiter=request.app.state.readings)})
+    return Json({"runs": await _in_thread(request, partial(runs.all_runs, request.app.state.space))})
 
 
 async def _answer(
@@ -238,7 +244,7 @@ async def _answer(
 
 
 async def _ask(request: Request, work: Callable[..., Result], limiter: anyio.CapacityLimiter | None = None) -> Result:
-    """What ``work`` makes of the index that the request names, in a thread of ``limiter``'s or of READINGS."""
+    """What ``work`` makes of the index that the request names, in a thread as of `_in_thread`."""
     state, query = request.app.state, request.query_params
 
     def run() -> Result:
@@ -250,7 +256,20 @@ async def _ask(request: Request, work: Callable[..., Result], limiter: anyio.Cap
                     raise
                 raise NotThere(f"the picture cannot be shown: {error}") from None  # it is ours
 
-    return await anyio.to_thread.run_sync(run, limiter=limiter or state.readings)
+    return await _in_thread(request, run, limiter)
+
+
+async def _in_thread(
+    request: Request, work: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None
+) -> Result:
+    """What ``work`` returns, in a thread of ``limiter``'s or of READINGS; not done if the client has gone meanwhile."""
+
+    def run() -> Result:
+        if anyio.from_thread.run(request.is_disconnected):
+            raise HTTPException(400, "the client did not wait for its answer")  # which nobody reads
+        return work()
+
+    return await anyio.to_thread.run_sync(run, limiter=limiter or request.app.state.readings)
 
 
 @asynccontextmanager
@@ -265,31 +284,29 @@ async def _query(request: Request) -> "AsyncIterator[bytes | int]":
 
 @asynccontextmanager
 async def _upload(request: Request) -> "AsyncIterator[bytes]":
-    """The picture that is sent. It has one of UPLOADS places in memory until it is answered; others wait."""
-    async with request.app.state.uploads:
-        yield await _body(request)
+    """The picture that is sent, which has its room in memory until it is answered.
 
-
-async def _body(request: Request) -> bytes:
-    """The picture that is sent. Raises HTTPException as soon as it is over the LIMIT, or takes too long."""
+    Raises HTTPException as soon as it is over the LIMIT, or takes too long.
+    """
     too_large = HTTPException(413, f"a picture may have {LIMIT // 1_000_000} MB", headers={"Connection": "close"})
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > LIMIT:
         raise too_large
-    try:
-        async with asyncio.timeout(UPLOAD_SECONDS):
-            content = await at_most(request.stream(), LIMIT)
-    except ClientDisconnect:  # nobody is there to read the answer
-        raise HTTPException(400, "the picture did not come to its end") from None
-    except TimeoutError:
-        raise HTTPException(
-            408, f"the picture did not come within {UPLOAD_SECONDS} seconds", headers={"Connection": "close"}
-        ) from None
-    if content is None:
-        raise too_large
-    if not content:
-        raise HTTPException(400, "no picture: send its bytes as the body")
-    return content
+    async with AsyncExitStack() as room:
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                content = await request.app.state.room.take(request.stream(), LIMIT, room)
+        except ClientDisconnect:  # nobody is there to read the answer
+            raise HTTPException(400, "the picture did not come to its end") from None
+        except TimeoutError:
+            raise HTTPException(
+                408, f"the picture did not come within {UPLOAD_SECONDS} seconds", headers={"Connection": "close"}
+            ) from None
+        if content is None:
+            raise too_large
+        if not content:
+            raise HTTPException(400, "no picture: send its bytes as the body")
+        yield content
 
 
 def _number(request: Request, key: str, *, least: int, most: int = 2**40, default: int | None = None) -> int:

@@ -1,8 +1,10 @@
 """What holds of every request and answer: who may ask, what a page may load, how much may be sent."""
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -48,23 +50,27 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
+                if "accept-ranges" in headers:
+                    headers["Accept-Ranges"] = "none"
             await send(message)
 
-        reason = self.refusal(Headers(scope=scope))
+        reason = self.refusal(scope["path"], Headers(scope=scope))
         app = self.app if reason is None else JSONResponse({"error": reason}, 403)
-        await app(scope, receive, send_with_headers)
+        # A server may ignore Range: for its errors, Starlette's answers are no JSON.
+        asked = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await app({**scope, "headers": asked}, receive, send_with_headers)
 
-    def refusal(self, headers: Headers) -> str | None:
-        """Why a request with these ``headers`` is refused; None if it is not."""
+    def refusal(self, path: str, headers: Headers) -> str | None:
+        """Why a request for ``path`` with these ``headers`` is refused; None if it is not."""
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or not self.is_own(hosts[0]):
             return "this server does not go by that name: open it by the address that `alexnet serve` printed"
         if any(urlsplit_netloc(origin) != hosts[0].lower() for origin in origins):
             return OF_ANOTHER_SITE
         # Browsers say where a request comes from that has no Origin, such as that of a picture in a page. A link that
-        # leads here from elsewhere is followed.
-        site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
-        if site not in ("none", "same-origin") and mode != "navigate":
+        # leads to the page from elsewhere is followed; a frame, and a link into the API, is not.
+        site, wanted = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-dest")
+        if site not in ("none", "same-origin") and not (path == "/" and wanted == "document"):
             return OF_ANOTHER_SITE
         return None
 
@@ -105,11 +111,30 @@ def _is_address(name: str) -> bool:
     return True
 
 
-async def at_most(pieces: AsyncIterator[bytes], limit: int) -> bytes | None:
-    """All of ``pieces``, or None as soon as they are more than ``limit`` bytes."""
-    content = bytearray()
-    async for piece in pieces:
-        if len(content) + len(piece) > limit:
-            return None
-        content += piece
-    return bytes(content)
+class Room:
+    """Memory for what is sent: a client has as much of it as it has sent, so that a slow one takes none from others.
+
+    When it is full, one client at a time may go on, for whom there is always room; the others wait.
+    """
+
+    def __init__(self, size: int) -> None:
+        """``size``: bytes, of all clients together."""
+        self.free = size
+        self._when_full = asyncio.Lock()
+
+    async def take(self, pieces: AsyncIterator[bytes], limit: int, held: AsyncExitStack) -> bytes | None:
+        """All of ``pieces``, or None as soon as they are more than ``limit`` bytes; ``held`` frees their room."""
+        content, may_go_on = bytearray(), False
+        async for piece in pieces:
+            if len(content) + len(piece) > limit:
+                return None
+            if len(piece) > self.free and not may_go_on:
+                await held.enter_async_context(self._when_full)
+                may_go_on = True
+            self.free -= len(piece)
+            held.callback(self._give_back, len(piece))
+            content += piece
+        return bytes(content)
+
+    def _give_back(self, size: int) -> None:
+        self.free += size

@@ -69,6 +69,17 @@ class Opened:
         """How many pictures of the index each label has."""
         return self.index.table.label_counts()
 
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        model = self.searcher.model
+        names = dict(zip(model.classes, model.class_names, strict=True))
+        names.update(self.index.facts["names"])
+        return names
+
+    def name_of(self, label: str | None) -> str | None:
+        """What people read for a label of the index's or of the model's."""
+        return None if label is None else self._names.get(label, label)
+
     def picture(self, row: int) -> tuple[str, str | None]:
         """The path within the source and the label of a row. Raises NotThere."""
         if not 0 <= row < len(self.index):

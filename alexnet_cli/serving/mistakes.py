@@ -46,9 +46,9 @@ def _picture(opened: Opened, row: int, name: str, prediction: dict[str, str]) ->
         "row": row,
         "path": path,
         "label": label,
-        "name": label,
+        "name": opened.name_of(label),
         "predicted": predicted,
-        "predicted_name": predicted,
+        "predicted_name": opened.name_of(predicted),
     }
 
 

@@ -80,11 +80,13 @@ def unit(opened: Opened, layer: str, number: int) -> dict[str, Any]:
 
 
 def kernel(opened: Opened, layer: str, number: int) -> bytes:
-    """A PNG of the weights of a kernel of the first layer. Raises NoSuchLayer, NotThere."""
+    """A PNG of the weights of a kernel of the first layer. Raises NoSuchLayer, NotThere, BadArtefact."""
     _check_unit(opened, layer, number)
     weights = _kernel(opened, layer, number)
     if weights is None:
         raise NotThere(f"{layer} has no kernels to show: only those of a first layer that sees colours or grey")
+    if not np.isfinite(weights).all():
+        raise BadArtefact(f"the weights of unit {number} of {layer} cannot be shown: not all of them are numbers")
     return _png(as_colours(weights[None])[0])
 
 

@@ -38,7 +38,7 @@ def _run(folder: Path) -> dict[str, Any]:
     epochs = training.get("epochs") if isinstance(training, dict) else None
     return {
         "name": visible(folder.name),
-        "state": _state(folder, changed, history),
+        "state": _state(folder, changed, history, epochs),
         "recipe": name if isinstance(name := recipe.get("name"), str) else "",
         "epochs": epochs if _is_number(epochs) else None,
         "changed": changed,
@@ -46,14 +46,19 @@ def _run(folder: Path) -> dict[str, Any]:
     }
 
 
-def _state(folder: Path, changed: float, history: list[dict[str, Any]]) -> str:
-    """The lock is not tried: a process that starts to train just then would find it taken."""
+def _state(folder: Path, changed: float, history: list[dict[str, Any]], epochs: object) -> str:
+    """The lock is not tried: a process that starts to train just then would find it taken.
+
+    A run with a model is finished if its history has all ``epochs``, or if its model is newer than its checkpoint: it
+    may end early. A copy of the folder may have other times.
+    """
     seconds = history[-1].get("seconds") if history else None
     epoch = seconds if isinstance(seconds, int | float) else FIRST_EPOCH / PATIENCE
     if (folder / LOCK_FILE).exists() and time.time() - changed < PATIENCE * max(epoch, 60):
         return "training"
-    is_finished = _time(folder / MODEL_FILE) >= _time(folder / CHECKPOINT_FILE) and (folder / MODEL_FILE).exists()
-    return "finished" if is_finished else "stopped"
+    is_whole = bool(history) and _is_number(epochs) and history[-1].get("epoch", 0) >= epochs
+    is_newer = _time(folder / MODEL_FILE) >= _time(folder / CHECKPOINT_FILE)
+    return "finished" if (folder / MODEL_FILE).exists() and (is_whole or is_newer) else "stopped"
 
 
 def _recipe(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from alexnet_cli.serving.guard import is_local
 GRACE = 2  # seconds that requests have to end in when the server is stopped
 WAITING = 64  # connections that the system holds until they are accepted, which are then accepted at once
 MOST_CONNECTIONS, OWN_FILES = 1000, 200  # connections at a time; descriptors that are left for files and indexes
-HEAD_SECONDS, STALLED_SECONDS = 20, 20  # for the head of a request; until a client takes what it was sent
+# For the head of a request, or the rest of one that was answered before its end; until a client takes what it was sent
+HEAD_SECONDS, STALLED_SECONDS = 20, 20
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,10 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._wait()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
@@ -98,8 +103,11 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _wait(self) -> None:
-        """Give the next request HEAD_SECONDS for its head to come; its body has a time of its own."""
-        if self.conn.their_state is not h11.IDLE:
+        """Give the next request HEAD_SECONDS for its head to come, whatever is left of the one before included.
+
+        A body that is read has a time of its own.
+        """
+        if self.conn.our_state in (h11.SEND_RESPONSE, h11.SEND_BODY):
             self._stop_waiting()
         elif self._patience is None:
             self._patience = self.loop.call_later(HEAD_SECONDS, self.transport.close)

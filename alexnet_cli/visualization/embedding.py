@@ -34,7 +34,9 @@ PERPLEXITY = 30  # about how many neighbours each picture is kept close to
 ACROSS = 30  # thumbnails that fit side by side
 THUMBNAIL = 48  # pixels
 FRAME = 3  # pixels around a thumbnail
-COLOURED, OTHER = 10, "0.6"  # classes that have a colour each, the most frequent ones; the colour of all others
+# Of a class each, the most frequent ones: Matplotlib's, but for its grey; of the other classes; of no class
+COLOURS = ["C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9", "navy"]
+OTHER, NONE = "0.65", "0.2"
 PAGE_HEIGHT, LETTERS = 10.5, 130  # inches; letters that fit side by side in a legend
 
 
@@ -157,10 +159,13 @@ def _thumbnails(places: np.ndarray, loaded: Sequence[Loaded], colours: Sequence[
 
 
 def _colours(classes: Sequence[str | None]) -> dict[str | None, str]:
-    """A colour for each of the most frequent ``classes``; none if there are no classes at all."""
+    """A colour for each of the most frequent ``classes``, and for None; none if there are no classes at all."""
     counts = Counter(classes)
-    del counts[None]
-    return {name: f"C{i}" for i, (name, _) in enumerate(counts.most_common(COLOURED))}
+    without = counts.pop(None, 0)
+    colours: dict[str | None, str] = {
+        name: colour for (name, _), colour in zip(counts.most_common(len(COLOURS)), COLOURS, strict=False)
+    }
+    return {**colours, None: NONE} if colours and without else colours
 
 
 def _draw_legend(figure: "Figure", colour_of: dict[str | None, str], counts: Counter[str | None], size: Size) -> None:
@@ -169,10 +174,9 @@ def _draw_legend(figure: "Figure", colour_of: dict[str | None, str], counts: Cou
 
     if not colour_of:
         return
-    names = {str(name): colour for name, colour in colour_of.items()}
-    if len(counts) > len(colour_of):
-        others = len(counts) - len(colour_of) - (None in counts)
-        names[f"{counted(others, 'other class')}" if others else "no class"] = OTHER
+    names = {"no class" if name is None else name: colour for name, colour in colour_of.items()}
+    if others := len(counts) - len(colour_of):
+        names[counted(others, "other class")] = OTHER
     handles = [Line2D([], [], marker="s", linestyle="", color=colour, label=name) for name, colour in names.items()]
     if size is Size.slide:
         figure.legend(handles=handles, loc="outside right upper")

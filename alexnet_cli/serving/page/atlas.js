@@ -6,8 +6,8 @@ import { command, count, fileName, h, notice, whole } from "./dom.js";
 const TILE = 46, DOT = 3; // pixels: the side of a thumbnail, and the radius of a dot
 const STEP = 1.5, MOST = 400; // a step of the zoom, and the largest
 const KEPT = 1500; // thumbnails in memory
-const COLOURS = ["#3b78b5", "#d9782d", "#4a9a4a", "#c74444", "#8d6bb8", "#8a6254", "#d075ae", "#7d7d7d", "#a8a632", "#3aa9b5"];
-const OTHER = "#9a958c";
+const COLOURS = ["#3b78b5", "#d9782d", "#4a9a4a", "#c74444", "#8d6bb8", "#8a6254", "#d075ae", "#4353b8", "#a8a632", "#3aa9b5"];
+const OTHER = "#9a958c", NONE = "#5c5850"; // the other classes; no class
 
 export async function showMap(main, context, { workspace, go, signal }) {
   const found = await ask("/api/embedding", { index: context.index }, { signal });
@@ -41,17 +41,24 @@ export async function showMap(main, context, { workspace, go, signal }) {
   map.watch(signal);
 }
 
-// The colour of each of the most frequent classes, and of all others.
+// The colour of each of the most frequent classes, of all others, and of no class (null), if there are classes at all.
 function coloursOf({ classes, of }) {
   const counts = classes.map((name, i) => ({ name, i, pictures: 0 }));
   for (const one of of) if (one !== null) counts[one].pictures += 1;
   const often = counts.filter((one) => one.pictures).sort((a, b) => b.pictures - a.pictures);
-  return new Map(often.slice(0, COLOURS.length).map((one, i) => [one.i, { ...one, colour: COLOURS[i] }]));
+  const colours = new Map(often.map((one, i) => [one.i, { ...one, colour: COLOURS[i] ?? OTHER }]));
+  const none = of.filter((one) => one === null).length;
+  if (often.length && none) colours.set(null, { name: "no class", pictures: none, colour: NONE });
+  return colours;
 }
 
 function legend(colours) {
   if (!colours.size) return null;
-  const keys = [...colours.values()].map(({ name, colour, pictures }) => {
+  const all = [...colours.values()];
+  const others = all.filter((one) => one.colour === OTHER);
+  const shown = all.filter((one) => one.colour !== OTHER);
+  if (others.length) shown.push({ name: count(others.length, "other class", "other classes"), colour: OTHER, pictures: others.reduce((sum, one) => sum + one.pictures, 0) });
+  const keys = shown.map(({ name, colour, pictures }) => {
     const key = h("li", { class: "key" }, name, " ", h("span", { class: "number" }, whole(pictures)));
     key.style.setProperty("--tint", colour);
     return key;

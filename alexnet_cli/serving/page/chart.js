@@ -6,8 +6,8 @@ const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [420, 190, 42, 10, 8, 24];
 
 // `series`: {name, kind, points: [[epoch, value], ...]}; `epochs`: the last one on the axis.
 export function chart(title, series, epochs, format) {
-  const values = series.flatMap((one) => one.points.map(([, value]) => value));
-  const top = nice(Math.max(...values, 1e-9));
+  const largest = series.flatMap((one) => one.points).reduce((most, [, value]) => Math.max(most, value), 1e-9);
+  const top = Math.min(nice(largest), 1.7e308); // a tick that is rounded up is a number as well
   const x = (epoch) => LEFT + ((epoch - 1) / Math.max(1, epochs - 1)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - (value / top) * (HEIGHT - TOP - BOTTOM);
   const last = series.map((one) => `${one.name} ${format(one.points.at(-1)[1])}`).join(", ");

@@ -1,6 +1,7 @@
 // Elements without HTML: every text is text, whatever is in a file's name.
 
 const TURNS = /[\u202a-\u202e\u2066-\u2069]/g; // what turns the direction of writing, so that a name reads as another
+const READ = new Set(["alt", "aria-label", "title"]); // attributes that are text
 const SVG = "http://www.w3.org/2000/svg";
 
 // An element with attributes, and listeners such as `onclick`; children that are null or false are left out.
@@ -17,11 +18,15 @@ function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, READ.has(name) ? straight(value) : value);
   }
   const shown = children.flat(Infinity).filter((child) => child !== null && child !== false && child !== undefined);
-  element.append(...shown.map((child) => (typeof child === "string" ? child.replace(TURNS, "\ufffd") : child)));
+  for (const child of shown) element.append(typeof child === "string" ? straight(child) : child);
   return element;
+}
+
+function straight(text) {
+  return String(text).replace(TURNS, "\ufffd");
 }
 
 // Tell those who cannot see it what has changed.
@@ -31,8 +36,8 @@ export function announce(text) {
 
 const WHOLE = new Intl.NumberFormat("en");
 
-export function count(number, noun) {
-  return `${WHOLE.format(number)} ${noun}${number === 1 ? "" : "s"}`;
+export function count(number, noun, several = `${noun}s`) {
+  return `${WHOLE.format(number)} ${number === 1 ? noun : several}`;
 }
 
 export function whole(number) {

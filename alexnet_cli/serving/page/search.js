@@ -19,7 +19,7 @@ async function answer(query, context, signal) {
   const key = JSON.stringify([context.index, context.generation, query.upload ? ["upload", query.upload.number] : ["row", query.row]]);
   let found = answers.get(key);
   if (!found) {
-    const parameters = { index: context.index, generation: query.generation, k: MOST, row: query.row };
+    const parameters = { index: context.index, generation: query.generation, k: MOST, row: query.row, name: query.upload?.file.name };
     const options = query.upload ? { method: "POST", body: query.upload.file, signal } : { signal };
     found = await ask("/api/search", parameters, options);
   }
@@ -166,7 +166,7 @@ function fillResults(results, query, found, context) {
 
   function draw() {
     const within = near.filter((one) => one.distance <= state.most);
-    const fit = within.filter((one) => state.label === "" || String(one.label) === state.label);
+    const fit = within.filter((one) => state.label === "" || key(one) === state.label);
     const chosen = fit.slice(0, state.count);
     list.replaceChildren();
     append(list, chosen, context);
@@ -206,9 +206,14 @@ function howFar(nearest, furthest, state, draw) {
   });
 }
 
+// Of the class of a picture: a class may be called "null".
+function key(one) {
+  return JSON.stringify(one.label);
+}
+
 function whichClass(near, state, draw) {
   const counts = new Map();
-  for (const one of near) counts.set(String(one.label), [one.name ?? "no class", (counts.get(String(one.label))?.[1] ?? 0) + 1]);
+  for (const one of near) counts.set(key(one), [one.name ?? "no class", (counts.get(key(one))?.[1] ?? 0) + 1]);
   if (counts.size < 2) return null;
   const choices = [...counts].sort(([, [, a]], [, [, b]]) => b - a);
   const choose = (event) => {

@@ -108,10 +108,15 @@ function table(run, isOpen) {
     ["learning_rate", "learning rate", (value) => String(Number(value.toPrecision(3)))],
     ["seconds", "seconds", (value) => whole(Math.round(value))],
   ].filter(([key]) => run.history.some((row) => key in row));
-  const rows = [...run.history].reverse();
+  const body = h("tbody");
+  const fill = () => { // when it is opened: there may be many epochs
+    if (body.hasChildNodes()) return;
+    for (const row of [...run.history].reverse()) body.append(h("tr", {}, columns.map(([key, , format]) => h("td", {}, key in row ? format(row[key]) : "–"))));
+  };
+  if (isOpen) fill();
   return h(
     "details",
-    { "data-run": run.name, open: isOpen },
+    { "data-run": run.name, open: isOpen, ontoggle: fill },
     h("summary", {}, "Every epoch"),
     h(
       "div",
@@ -120,7 +125,7 @@ function table(run, isOpen) {
         "table",
         {},
         h("thead", {}, h("tr", {}, columns.map(([, title]) => h("th", { scope: "col" }, title)))),
-        h("tbody", {}, rows.map((row) => h("tr", {}, columns.map(([key, , format]) => h("td", {}, key in row ? format(row[key]) : "–"))))),
+        body,
       ),
     ),
   );
