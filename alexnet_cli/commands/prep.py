@@ -34,7 +34,8 @@ def prep(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder, .zip or .tar of pictures in class folders, or one of the archives in the README.",
+            help="A folder, .zip or .tar of pictures in class folders, one of the archives in the README, or digits: "
+            "scikit-learn's handwritten digits, if nothing else is called so.",
         ),
     ],
     dataset: Annotated[
@@ -53,7 +54,15 @@ def prep(
         ),
     ] = None,
     on_bad: Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")] = OnBad.skip,
-    size: Annotated[int, typer.Option(min=8, max=4096, metavar="PIXELS", help="Side of the packed pictures.")] = 256,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            max=4096,
+            metavar="PIXELS",
+            help="Side of the packed pictures. Default: 256; of CIFAR-10, MNIST and digits 32.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:

@@ -80,7 +80,7 @@ def prepare(
     path: Path | str,
     folder: Path | str,
     *,
-    size: int = 256,
+    size: int | None = None,
     workers: int | None = None,
     val_fraction: float | None = None,
     on_bad: Literal["skip", "stop"] = "skip",
@@ -89,6 +89,7 @@ def prepare(
 ) -> Prepared:
     """Pack the pictures of the source at ``path`` into the dataset ``folder``, as (size, size, 3) uint8 RGB.
 
+    ``size``: if None, 256, and 32 for CIFAR-10, MNIST and scikit-learn's digits (the path `digits`).
     If an earlier run was stopped, this one keeps its finished chunks. If the dataset is there, it is checked, and
     packed again if it is damaged, or if the pictures of its source have changed: the old one stays whole until then.
     The ranks of ``world``, each with ``workers`` processes (its cores if None), divide
@@ -98,7 +99,7 @@ def prepare(
     Raises BadSource, BadPicture (with ``on_bad="stop"``), Interrupted, BadArtefact if ``folder`` has other content, and
     AlexNetError if another process is writing the dataset.
     """
-    if not SMALLEST <= size <= LARGEST:
+    if size is not None and not SMALLEST <= size <= LARGEST:
         raise AlexNetError(f"the size must be from {SMALLEST} to {LARGEST} pixels, not {size}")
     path, folder = Path(path), Path(folder)
     with contextlib.ExitStack() as stack:
@@ -109,6 +110,7 @@ def prepare(
                 _complete_update(folder)
             source = stack.enter_context(contextlib.closing(open_source(path, scratch=folder)))
             listing = list_pictures(source, val_fraction)
+            size = listing.size if size is None else size
             plan = _plan(path, folder, size, listing, on_bad, val_fraction)
             if world.is_main:
                 _begin_update(plan, progress)

@@ -24,6 +24,7 @@ from alexnet_cli.data.locations import ZIP_SIGNATURE, Location, Locations, is_sy
 from alexnet_cli.data.unread import HEIC_SUFFIXES, advices, reads_heic, unread_suffix
 from alexnet_cli.errors import AlexNetError, BadSource, first_line
 
+DIGITS = "digits"  # the path that means scikit-learn's digits, where there is nothing else
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 # Names of temporary files begin so, followed by the process id, and end so that `files.sweep` finds them.
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".source.", ".part"
@@ -37,6 +38,7 @@ class Source:
     path: Path
     locations: Locations = field(default_factory=Locations)
     folders: list[str] = field(default_factory=list)  # names, including those of folders without files
+    bundled: str = ""  # name of pictures that come with a library, if it is these
     scratch: Path | None = None  # the folder of temporary files; the system's if None
     temporary_files: list[Any] = field(default_factory=list)  # deleted by `close`
 
@@ -67,12 +69,14 @@ class Source:
 
 
 def open_source(path: Path, scratch: Path | None = None) -> Source:
-    """Open the folder, zip or tar at ``path``.
+    """Open the folder, zip or tar at ``path``; if there is none at `digits`, scikit-learn's digits.
 
     A compressed tar is decompressed into a temporary file in the folder ``scratch``, or in the system's if None.
     Raises BadSource if there is nothing at ``path``, or nothing of these kinds, or it is damaged; AlexNetError if the
     disk has no room for a decompressed tar; OSError for other errors of the system.
     """
+    if str(path) == DIGITS and not os.path.lexists(path):
+        return Source(path=path, bundled=DIGITS, scratch=scratch)
     source = Source(path=path, scratch=scratch)
     with contextlib.ExitStack() as on_error:
         on_error.callback(source.close)

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from alexnet_cli.data.layouts.cifar import cifar10
+from alexnet_cli.data.layouts.digits import digits
 from alexnet_cli.data.layouts.folders import class_folders
 from alexnet_cli.data.layouts.ilsvrc import ilsvrc2012
 from alexnet_cli.data.layouts.listing import VAL, Listing, replace_validation_split
+from alexnet_cli.data.layouts.mnist import mnist
 from alexnet_cli.data.sources import Source
 from alexnet_cli.errors import abbreviate, visible
 
@@ -18,7 +20,8 @@ from alexnet_cli.errors import abbreviate, visible
 # in this layout, but not usable.
 Layout = Callable[[Source], Listing | None]
 
-LAYOUTS: tuple[Layout, ...] = (cifar10, ilsvrc2012, class_folders)  # tried in this order; the last takes every source
+# Tried in this order; the last takes every source.
+LAYOUTS: tuple[Layout, ...] = (digits, cifar10, mnist, ilsvrc2012, class_folders)
 
 FEW = 10  # pictures of a class: with fewer, a note
 DEFAULT_FRACTION = 0.1  # of each class, held out for validation if the source has no validation split

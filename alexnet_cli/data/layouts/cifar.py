@@ -2,49 +2,34 @@
 
 import posixpath
 import re
-import zlib
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from alexnet_cli.data.layouts.listing import Entries, Listing
+from alexnet_cli.data.layouts.bare import BarePictures
+from alexnet_cli.data.layouts.listing import Listing
 from alexnet_cli.data.layouts.pickles import Array, load_pickle
-from alexnet_cli.data.locations import Location, Locations
 from alexnet_cli.data.sources import Source, is_hidden
-from alexnet_cli.errors import BadSource, abbreviate, first_line
+from alexnet_cli.errors import BadSource, first_line
 
+SIDE = 32  # of its pictures, in pixels
 META = "batches.meta"  # has the names of the classes
 BATCH = re.compile(r"data_batch_\d+|test_batch")
 
 
 def cifar10(source: Source) -> Listing | None:
-    """A layout: CIFAR-10. Its test batch is the validation split. None if there are no such batches.
-
-    The pixels are written as PPM pictures into one temporary file, so that they are read like all other pictures.
-    """
+    """A layout: CIFAR-10. Its test batch is the validation split. None if there are no such batches."""
     names = {posixpath.basename(name): name for name in source.locations if _is_batch_or_meta(name)}
     batches = sorted(names.keys() - {META})
     if META not in names or not batches:
         return None
     classes = _read_classes(source, names[META])
-    file = source.temporary_file()
-    locations, pictures, offset = Locations(), list[tuple[str, str, int]](), 0
+    held = BarePictures(source)
     for batch in batches:
         split = "val" if batch == "test_batch" else "train"
         for pixels, label, name in zip(*_read_batch(source, names[batch], len(classes)), strict=True):
-            content = b"P6 32 32 255\n" + pixels.reshape(3, 32, 32).transpose(1, 2, 0).tobytes()
-            file.write(content)
-            location = Location(file.name, offset, len(content), len(content), zlib.crc32(content))
-            locations.add(f"{batch}/{name}", location)
-            pictures.append((f"{batch}/{name}", split, label))
-            offset += len(content)
-    file.flush()
-    locations.sort()
-    trained = {label for _, split, label in pictures if split == "train"}
-    missing = [name for label, name in enumerate(classes) if label not in trained]
-    if missing:
-        raise BadSource(f"{source.path}: classes without training pictures: {abbreviate(missing)}")
-    return Listing(layout="cifar-10", classes=classes, entries=Entries.of(locations, pictures))
+            held.add(f"{batch}/{name}", split, label, pixels.reshape(3, SIDE, SIDE).transpose(1, 2, 0))
+    return held.listing("cifar-10", classes, SIDE)
 
 
 def _is_batch_or_meta(name: str) -> bool:

@@ -74,9 +74,10 @@ class Entries(Sequence[Entry]):
 class Listing:
     """All pictures of a source."""
 
-    layout: str  # name of the layout: "folders", "flat" (no classes), "ilsvrc-2012", "cifar-10", ...
+    layout: str  # name of the layout: "folders", "flat" (no classes), "ilsvrc-2012", "cifar-10", "mnist" ...
     classes: list[str]  # in label order
     entries: Entries
+    size: int = 256  # side of the packed pictures, in pixels, if the user names none
     words: dict[str, str] = field(default_factory=dict)  # class -> its meaning in words, if the source has that
     rejected: list[tuple[str, str]] = field(default_factory=list)  # name of a picture that is left out, and the reason
     unread: Mapping[str, int] = field(default_factory=dict)  # suffix -> pictures left out, since it is not read here
