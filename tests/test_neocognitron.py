@@ -1,9 +1,20 @@
 """The neocognitron against loops in NumPy, and its winner rule on examples that were worked out by hand."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from pictures import encoded, write_folder
+from PIL import Image
 
+from alexnet_cli.commands import main
+from alexnet_cli.data.layouts.digits import enlarged
+from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.store import Dataset
+from alexnet_cli.experiments.neocognitron import LAYERS, copied_planes, draw_shifts, grey, shifted, shifted_errors
+from alexnet_cli.experiments.planes import favourites
+from alexnet_cli.figures.canvas import Size
 from alexnet_cli.nets.neocognitron import (
     RATE,
     SMALL,
@@ -11,6 +22,7 @@ from alexnet_cli.nets.neocognitron import (
     Weights,
     c_cells,
     learn,
+    receptive_field,
     representatives,
     run,
     s_cells,
@@ -156,3 +168,134 @@ def test_the_same_seed_gives_the_same_planes_and_another_seed_others():
     assert first[1].excitation.shape == (3, 2, 3, 3)
     assert run(pictures, layers, first).shape == (12, 3, 4, 4)
     assert torch.cat([run(one[None], layers, first) for one in pictures]).allclose(run(pictures, layers, first))
+
+
+def test_the_receptive_field_is_what_changes_a_cell():
+    layers = [TINY, Layer(planes=3, kernel=3, selectivity=0.5, column=3, region=3, stride=2)]
+    generator = torch.Generator().manual_seed(0)
+    weights = [untrained(layers[0], 1, generator), untrained(layers[1], 2, generator)]
+    for depth in (1, 2):
+        seen = torch.zeros(20, dtype=torch.bool)
+        for _ in range(30):  # which cell of a region is the largest depends on the picture
+            other = torch.rand(1, 1, 20, 20, generator=generator, requires_grad=True)
+            z = run(other, layers[: depth - 1], weights[: depth - 1])
+            y = s_cells(z, weights[depth - 1], 0.5)
+            (gradient,) = torch.autograd.grad(y[0, :, 1, 1].sum(), other)
+            seen |= gradient[0, 0].abs().sum(0) > 0
+        side, step = receptive_field(layers[:depth])
+        assert seen.nonzero().flatten().tolist() == list(range(step, step + side))
+
+
+def test_favourites_are_where_a_plane_responds_most():
+    picture = torch.zeros(1, 1, 16, 16)
+    picture[0, 0, 6:9, 4:7] = torch.tensor([[0.0, 1, 0], [1, 1, 0], [0, 1, 1]])
+    layer = Layer(planes=2, kernel=3, selectivity=4.0, column=15, region=2, stride=2)
+    pattern = picture[0, :, 6:9, 4:7]
+    weights = Weights(
+        excitation=torch.stack([1e6 * pattern, torch.zeros(1, 3, 3)]),
+        inhibition=torch.tensor([1e6 * float(pattern.norm()) / 2, 0.0]),
+    )
+    shown = favourites(picture, [layer], [weights])
+    np.testing.assert_allclose(shown[0] / shown[0].max(), pattern[0].numpy())
+    assert (shown[1] == 0).all()
+
+
+@pytest.mark.parametrize("rows", [-2, 0, 1])
+@pytest.mark.parametrize("columns", [-1, 0, 3])
+def test_shifted_pictures_pixel_by_pixel(rows, columns):
+    images = np.random.default_rng(0).integers(1, 256, (2, 5, 5, 3), dtype=np.uint8)
+    moved = shifted(images, rows, columns)
+    for i, j in np.ndindex(5, 5):
+        from_i, from_j = i - rows, j - columns
+        inside = 0 <= from_i < 5 and 0 <= from_j < 5
+        assert (moved[:, i, j] == (images[:, from_i, from_j] if inside else 0)).all()
+
+
+def test_the_error_of_shifted_pictures_in_each_direction():
+    """A classifier that says where the only white pixel is: it is wrong by just the shift."""
+    images = np.zeros((1, 9, 9, 3), np.uint8)
+    images[0, 4, 4] = 255
+    errors = shifted_errors(lambda shown: np.array([int(shown[0, 4, 4:, 0].any())]), images, np.array([1]))
+    assert errors.tolist() == [[0, 1, 1, 1, 1], [0, 1, 1, 1, 1], [0, 1, 1, 1, 1], [0, 0, 0, 0, 0]]
+
+
+def test_copied_planes_are_places_of_the_pictures():
+    pictures = torch.rand((3, 1, 32, 32), generator=torch.Generator().manual_seed(0))
+    weights = copied_planes(pictures, LAYERS, seed=0)
+    places = pictures.unfold(2, 5, 1).unfold(3, 5, 1).reshape(-1, 25)
+    places = places / places.norm(dim=1, keepdim=True)
+    kernels = weights[0].excitation.flatten(1)
+    cosines = kernels / kernels.norm(dim=1, keepdim=True) @ places.T
+    assert cosines.max(1).values.numpy() == pytest.approx(1, abs=1e-5)
+    assert [each.excitation.shape[0] for each in weights] == [layer.planes for layer in LAYERS]
+
+
+def test_grey_weighs_colours_as_pillow_does():
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    pillow = np.asarray(Image.fromarray(image).convert("L")) / 255
+    np.testing.assert_allclose(grey(image[None])[0, 0].numpy(), pillow, atol=1 / 255)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Dataset:
+    """Zeros and ones, as prep enlarges them: 8 of each to train on, 3 to validate."""
+    from sklearn.datasets import load_digits
+
+    bunch, content = load_digits(), {}
+    for digit in (0, 1):
+        for i, values in enumerate(bunch.images[bunch.target == digit][:11]):
+            content[f"{'train' if i < 8 else 'val'}/{digit}/{i:02d}.png"] = encoded(enlarged(values))
+    root = tmp_path_factory.mktemp("digits")
+    return prepare(write_folder(root / "source", content), root / "data" / "few", size=32, workers=1).dataset
+
+
+def test_the_experiment_end_to_end_and_lenet_is_not_trained_again(digits, tmp_path, capsys):
+    folder = tmp_path / "n"
+    command = ["reproduce", "neocognitron", "--data", "few", "--workspace", str(digits.path.parent.parent)]
+    command += ["--out", str(folder), "--epochs", "1", "--seeds", "2", "--json"]
+    assert main(command) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [row[0] for row in printed["rows"]] == [
+        "LeNet-5",
+        "neocognitron",
+        "copied planes",
+        "random planes",
+        "raw pixels",
+    ]
+    facts = printed["facts"]
+    assert np.shape(facts["neocognitron"]["errors"]["left"]) == (2, 5)  # seeds, shifts
+    assert np.shape(facts["raw pixels"]["errors"]["up"]) == (1, 5)
+    assert facts["raw pixels"]["parameters"] == 32 * 32 + 1  # of two classes
+    unshifted = [each[0] for each in facts["LeNet-5"]["errors"]["down"]]
+    standard_error = abs(unshifted[0] - unshifted[1]) / 2
+    assert printed["rows"][0][3] == f"{50 * sum(unshifted):.1f} ± {100 * standard_error:.1f}"
+    for name in ("planes", "shifts"):
+        assert Image.open(folder / f"{name}.png").width == 1500
+        assert (folder / f"{name}.svg").exists()
+    assert "6 validation pictures of dataset few" in (folder / "table.md").read_text()
+    assert main(command) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["rows"] == printed["rows"]
+    assert again["facts"]["LeNet-5"] == facts["LeNet-5"]  # with the seconds of its training
+
+
+def test_photographs_of_another_size_are_refused(packed, capsys):
+    command = ["reproduce", "neocognitron", "--data", "colours", "--workspace", str(packed.path.parent.parent)]
+    assert main(command) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: recipe lenet-5 takes pictures of 32 pixels, dataset colours has 72: prep them with --size 32"
+    )
+    assert main([*command, "--set", "training.batch=2"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: --set does not apply to neocognitron"
+
+
+@pytest.mark.parametrize("size", Size)
+def test_the_chart_has_a_panel_for_each_direction(size, tmp_path, figures):
+    errors = {name: [np.full((4, 5), 0.1 * i + seed / 100) for seed in range(3)] for i, name in enumerate("ab")}
+    draw_shifts(errors, "Shifted", tmp_path / "s.png", size)
+    (figure,) = figures
+    assert [axes.get_title() for axes in figure.axes] == ["up", "down", "left", "right"]
+    for axes in figure.axes:
+        means = [container.lines[0].get_ydata() for container in axes.containers]
+        np.testing.assert_allclose(means, [[1.0] * 5, [11.0] * 5])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]

@@ -28,10 +28,10 @@ from alexnet_cli.wording import counted
 
 LAYERS = (
     Layer(planes=16, kernel=5, selectivity=4.0, column=5, region=4, stride=2),
-    Layer(planes=32, kernel=5, selectivity=4.0, column=5, region=3, stride=2),
+    Layer(planes=32, kernel=5, selectivity=1.5, column=5, region=3, stride=2),
 )
 RANDOM_SELECTIVITY = 0.7  # random planes are less like the pictures: at 4 they would be silent
-LEARN_FROM = 500  # pictures, at random; the read-out has all
+LEARN_FROM = 250  # pictures, at random; the read-out has all
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of ridge regression, a picture; leave-one-out chooses
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}  # rows, columns
 LARGEST_SHIFT = 4  # pixels
@@ -104,9 +104,7 @@ def shifted(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return moved
 
 
-def shifted_errors(
-    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, labels: np.ndarray
-) -> np.ndarray:
+def shifted_errors(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The error (directions, 0 to LARGEST_SHIFT pixels) of ``predict`` for shifted ``images`` (N, S, S, 3)."""
     unshifted = float((predict(images) != labels).mean())
     errors = np.full((len(DIRECTIONS), LARGEST_SHIFT + 1), unshifted)
@@ -140,9 +138,7 @@ def copied_planes(pictures: Tensor, layers: Sequence[Layer], seed: int) -> list[
 def _of_patterns(patterns: Tensor) -> Weights:
     """The weights of planes that have learned ``patterns`` (planes, C, k, k), one each."""
     large = 1e4 / patterns.flatten(1).norm(dim=1)
-    return Weights(
-        excitation=patterns * large[:, None, None, None], inhibition=torch.full((len(patterns),), 1e4 / 2)
-    )
+    return Weights(excitation=patterns * large[:, None, None, None], inhibition=torch.full((len(patterns),), 1e4 / 2))
 
 
 def _learning_from(pictures: np.ndarray, seed: int) -> Tensor:
@@ -180,7 +176,9 @@ def read_out(
     x = features(pictures)
     scale = max(float(x.std()), 1e-12)  # one number for all: no feature gains by being rare
     linear = RidgeClassifierCV(alphas=[len(x) * strength for strength in STRENGTHS]).fit(x / scale, labels)
-    return lambda images: np.asarray(linear.predict(features(images) / scale)), linear.coef_.size + len(linear.coef_)
+    return lambda images: np.asarray(linear.predict(features(images) / scale)), linear.coef_.size + np.size(
+        linear.intercept_
+    )
 
 
 def _network(

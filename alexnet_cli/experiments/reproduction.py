@@ -12,6 +12,7 @@ from alexnet_cli.experiments.ablations import ABLATIONS, ablations
 from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, figure1
 from alexnet_cli.experiments.figure3 import figure3
 from alexnet_cli.experiments.figure4 import figure4
+from alexnet_cli.experiments.neocognitron import neocognitron
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.experiments.tables import table1, table2
 from alexnet_cli.figures.canvas import Size
@@ -148,6 +149,22 @@ def _ablations(space: Workspace, request: Request, folder: Path, progress: Progr
     )
 
 
+def _neocognitron(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
+    recipe = recipes.load("lenet-5")
+    if request.epochs is not None:
+        recipe = recipe.with_training(epochs=request.epochs)
+    return neocognitron(
+        _dataset_to_train(space, request, recipe, progress),
+        recipe,
+        folder,
+        request.command,
+        seeds=request.seeds,
+        options=request.options,
+        size=request.size,
+        progress=progress,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One of the paper's experiments."""
@@ -174,4 +191,5 @@ EXPERIMENTS = {
     "table-1": Experiment(run=_table1, uses={"--data", "--model", "--device"}, of_one_model=True),
     "table-2": Experiment(run=_table2, uses={"--data", "--model", "--pretrained", "--device"}),
     "ablations": Experiment(run=_ablations, uses=TRAINS | {"--recipe", "--base", "--width", "--size"}),
+    "neocognitron": Experiment(run=_neocognitron, uses=(TRAINS - {"--set"}) | {"--size"}),
 }
