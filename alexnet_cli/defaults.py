@@ -5,15 +5,18 @@ from alexnet_cli.errors import BadRecipe
 
 # Side of the dataset's pictures in pixels, least number of them to train on, recipe.
 RECIPES = ((256, 100_000, "paper"), (256, 0, "small-data"), (32, 0, "cifar-18"))
+GREY = ("mnist", "digits")  # layouts whose 32×32 pictures are grey and must not be mirrored: LeNet-5's
 IMPORTED_SIZE = 256  # of the pictures that imported models take, in pixels
 FEW = 2000  # pictures: with fewer, it is better to fine-tune a model of many than to train from the start
 
 
 def recipe_for(dataset: Dataset) -> str:
-    """The name of the recipe for ``dataset``, by the size and the number of its pictures.
+    """The name of the recipe for ``dataset``, by the size and the number of its pictures, and whether they are digits.
 
     Raises BadRecipe if no recipe takes pictures of that size.
     """
+    if dataset.image_size == 32 and dataset.source["layout"] in GREY:
+        return "lenet-5"
     for size, least, name in RECIPES:
         if dataset.image_size == size and dataset.counts["train"] >= least:
             return name

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from alexnet_cli.data.augment import AUGMENTATIONS, Augmentation, RandomCrop
+from alexnet_cli.data.augment import AUGMENTATIONS, Augmentation, ColourNoise, RandomCrop
 from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe, first_line
 from alexnet_cli.nets.alexnet import AlexNet, parameter_count, parameters_by_layer
@@ -273,6 +273,11 @@ def _parse(name: str, tables: Tables) -> Recipe:
     crops = [step for step, augmentation in augmentations.items() if isinstance(augmentation, RandomCrop)]
     if len(crops) > 1:
         raise BadRecipe(f"training.augmentation: {' and '.join(crops)} are random crops, and one is possible: drop one")
+    noise = [step for step, augmentation in augmentations.items() if isinstance(augmentation, ColourNoise)]
+    if noise and image.colour == "grey":
+        raise BadRecipe(
+            f'training.augmentation: {noise[0]} needs colours, and image.colour is "grey": drop one of them'
+        )
     if image.mean_crop == "central" and augmentations and [next(iter(augmentations))] != crops:
         raise BadRecipe('training.augmentation: with image.mean_crop = "central" a random crop must come first')
     return Recipe(

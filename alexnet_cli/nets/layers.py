@@ -223,6 +223,23 @@ class Tanh(Operation):
         return nn.Tanh()
 
 
+@OPERATIONS.register("scaled_tanh")
+@dataclass(frozen=True, kw_only=True)
+class ScaledTanh(Operation):
+    """1.7159 tanh(2x / 3), LeNet-5's, which is about 1 at 1 and -1 at -1 (LeCun and others, 1998, appendix A)."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        return LeCunTanh()
+
+
+class LeCunTanh(nn.Module):
+    """The module of `ScaledTanh`."""
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Of any shape."""
+        return 1.7159 * torch.tanh(activations * (2 / 3))
+
+
 @OPERATIONS.register("sigmoid")
 @dataclass(frozen=True, kw_only=True)
 class Sigmoid(Operation):
