@@ -81,8 +81,9 @@ def neocognitron(
             errors[name].append(shifted_errors(classifiers[name].predict, images, split.labels))
     figures = {stem: [f"{stem}{suffix}" for suffix in SUFFIXES] for stem in ("planes", "shifts")}
     some = _learning_from(pictures, 0)
+    weights = train(some, LAYERS, seed=0)  # the first seed's, again
     for file in figures["planes"]:
-        draw_planes(some, LAYERS, train(some, LAYERS, seed=0), folder / file, size)
+        draw_planes(some, LAYERS, weights, folder / file, size)
     for file in figures["shifts"]:
         draw_shifts(errors, f"Shifted pictures of {dataset.name}", folder / file, size)
     report = _report(errors, classifiers, dataset, recipe, command, [*figures["planes"], *figures["shifts"]])
