@@ -67,11 +67,14 @@ def neocognitron(
     """
     train_split, split = dataset.split("train"), dataset.split("val")
     pictures, images = train_split.read(np.arange(len(train_split))), split.read(np.arange(len(split)))
-    names = (LENET, LEARNED, COPIED, RANDOM, PIXELS)
-    errors: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    errors: dict[str, list[np.ndarray]] = {name: [] for name in (LEARNED, COPIED, RANDOM, PIXELS, LENET)}
     classifiers: dict[str, Classifier] = {}
-    for seed in range(seeds):
-        for name in names if seed == 0 else names[:-1]:  # raw pixels have no seed
+    planes, shifts = ([f"{stem}{suffix}" for suffix in SUFFIXES] for stem in ("planes", "shifts"))
+    _draw_learned(pictures, [folder / file for file in planes], size)
+    for seed in range(seeds):  # seed by seed, so that a run that is stopped leaves a complete table of fewer seeds
+        for name in errors:
+            if name == PIXELS and seed > 0:  # nothing is random there
+                continue
             progress.note(f"{name}, seed {seed}")
             if name == LENET:
                 run_folder = folder / "runs" / f"{recipe.name}-{seed}"
@@ -79,16 +82,19 @@ def neocognitron(
             else:
                 classifiers[name] = _linear(name, pictures, train_split.labels, seed)
             errors[name].append(shifted_errors(classifiers[name].predict, images, split.labels))
-    figures = {stem: [f"{stem}{suffix}" for suffix in SUFFIXES] for stem in ("planes", "shifts")}
-    some = _learning_from(pictures, 0)
-    weights = train(some, LAYERS, seed=0)  # the first seed's, again
-    for file in figures["planes"]:
-        draw_planes(some, LAYERS, weights, folder / file, size)
-    for file in figures["shifts"]:
-        draw_shifts(errors, f"Shifted pictures of {dataset.name}", folder / file, size)
-    report = _report(errors, classifiers, dataset, recipe, command, [*figures["planes"], *figures["shifts"]])
-    report.write(folder, {recipe.name: recipe})
+        for file in shifts:
+            draw_shifts(errors, f"Shifted pictures of {dataset.name}", folder / file, size)
+        report = _report(errors, classifiers, dataset, recipe, command, [*planes, *shifts])
+        report.write(folder, {recipe.name: recipe})
     return report
+
+
+def _draw_learned(pictures: np.ndarray, files: Sequence[Path], size: Size) -> None:
+    """What the planes of the first seed learn from ``pictures`` (N, S, S, 3)."""
+    some = _learning_from(pictures, 0)
+    weights = train(some, LAYERS, seed=0)
+    for file in files:
+        draw_planes(some, LAYERS, weights, file, size)
 
 
 def grey(images: np.ndarray) -> Tensor:
