@@ -263,10 +263,10 @@ def draw_shifts(errors: dict[str, list[np.ndarray]], title: str, path: Path, siz
                 label = name if i == 0 else None
                 axes.errorbar(shifts, of_way.mean(axis=0), spread, marker="o", capsize=3, label=label)
             axes.set_title(way)
+            axes.set_xlabel("shift, pixels")
             axes.set_xticks(shifts)
             axes.grid(alpha=0.3)
         panels[0].set_ylim(bottom=0)
         panels[0].set_ylabel("error, %")
-        figure.supxlabel("shift, pixels")
         figure.suptitle(title)
         figure.legend(loc="outside lower center", ncols=len(errors) if size is Size.page else 3)

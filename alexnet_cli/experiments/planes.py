@@ -36,15 +36,20 @@ def favourites(pictures: Tensor, layers: Sequence[Layer], weights: Sequence[Weig
 def draw_planes(
     pictures: Tensor, layers: Sequence[Layer], weights: Sequence[Weights], path: Path, size: Size = Size.page
 ) -> None:
-    """Draw what each S-plane learned: of the first layer its weights, of the others what its cells respond to."""
+    """Draw what each S-plane learned: of the first layer its weights, of the others what its cells respond to.
+
+    Planes that learned nothing are not drawn.
+    """
     shown = [weights[0].excitation[:, 0].numpy()]
     shown += [favourites(pictures, layers[: i + 1], weights[: i + 1]) for i in range(1, len(layers))]
-    with drawing(path, size, height=4.6) as figure:
-        for i, (axes, planes, its) in enumerate(zip(figure.subplots(len(layers), 1), shown, weights, strict=True)):
-            has_learned = (its.inhibition > 0).numpy()
-            planes = planes * has_learned[:, None, None]
+    learned = [(its.inhibition > 0).numpy() for its in weights]
+    rows = [max(1, -(-int(those.sum()) // ACROSS)) for those in learned]
+    with drawing(path, size, height=0.4 + sum(0.35 + 10 / ACROSS * down for down in rows)) as figure:
+        blocks = figure.subplots(len(layers), 1, height_ratios=rows)
+        for i, (axes, planes, those) in enumerate(zip(blocks, shown, learned, strict=True)):
+            what = "their weights" if i == 0 else "the mean of what each responds to most"
+            title = f"layer {i + 1}: {what}; {those.sum()} of {len(planes)} planes learned something"
+            planes = planes[those] if those.any() else np.zeros_like(planes[:1])
             bright = np.maximum(planes.max(axis=(1, 2), keepdims=True), 1e-12)
-            what = "its weights" if i == 0 else "the mean of what it responds to most"
-            title = f"S-planes of layer {i + 1}, {what}: {has_learned.sum()} of {len(planes)} learned something"
             show_picture(axes, mosaic((255 * planes / bright).astype(np.uint8), ACROSS), title)
-        figure.suptitle("What the planes of the neocognitron learned without labels")
+        figure.suptitle("What the S-planes of the neocognitron learned without labels")
