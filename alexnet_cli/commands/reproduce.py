@@ -34,6 +34,7 @@ class Name(StrEnum):
     table_2 = "table-2"
     ablations = "ablations"
     augmentation = "augmentation"
+    neocognitron = "neocognitron"
 
 
 def reproduce(
@@ -102,10 +103,11 @@ def reproduce(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one of the paper's experiments.
+    """Run one of the paper's experiments, or one of before and after it.
 
-    Writes the table and the figure. figure-1, ablations and augmentation (what is beyond the paper) train networks;
-    figures 3 and 4 and the tables use models that are already trained. If you stop the command, run it again to resume.
+    Writes the table and the figure. figure-1, ablations, augmentation (what is beyond the paper) and neocognitron train
+    networks; figures 3 and 4 and the tables use models that are already trained. If you stop the command, run it again
+    to resume.
 
     Example: alexnet reproduce figure-1 --data cifar10
     """

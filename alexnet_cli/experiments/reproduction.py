@@ -12,6 +12,7 @@ from alexnet_cli.experiments.ablations import Comparison, ablations, additions, 
 from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, figure1
 from alexnet_cli.experiments.figure3 import figure3
 from alexnet_cli.experiments.figure4 import figure4
+from alexnet_cli.experiments.neocognitron import neocognitron
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.experiments.tables import table1, table2
 from alexnet_cli.figures.canvas import Size
@@ -154,6 +155,22 @@ def _compared(
     )
 
 
+def _neocognitron(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
+    recipe = recipes.load("lenet-5")
+    if request.epochs is not None:
+        recipe = recipe.with_training(epochs=request.epochs)
+    return neocognitron(
+        _dataset_to_train(space, request, recipe, progress),
+        recipe,
+        folder,
+        request.command,
+        seeds=request.seeds,
+        options=request.options,
+        size=request.size,
+        progress=progress,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One of the paper's experiments."""
@@ -182,4 +199,5 @@ EXPERIMENTS = {
     "table-2": Experiment(run=_table2, uses={"--data", "--model", "--pretrained", "--device"}),
     "ablations": Experiment(run=_ablations, uses=TRAINS | COMPARES),
     "augmentation": Experiment(run=_augmentation, uses=TRAINS | COMPARES),
+    "neocognitron": Experiment(run=_neocognitron, uses=(TRAINS - {"--set"}) | {"--size"}),
 }

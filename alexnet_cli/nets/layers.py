@@ -140,7 +140,8 @@ class LocallyConnected2d(nn.Module):
         offsets = [(i, j) for i in range(self.size) for j in range(self.size)]
         # Windows of whole rows of C are copied and added up faster than those of F.unfold, map by map.
         windows = torch.cat([padded[i : i + rows, j : j + columns] for i, j in offsets], dim=3)  # (H', W', B, size² C)
-        weight = self.weight.reshape(*self.weight.shape[:2], -1, len(offsets)).transpose(2, 3).flatten(2)  # (H' W', K, size² C)
+        weight = self.weight.reshape(*self.weight.shape[:2], -1, len(offsets))  # (H' W', K, C, size²)
+        weight = weight.transpose(2, 3).flatten(2)  # (H' W', K, size² C)
         outputs = torch.baddbmm(self.bias[:, None], windows.flatten(0, 1), weight.transpose(1, 2))  # (H' W', B, K)
         return outputs.permute(1, 2, 0).reshape(-1, self.kernels, *self.sides)
 
