@@ -33,6 +33,7 @@ class Name(StrEnum):
     table_1 = "table-1"
     table_2 = "table-2"
     ablations = "ablations"
+    baselines = "baselines"
 
 
 def reproduce(
@@ -104,7 +105,8 @@ def reproduce(
     """Run one of the paper's experiments.
 
     Writes the table and the figure. figure-1 and ablations train networks; figures 3 and 4 and the tables use models
-    that are already trained. If you stop the command, run it again to resume.
+    that are already trained; baselines fits the methods that the network beat. If you stop the command, run it again
+    to resume.
 
     Example: alexnet reproduce figure-1 --data cifar10
     """
@@ -139,7 +141,8 @@ def reproduce(
         show_json({"experiment": report.name, "folder": str(folder), "rows": report.rows, "facts": report.facts})
     else:
         show_table(report.title, report.columns, report.rows, report.note)
-        show(f"Written to {folder}: {', '.join(['table.md', 'table.json', 'recipes/', *report.figures])}")
+        recipes_written = ["recipes/"] if (folder / "recipes").is_dir() else []  # none without a network
+        show(f"Written to {folder}: {', '.join(['table.md', 'table.json', *recipes_written, *report.figures])}")
 
 
 def _options_given(context: typer.Context) -> set[str]:

@@ -9,6 +9,7 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadRecipe
 from alexnet_cli.experiments.ablations import ABLATIONS, ablations
+from alexnet_cli.experiments.baselines import baselines
 from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, figure1
 from alexnet_cli.experiments.figure3 import figure3
 from alexnet_cli.experiments.figure4 import figure4
@@ -148,6 +149,11 @@ def _ablations(space: Workspace, request: Request, folder: Path, progress: Progr
     )
 
 
+def _baselines(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
+    dataset = _told(Dataset.open(space.find("dataset", request.data)), progress)
+    return baselines(dataset, folder, request.command, progress=progress)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One of the paper's experiments."""
@@ -174,4 +180,5 @@ EXPERIMENTS = {
     "table-1": Experiment(run=_table1, uses={"--data", "--model", "--device"}, of_one_model=True),
     "table-2": Experiment(run=_table2, uses={"--data", "--model", "--pretrained", "--device"}),
     "ablations": Experiment(run=_ablations, uses=TRAINS | {"--recipe", "--base", "--width", "--size"}),
+    "baselines": Experiment(run=_baselines, uses={"--data"}),
 }
