@@ -176,8 +176,8 @@ def test_codes_are_pooled_by_their_maxima_in_each_cell():
                         pca = encoder.whitening
                         white = (pca.components_ @ (value - pca.mean_)) / np.sqrt(pca.explained_variance_)
                         code = encoder.dictionary @ (white / np.linalg.norm(white))
-                        parts = [np.maximum(code - sparse_module.THRESHOLD, 0), np.maximum(-code - sparse_module.THRESHOLD, 0)]
-                        best = np.maximum(best, np.concatenate(parts))
+                        both = np.concatenate([code, -code])
+                        best = np.maximum(best, both - sparse_module.THRESHOLD)
                 expected.append(best)
     together = np.concatenate(expected)
     np.testing.assert_allclose(found, together / np.linalg.norm(together), atol=1e-5)

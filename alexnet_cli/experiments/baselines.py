@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from alexnet_cli.experiments.published import TABLE1, TABLE2
 from alexnet_cli.experiments.report import Report, percent
 from alexnet_cli.experiments.sparse_coding import SparseCoding
 from alexnet_cli.files import read_json, write_json
-from alexnet_cli.inference.evaluation import TOP, interval, label_ranks
+from alexnet_cli.inference.evaluation import Evaluation, label_ranks
 from alexnet_cli.memory import peak_memory, reset_peak_memory
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.wording import counted, duration
@@ -82,7 +82,7 @@ def fit(method: type[Encoder], train: Split, classes: list[str], progress: Progr
     Raises AlexNetError if they are too few.
     """
     kept, held_out = divide(train, classes)
-    progress.note(f"fitting to a sample of {counted(len(train), 'training picture')}")
+    progress.note(f"fitting the encoder to patches of {counted(min(len(train), SAMPLED_PICTURES), 'training picture')}")
     encoder = method.fit(sample(method, train))
     order = np.concatenate([kept, held_out])  # so that the kept are a part of the array, not a copy
     rows, labels = encode(encoder, train, order, "encoding the training pictures", progress), train.labels[order]
@@ -202,9 +202,8 @@ def _measured(
         "processor_seconds": time.process_time() - processor,
         "cores": available_cores(),
         "peak_memory": peak_memory(),
+        **asdict(Evaluation.of(ranks)),
     }
-    for error, wrong in (("top1", int((ranks >= 1).sum())), ("top5", int((ranks >= TOP).sum()))):
-        measured |= {error: wrong / len(ranks), f"{error}_ci95": list(interval(wrong, len(ranks)))}
     write_json(file, measured)
     return measured
 

@@ -2,7 +2,8 @@
 
 Codes, a spatial pyramid of their maxima and linear classifiers are those of Yang, Yu, Gong and Huang (CVPR 2009); that
 patches are normalized and whitened, and that a code is a soft threshold instead of the lasso's solution, is from Coates
-and Ng (ICML 2011), who find little difference. The winner averaged six models of codes of HOG and LBP.
+and Ng (ICML 2011), who find little difference. The winner averaged six models, with codes of HOG and LBP (Lin and
+others, CVPR 2011).
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class SparseCoding(Encoder):
 
     settings = (
         f"normalized and whitened {PATCH}-pixel patches every {STEP} pixels of {SIDE}, {ATOMS} atoms, pyramid of "
-        f"{', '.join(f'{cells}x{cells}' for cells in PYRAMID)}"
+        f"{', '.join(f'{cells}x{cells}' for cells in PYRAMID)}, threshold {THRESHOLD}"
     )
     fewest = 10 * ATOMS
 
