@@ -23,7 +23,7 @@ def dense_sift(image: np.ndarray) -> Descriptors:
     """
     import cv2
 
-    grey, sift = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.SIFT_create()
+    grey, sift = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.SIFT.create()
     if len(grey) < PATCH:
         raise AlexNetError(f"pictures of {len(grey)} pixels are too small for dense SIFT: prep with --size {PATCH}")
     values, places = [], []

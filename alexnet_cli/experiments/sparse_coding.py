@@ -80,4 +80,4 @@ class SparseCoding(Encoder):
 def directions(vectors: np.ndarray) -> np.ndarray:
     """Each of ``vectors`` (N, D) scaled to length 1; zeros stay."""
     lengths: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12))
