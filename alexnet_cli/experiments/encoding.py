@@ -48,4 +48,4 @@ def grid(side: int, patch: int, step: int) -> np.ndarray:
 
 def unit(vector: np.ndarray) -> np.ndarray:
     """``vector`` scaled to length 1; zeros stay."""
-    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12))

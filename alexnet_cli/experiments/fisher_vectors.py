@@ -56,14 +56,15 @@ class FisherVectors(Encoder):
         from skimage.feature import fisher_vector
 
         values = self.pca.transform(descriptors.values.astype(np.float64) / dense_sift.LENGTH)
-        stripes = descriptors.cells(1, STRIPES)
-        vectors = [fisher_vector(values[stripe], self.mixture) if len(stripe) else 0 for stripe in stripes]
-        # A Fisher vector is a mean over patches, so that of the whole is the mean of the stripes'.
-        whole = sum(len(stripe) / len(values) * vector for stripe, vector in zip(stripes, vectors, strict=True))
-        regions = [whole, *(vector + np.zeros_like(whole) for vector in vectors)]
+        regions = np.zeros((1 + STRIPES, len(self.mixture.weights_) + 2 * self.mixture.means_.size))
+        for region, stripe in enumerate(descriptors.cells(1, STRIPES), 1):
+            if len(stripe):
+                regions[region] = fisher_vector(values[stripe], self.mixture)
+                # It is a mean over patches, so that of the whole picture is the mean of the stripes'.
+                regions[0] += len(stripe) / len(values) * regions[region]
         return np.concatenate([unit(power(region)) for region in regions]).astype(np.float32)
 
 
 def power(vector: np.ndarray) -> np.ndarray:
     """The square root of each value, with the value's sign: power normalization."""
-    return np.sign(vector) * np.sqrt(np.abs(vector))
+    return np.asarray(np.sign(vector) * np.sqrt(np.abs(vector)))
