@@ -1,7 +1,10 @@
-"""Settings of the C library's memory allocator."""
+"""The memory of this process: settings of the C library's allocator, and how much there was at most."""
 
 import ctypes
+import re
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 # Parameters of glibc's mallopt(3)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -20,3 +23,18 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_TOP_PAD, 64 << 20)
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory` count from now on. Where the system cannot do that, it goes on from the process's start."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """The most memory that this process had resident, in bytes; None if the system does not tell."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None

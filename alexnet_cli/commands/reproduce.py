@@ -35,6 +35,7 @@ class Name(StrEnum):
     ablations = "ablations"
     augmentation = "augmentation"
     neocognitron = "neocognitron"
+    baselines = "baselines"
 
 
 def reproduce(
@@ -106,8 +107,8 @@ def reproduce(
     """Run one of the paper's experiments, or one of before and after it.
 
     Writes the table and the figure. figure-1, ablations, augmentation (what is beyond the paper) and neocognitron train
-    networks; figures 3 and 4 and the tables use models that are already trained. If you stop the command, run it again
-    to resume.
+    networks; figures 3 and 4 and the tables use models that are already trained; baselines fits the methods that the
+    network beat. If you stop the command, run it again to resume.
 
     Example: alexnet reproduce figure-1 --data cifar10
     """
@@ -142,7 +143,8 @@ def reproduce(
         show_json({"experiment": report.name, "folder": str(folder), "rows": report.rows, "facts": report.facts})
     else:
         show_table(report.title, report.columns, report.rows, report.note)
-        show(f"Written to {folder}: {', '.join(['table.md', 'table.json', 'recipes/', *report.figures])}")
+        recipes_written = ["recipes/"] if (folder / "recipes").is_dir() else []  # none without a network
+        show(f"Written to {folder}: {', '.join(['table.md', 'table.json', *recipes_written, *report.figures])}")
 
 
 def _options_given(context: typer.Context) -> set[str]:

@@ -59,6 +59,12 @@ def table(columns: list[str], rows: list[list[str]]) -> list[str]:
     return [head, "|" + "---|" * len(columns), *body]
 
 
+def percent(measured: Mapping[str, Any], error: str) -> str:
+    """A cell: ``error``, "top1" or "top5", of what was ``measured``, in percent with its 95 % interval."""
+    low, high = measured[f"{error}_ci95"]
+    return f"{100 * measured[error]:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
 def model_sentence(model: "Model", path: Path) -> str:
     """One sentence that identifies the model: name, fingerprint, recipe, size, classes, epochs."""
     from alexnet_cli.nets.alexnet import parameter_count

@@ -9,6 +9,7 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadRecipe
 from alexnet_cli.experiments.ablations import Comparison, ablations, additions, compare
+from alexnet_cli.experiments.baselines import baselines
 from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, figure1
 from alexnet_cli.experiments.figure3 import figure3
 from alexnet_cli.experiments.figure4 import figure4
@@ -171,6 +172,11 @@ def _neocognitron(space: Workspace, request: Request, folder: Path, progress: Pr
     )
 
 
+def _baselines(space: Workspace, request: Request, folder: Path, progress: Progress) -> Report:
+    dataset = _told(Dataset.open(space.find("dataset", request.data)), progress)
+    return baselines(dataset, folder, request.command, progress=progress)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One of the paper's experiments."""
@@ -200,4 +206,5 @@ EXPERIMENTS = {
     "ablations": Experiment(run=_ablations, uses=TRAINS | COMPARES),
     "augmentation": Experiment(run=_augmentation, uses=TRAINS | COMPARES),
     "neocognitron": Experiment(run=_neocognitron, uses=(TRAINS - {"--set"}) | {"--size"}),
+    "baselines": Experiment(run=_baselines, uses={"--data"}),
 }

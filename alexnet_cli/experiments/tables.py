@@ -8,7 +8,7 @@ from typing import Any
 from alexnet_cli.artefacts import model_name
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.experiments.published import TABLE1, TABLE2, Published, are_of_table2
-from alexnet_cli.experiments.report import Report
+from alexnet_cli.experiments.report import Report, percent
 from alexnet_cli.files import read_json, write_json
 from alexnet_cli.inference.evaluation import evaluate
 from alexnet_cli.inference.network_model import NetworkModel
@@ -86,7 +86,7 @@ def _table(
     rows = [[f"{one.name} (published)", one.views, one.top1, one.top5, one.test] for one in published]
     for row in measured_rows:
         measured = facts.get(row.name)
-        cells = [*_cells(measured, "top1"), *_cells(measured, "top5")]
+        cells = [percent(measured, "top1"), percent(measured, "top5")] if measured else ["", ""]
         rows.append([f"{row.name} (measured here)", str(row.views), *cells, ""])
     # Table 1 never has the paper's images: prep has no layout for ILSVRC-2010.
     same_images = name == "table-2" and are_of_table2(dataset, split)
@@ -120,11 +120,3 @@ def _measurer(
         return measured
 
     return measure
-
-
-def _cells(measured: dict[str, Any] | None, error: str) -> list[str]:
-    """One cell: ``error``, "top1" or "top5", in percent with its 95 % interval; empty if it was not measured."""
-    if measured is None:
-        return [""]
-    low, high = measured[f"{error}_ci95"]
-    return [f"{100 * measured[error]:.1f} ({100 * low:.1f}-{100 * high:.1f})"]

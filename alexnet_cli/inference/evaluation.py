@@ -26,6 +26,18 @@ class Evaluation:
     top1_ci95: tuple[float, float]
     top5_ci95: tuple[float, float]
 
+    @classmethod
+    def of(cls, ranks: np.ndarray) -> "Evaluation":
+        """The errors of images whose `label_ranks` are ``ranks``, (N,)."""
+        total, top1, top5 = len(ranks), int((ranks >= 1).sum()), int((ranks >= TOP).sum())
+        return cls(
+            images=total,
+            top1=top1 / total,
+            top5=top5 / total,
+            top1_ci95=interval(top1, total),
+            top5_ci95=interval(top5, total),
+        )
+
     def as_json(self) -> dict[str, Any]:
         """As `alexnet eval --json` prints it."""
         return {
@@ -51,14 +63,7 @@ class Scores:
 
     def evaluation(self) -> Evaluation:
         """The errors."""
-        total, top1, top5 = len(self.ranks), int((self.ranks >= 1).sum()), int((self.ranks >= TOP).sum())
-        return Evaluation(
-            images=total,
-            top1=top1 / total,
-            top5=top5 / total,
-            top1_ci95=interval(top1, total),
-            top5_ci95=interval(top5, total),
-        )
+        return Evaluation.of(self.ranks)
 
 
 def evaluate(
