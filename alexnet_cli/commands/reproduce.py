@@ -102,10 +102,11 @@ def reproduce(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one of the paper's experiments, or one of before and after it.
+    """Run one of the paper's experiments.
 
-    Writes the table and the figure. figure-1, ablations and neocognitron train networks; figures 3 and 4 and the tables
-    use models that are already trained. If you stop the command, run it again to resume.
+    Writes the table and the figure. neocognitron is the network of 1980, on digits. figure-1, ablations and
+    neocognitron train networks; figures 3 and 4 and the tables use models that are already trained. If you stop the
+    command, run it again to resume.
 
     Example: alexnet reproduce figure-1 --data cifar10
     """

@@ -22,7 +22,7 @@ from alexnet_cli.data.layouts.listing import SPLITS, Listing
 from alexnet_cli.data.merging import merge
 from alexnet_cli.data.packing import count_pictures, pack_chunks
 from alexnet_cli.data.pictures import RESIZER
-from alexnet_cli.data.sources import open_source
+from alexnet_cli.data.sources import bundled_source, open_source
 from alexnet_cli.data.store import FORMAT, IMAGES, LARGEST, SMALLEST, Dataset, check_content, content_checksum
 from alexnet_cli.data.unread import advices, reads_heic
 from alexnet_cli.data.updating import UPDATE, changes, take_place
@@ -108,7 +108,8 @@ def prepare(
                 _check_folder(folder)
                 stack.enter_context(one_writer(folder, "dataset"))
                 _complete_update(folder)
-            source = stack.enter_context(contextlib.closing(open_source(path, scratch=folder)))
+            source = bundled_source(path, folder) or open_source(path, folder)
+            stack.enter_context(contextlib.closing(source))
             listing = list_pictures(source, val_fraction)
             size = listing.size if size is None else size
             plan = _plan(path, folder, size, listing, on_bad, val_fraction)

@@ -69,14 +69,12 @@ class Source:
 
 
 def open_source(path: Path, scratch: Path | None = None) -> Source:
-    """Open the folder, zip or tar at ``path``; if there is none at `digits`, scikit-learn's digits.
+    """Open the folder, zip or tar at ``path``.
 
     A compressed tar is decompressed into a temporary file in the folder ``scratch``, or in the system's if None.
     Raises BadSource if there is nothing at ``path``, or nothing of these kinds, or it is damaged; AlexNetError if the
     disk has no room for a decompressed tar; OSError for other errors of the system.
     """
-    if str(path) == DIGITS and not os.path.lexists(path):
-        return Source(path=path, bundled=DIGITS, scratch=scratch)
     source = Source(path=path, scratch=scratch)
     with contextlib.ExitStack() as on_error:
         on_error.callback(source.close)
@@ -94,6 +92,12 @@ def open_source(path: Path, scratch: Path | None = None) -> Source:
             ) from None
         on_error.pop_all()
     return source
+
+
+def bundled_source(path: Path, scratch: Path | None = None) -> Source | None:
+    """The source that ``path`` names if there is nothing at it: `digits`, which are scikit-learn's; else None."""
+    is_bundled = str(path) == DIGITS and not os.path.lexists(path)
+    return Source(path=path, bundled=DIGITS, scratch=scratch) if is_bundled else None
 
 
 def _list_files(source: Source) -> Files:
