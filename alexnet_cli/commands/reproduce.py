@@ -106,9 +106,9 @@ def reproduce(
 ) -> None:
     """Run one of the paper's experiments, or one of before and after it.
 
-    Writes the table and the figure. figure-1, ablations, augmentation (what is beyond the paper) and neocognitron train
-    networks; figures 3 and 4 and the tables use models that are already trained; baselines fits the methods that the
-    network beat. If you stop the command, run it again to resume.
+    Writes the table and the figure. figure-1, ablations, augmentation (what is beyond the paper) and neocognitron (the
+    network of 1980, on digits) train networks; figures 3 and 4 and the tables use models that are already trained;
+    baselines fits the methods that the network beat. If you stop the command, run it again to resume.
 
     Example: alexnet reproduce figure-1 --data cifar10
     """
