@@ -24,6 +24,7 @@ BRIGHT = 99.8  # percentile of a layer's activations at which its colours end: o
 SLACK = 1.3  # a block may be as many times as wide as there is room for, so that fewer of its places are empty
 LEAST = 48  # pixels: maps are enlarged by whole steps to about this
 FOLLOWED = {Size.page: 4, Size.slide: 3}  # how many maps are shown after each step
+ABREAST = 9  # layers, and the picture, in a line of a slide: more have no room for their names
 BAR, EDGE = "tab:blue", "tab:orange"  # colours: of a unit's bar, of the frame around what the network sees
 
 
@@ -96,12 +97,14 @@ def draw_overview(
     blocks = {layer: seen.leaving(layer) for layer in seen.layers}
     columns = len(next(iter(blocks.values())))
     # Width by height of a column's block. On a page its height follows from its maps.
-    aspect = SLIDE[0] / (count + 1) / (0.72 * SLIDE[1] / columns) if is_slide else 6 / columns
+    lines = -(-(count + 1) // ABREAST)  # of a slide
+    abreast = -(-(count + 1) // lines)
+    aspect = SLIDE[0] / abreast / (0.72 * SLIDE[1] / lines / columns) if is_slide else 6 / columns
     across = {layer: squarest(len(maps[0]), aspect, SLACK) for layer, maps in blocks.items()}
     heights = [2.3, *(0.55 + 9 / columns * _height(maps[0], across[layer]) for layer, maps in blocks.items())]
     with drawing(path, size, height=sum(heights), model=model) as figure:
         if is_slide:
-            first, *others = figure.subfigures(1, count + 1, squeeze=False).flat
+            first, *others = figure.subfigures(lines, abreast, squeeze=False).flat[: count + 1]
         else:
             first, *others = figure.subfigures(count + 1, 1, squeeze=False, height_ratios=heights).flat
         _show_input(first.subplots(*((2, 1) if is_slide else (1, 2))), seen, is_wide=not is_slide)
