@@ -23,7 +23,7 @@ from alexnet_cli.wording import duration
 
 TARGET = 0.25  # training error
 NETS = ("figure-1-relu", "figure-1-tanh")
-RATES = (0.01, 0.003, 0.001, 0.0003)
+RATES = (0.03, 0.01, 0.003, 0.001, 0.0003)
 EARLY = 5  # epochs, after which the better rates go first: each runs for at most as long as the best so far took
 PUBLISHED_RATIO = 6.0
 COLOURS = {"figure-1-relu": "tab:blue", "figure-1-tanh": "tab:orange"}
