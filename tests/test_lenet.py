@@ -90,11 +90,10 @@ def test_grey_is_the_same_in_network_and_exported_file_in_every_view(name, works
     grey = (images.astype(np.float64) - mean_image) @ np.array(LUMA) / 38
     seen = network.preprocessor(torch.from_numpy(images), torch.arange(32), torch.arange(32))
     np.testing.assert_allclose(seen[:, 0].numpy(), grey, atol=1e-5)
-    exported = OnnxModel(export_model(tmp_path / "m").path)
+    exported = OnnxModel.open(export_model(tmp_path / "m").path)
     for view in ten_views(32, 32)[::5]:  # as it is, and mirrored
         for ours, theirs in zip(network.run(images, view), exported.run(images, view), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    exported.close()
 
 
 def test_digits_are_learned_and_every_command_takes_the_grey_network(workspace, tmp_path, monkeypatch, capsys):

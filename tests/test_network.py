@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.errors import BadRecipe
-from alexnet_cli.nets import layers
+from alexnet_cli.nets import operations
 from alexnet_cli.nets.alexnet import AlexNet, initialize, parameter_count, parameters_by_layer, without_dropout
 from alexnet_cli.nets.columns import drop
 from alexnet_cli.nets.operations import Dropout
@@ -448,12 +448,12 @@ def test_names_that_torch_uses_cannot_be_layers(tmp_path):
 def test_another_operation_is_one_registered_class():
     try:
 
-        @layers.OPERATIONS.register("softsign")
+        @operations.OPERATIONS.register("softsign")
         @dataclass(frozen=True, kw_only=True)
-        class Softsign(layers.Operation):
+        class Softsign(operations.Operation):
             slope: float = 1.0
 
-            def build(self, shape: layers.Shape) -> nn.Module:
+            def build(self, shape: operations.Shape) -> nn.Module:
                 return nn.Softsign()
 
         net = narrow('fc7.then=["softsign", "dropout"]').eval()
@@ -461,4 +461,4 @@ def test_another_operation_is_one_registered_class():
         assert isinstance(net.parts("fc7")[0].then[0], nn.Softsign)
         assert features.abs().max() < 1
     finally:
-        del layers.OPERATIONS["softsign"]
+        del operations.OPERATIONS["softsign"]

@@ -57,7 +57,7 @@ def test_the_chain_by_pasting(
     assert shell.paste(search, PICTURE=picture) == []
     assert shell.run("predict", str(picture), *space) == []
     (remedy,) = shell.run("search", str(picture), "--workspace", "../other", code=1)
-    assert remedy == "alexnet index --workspace ../other"
+    assert remedy == "alexnet index FOLDER --workspace ../other"
     assert sorted(path.name for path in Path(SPACE).iterdir()) == ["data", "indexes", "models"]
     assert list(Path().iterdir()) == []  # nothing in the current folder
     assert not re.search(r"\b1 (pictures|epochs|classes|images|views)\b", shell.printed)

@@ -104,7 +104,7 @@ def reproduce(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one of the paper's experiments, or one of before and after it.
+    """Run one of the paper's experiments.
 
     Writes the table and the figure. figure-1, ablations, augmentation (what is beyond the paper) and neocognitron (the
     network of 1980, on digits) train networks; figures 3 and 4 and the tables use models that are already trained;
