@@ -110,6 +110,7 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
     try:
         words = [word for word in given if word != "--debug"] or ["--help"]
+        words += ["--help"] if words in [[group] for group in GROUPS] else []
         try:
             code = int(app(words, standalone_mode=False) or 0)
         finally:

@@ -256,7 +256,7 @@ def better_start(dataset: "Dataset", space: Workspace) -> tuple[str, list[str]]:
     next command. Both are empty if they are not few."""
     from alexnet_cli.defaults import are_few
 
-    if not are_few(dataset):
+    if not are_few(dataset) or len(dataset.classes) == 1:
         return "", []
     model = space.imported()
     words = ["train", name_of(dataset.path, "dataset", space)]

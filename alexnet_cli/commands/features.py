@@ -70,8 +70,10 @@ def features(
     else:
         packed = alexnet.open_dataset(space.find("dataset", data)).split(split)
         inputs = Inputs(pictures=packed.names, empty=[])
+    path = space.find_classifier(model)
+    console.note(f"features of model {path}")
     predictor = alexnet.open_model(
-        space.find_classifier(model),
+        path,
         backend="onnx" if layer is None else "torch",
         pictures=len(inputs),
         datasets=space.all("dataset"),

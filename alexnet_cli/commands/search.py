@@ -19,7 +19,7 @@ from alexnet_cli.commands.common import (
     output_file,
     with_progress,
 )
-from alexnet_cli.console import Console, JsonArray, show_json, show_path, show_table
+from alexnet_cli.console import Console, JsonArray, show, show_json, show_path, show_table
 from alexnet_cli.errors import AlexNetError, visible
 from alexnet_cli.outputs import write_csv
 from alexnet_cli.progress import SILENT, Progress
@@ -158,6 +158,9 @@ def _answers(
 
 
 def _show(answer: "Answer") -> None:
+    if not answer.neighbours:
+        show(f"no picture of the index is that near to {visible(answer.path)}")
+        return
     shown = distances([near.distance for near in answer.neighbours])
     rows = [[str(n.rank), n.name or "", shown[i], visible(n.path)] for i, n in enumerate(answer.neighbours)]
     show_table(f"nearest to {visible(answer.path)}", ["", "class", "distance", "picture"], rows)

@@ -34,14 +34,17 @@ def find_inputs(names: Iterable[str], lines: Iterable[bytes] = (), target: Path 
 
     A file is itself; a folder all pictures in it and in its folders, sorted; a pattern such as `photos/**/*.jpg`, if no
     file has that name, the pictures that match, sorted; and "-" what ``lines`` lead to, which hold one path each.
-    What lies in the folder ``target``, which pictures are sorted into, is left out unless its name leads there.
+    What lies in the folder ``target``, which pictures are sorted into, is left out unless its name leads there. Raises
+    BadSource if that folder itself is named, or if ``lines`` are no text.
     """
     pictures, empty, unread, already = list[str](), list[tuple[str, str]](), Counter[str](), 0
     for name in names:
-        paths = [path for line in lines if (path := os.fsdecode(line.rstrip(b"\r\n")))] if name == LIST else [name]
+        paths = _listed(lines) if name == LIST else [name]
         if not paths:
             empty.append((LIST, "no paths on standard input: write one a line"))
         for path in paths:
+            if target is not None and target.is_dir() and os.path.realpath(path) == os.path.realpath(target):
+                raise BadSource(f"{path} holds the pictures to sort: name another folder to sort them into")
             is_inside = _is_inside(target, path)
             try:
                 some, left_out = _found(path)
@@ -54,6 +57,14 @@ def find_inputs(names: Iterable[str], lines: Iterable[bytes] = (), target: Path 
             unread += left_out
     told = [f"{counted(already, 'picture')} in {target}: sorted already"] if already else []
     return Inputs(pictures=pictures, empty=empty, left_out=[*advices(unread), *told])
+
+
+def _listed(lines: Iterable[bytes]) -> list[str]:
+    """The paths that ``lines`` hold."""
+    paths = [line.rstrip(b"\r\n") for line in lines]
+    if any(b"\0" in path for path in paths):
+        raise BadSource("- reads a list of paths from standard input, one a line, and not a picture: name its file")
+    return [os.fsdecode(path) for path in paths if path]
 
 
 def _is_inside(target: Path | None, name: str) -> Callable[[str], bool]:
