@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -100,8 +100,6 @@ def draw_embedding(
     collection: Collection | None,
     path: Path,
     size: Size = Size.page,
-    *,
-    model: str = "",
 ) -> None:
     """Draw the pictures where they lie: dots in the colours of their classes, and thumbnails over them.
 
@@ -115,7 +113,7 @@ def draw_embedding(
     colours = [colour_of.get(name, OTHER) for name in classes]
     chosen = _one_a_place(embedding.places)
     loaded = load_pictures(collection, [pictures[i][0] for i in chosen], index.facts["image_size"])
-    with drawing(path, size, height=PAGE_HEIGHT, model=model) as figure:
+    with drawing(path, size, height=PAGE_HEIGHT) as figure:
         axes = figure.subplots()
         axes.scatter(embedding.places[:, 0], embedding.places[:, 1], c=colours, s=6, linewidths=0)
         thumbnails = _thumbnails(embedding.places[chosen], loaded, [colours[i] for i in chosen])
@@ -123,6 +121,9 @@ def draw_embedding(
         axes.set_axis_off()
         told = f"{counted(len(embedding.rows), 'picture')}, {len(chosen):,} of them on top"
         axes.set_title(f"{index.path.name}: {told}; alike where they are near")
+        # Not at the foot of the figure, where the legend is.
+        below: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": "small", "color": "gray"}
+        axes.text(1, 0, f"model: {index.facts['model']}", **below)
         _draw_legend(figure, colour_of, Counter(classes), size)
 
 

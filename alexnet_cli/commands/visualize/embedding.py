@@ -42,8 +42,8 @@ def embedding(
         found = embed(opened, Console())
         if opened.source.exists():
             with closing(open_collection(opened.source, split=opened.facts["split"])) as collection:
-                draw_embedding(found, opened, collection, path, size, model=str(opened.facts["model"]))
+                draw_embedding(found, opened, collection, path, size)
         else:
-            draw_embedding(found, opened, None, path, size, model=str(opened.facts["model"]))
+            draw_embedding(found, opened, None, path, size)
         facts: dict[str, object] = {"index": opened.path.name, "pictures": len(found.rows)}
     show_files([path], as_json=as_json, facts=facts)
