@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -122,8 +122,8 @@ def draw_embedding(
         told = f"{counted(len(embedding.rows), 'picture')}, {len(chosen):,} of them on top"
         axes.set_title(f"{index.path.name}: {told}; alike where they are near")
         # Not at the foot of the figure, where the legend is.
-        below: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": "small", "color": "gray"}
-        axes.text(1, 0, f"model: {index.facts['model']}", **below)
+        model = axes.text(1, 0, f"model: {index.facts['model']}", ha="right", va="top", fontsize="small", color="gray")
+        model.set_transform(axes.transAxes)
         _draw_legend(figure, colour_of, Counter(classes), size)
 
 
