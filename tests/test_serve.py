@@ -88,6 +88,24 @@ def test_too_large_a_picture_is_refused_over_a_connection(searchable: Path) -> N
         assert b"a picture may have 20 MB" in answer
 
 
+def test_a_body_in_chunks_is_refused_before_it_is_read(searchable: Path) -> None:
+    post = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\n"
+    chunked = post + b"Transfer-Encoding: chunked\r\n\r\n"
+    with serving() as (_, address):
+        url = httpx.URL(address)
+        for sent, status, reason in [
+            (chunked, 411, "send a picture with its Content-Length"),
+            (chunked + b"1\r\nx\r\n" * 3000, 411, "send a picture with its Content-Length"),
+            (post + b"Content-Length: -5\r\n\r\n", 400, "Invalid HTTP request received."),
+        ]:
+            with socket.create_connection((url.host, url.port)) as user:
+                user.sendall(sent)
+                head, _, body = user.makefile("rb").read().partition(b"\r\n\r\n")  # to the end
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            assert b"content-security-policy: " in head.lower()
+            assert json.loads(body) == {"error": reason}
+
+
 def test_serving_imports_no_torch(searchable: Path) -> None:
     program = (
         "import sys, pathlib, alexnet_cli.commands.serve\n"
