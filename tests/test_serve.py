@@ -76,6 +76,9 @@ def test_it_is_stopped_while_a_picture_is_decoded(tmp_path: Path, numbers: list[
                     process.send_signal(number)
                 assert process.communicate(timeout=60) == ("", "stopped\n")
                 assert process.returncode == 0
+                head, _, body = user.makefile("rb").read().partition(b"\r\n\r\n")
+                assert not head or head.startswith(b"HTTP/1.1 503 ")
+                assert not head or json.loads(body) == {"error": "the server was stopped"}
         finally:
             process.kill()
 
