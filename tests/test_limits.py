@@ -251,6 +251,46 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
         load_picture(content[:2] + 10_001 * b"\xff\xfe\x00\x02" + content[2:], 32)
 
 
+@pytest.mark.parametrize("byte", [b"\xff", b"\x01"])
+def test_a_jpeg_of_very_many_bytes_between_its_segments_is_refused(byte: bytes) -> None:
+    content = jpeg(64, 64)
+    few = content[:2] + 1000 * b"\xff" + content[2:]
+    assert np.array_equal(load_picture(few, 32), load_picture(content, 32))
+    with pytest.raises(BadPicture, match=r"^a JPEG of more than 1,048,576 bytes between its segments$"):
+        load_picture(content[:2] + (2**20 + 1) * byte + content[2:], 32)
+
+
+@pytest.mark.parametrize(("order", "is_big"), [("<", False), (">", False), ("<", True)])
+@pytest.mark.parametrize("tag", [273, 324])
+def test_a_tiff_of_very_many_strips_is_refused_before_it_is_opened(order: str, is_big: bool, tag: int) -> None:
+    def header(count: int) -> bytes:
+        mark = b"II" if order == "<" else b"MM"
+        if is_big:
+            return mark + struct.pack(f"{order}HHHQQHHQQ", 43, 8, 0, 16, 1, tag, 4, count, 0)
+        return mark + struct.pack(f"{order}HLHHHLL", 42, 8, 1, tag, 4, count, 0)
+
+    with pytest.raises(BadPicture, match=r"^a TIFF of more than 131,072 strips or tiles: convert it first$"):
+        load_picture(header(2**17 + 1), 32)
+    for content in (header(2**17), header(2**17 + 1)[:-1], header(1)[:6]):
+        with pytest.raises(BadPicture, match=r"^(not a picture that can be read|cannot be decoded .*)$"):
+            load_picture(content, 32)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"!\xfe\1a\0", b"!\xff\1a\0", b"\1", b"!\xfe" + 2**16 * b"\1a" + b"\0"],
+    ids=["comment", "facts", "junk", "text"],
+)
+def test_a_gif_of_very_many_blocks_is_refused(block: bytes) -> None:
+    image = Image.fromarray(pixels(1, 32, 32)).quantize(16)
+    content = encoded(image, "GIF")
+    start = 13 + (3 << (content[10] & 7) + 1)
+    with pytest.raises(BadPicture, match=r"^a GIF of more than 65,536 blocks before its image: convert it first$"):
+        load_picture(content[:start] + (1 if len(block) > 5 else 2**16) * block + content[start:], 32)
+    few = content[:start] + (100 if len(block) <= 5 else 0) * block + content[start:]
+    assert np.array_equal(load_picture(few, 32), load_picture(content, 32))
+
+
 def test_bytes_after_a_jpeg_are_not_counted_as_its_scans() -> None:
     content = jpeg(64, 64)  # some telephones write a film behind the picture
     assert np.array_equal(load_picture(content + 200 * b"\xff\xda\x00\x02", 32), load_picture(content, 32))

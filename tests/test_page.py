@@ -359,12 +359,12 @@ def test_a_history_of_many_epochs_and_a_huge_loss_hide_no_other_run(browser: Any
 
 
 def test_a_class_called_null_is_not_that_of_pictures_without_one(browser: Any, tmp_path: Path) -> None:
-    turned = "a\u202eb.png"  # which reads "agnp.b"
+    turned = "a\u202eb\x1b.png"  # which reads "agnp.b"
     for i, name in enumerate(["null/0.png", "null/1.png", "2.png", turned]):
         picture(tmp_path / "photos" / name, 400 + i)
     model = write_onnx(tmp_path / "models" / "pets" / "model.onnx")
     photos = open_collection(tmp_path / "photos")
-    build_index(photos, OnnxModel.open(model), tmp_path / "indexes" / "photos", model_path=model)
+    build_index(photos, OnnxModel.open(model), tmp_path / "indexes" / "pho\u202etos", model_path=model)
     with served(tmp_path) as home, opened(browser, home) as page:
         page.goto("/")
         drop(page, tmp_path / "photos" / "null" / "0.png")
@@ -380,8 +380,9 @@ def test_a_class_called_null_is_not_that_of_pictures_without_one(browser: Any, t
             "() => [...document.querySelectorAll('.results *')]"
             ".flatMap(one => ['title', 'aria-label'].map(name => one.getAttribute(name) ?? ''))"
         )
-        assert any("a\ufffdb.png" in one for one in attributes)
-        assert not any("\u202e" in one for one in attributes)
+        assert any("a\ufffdb\ufffd.png" in one for one in attributes)
+        assert not any("\u202e" in one or "\x1b" in one for one in attributes)
+        assert "pho\ufffdtos" in page.title()
 
 
 def test_an_empty_workspace_says_what_to_type(browser: Any, tmp_path: Path) -> None:

@@ -76,6 +76,9 @@ def test_it_is_stopped_while_a_picture_is_decoded(tmp_path: Path, numbers: list[
                     process.send_signal(number)
                 assert process.communicate(timeout=60) == ("", "stopped\n")
                 assert process.returncode == 0
+                head, _, body = user.makefile("rb").read().partition(b"\r\n\r\n")
+                assert not head or head.startswith(b"HTTP/1.1 503 ")
+                assert not head or json.loads(body) == {"error": "the server was stopped"}
         finally:
             process.kill()
 
@@ -86,6 +89,24 @@ def test_too_large_a_picture_is_refused_over_a_connection(searchable: Path) -> N
         answer = user.makefile("rb").read()  # to the end: the server closes the connection
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b"a picture may have 20 MB" in answer
+
+
+def test_a_body_in_chunks_is_refused_before_it_is_read(searchable: Path) -> None:
+    post = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\n"
+    chunked = post + b"Transfer-Encoding: chunked\r\n\r\n"
+    with serving() as (_, address):
+        url = httpx.URL(address)
+        for sent, status, reason in [
+            (chunked, 411, "send a picture with its Content-Length"),
+            (chunked + b"1\r\nx\r\n" * 3000, 411, "send a picture with its Content-Length"),
+            (post + b"Content-Length: -5\r\n\r\n", 400, "Invalid HTTP request received."),
+        ]:
+            with socket.create_connection((url.host, url.port)) as user:
+                user.sendall(sent)
+                head, _, body = user.makefile("rb").read().partition(b"\r\n\r\n")  # to the end
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            assert b"content-security-policy: " in head.lower()
+            assert json.loads(body) == {"error": reason}
 
 
 def test_serving_imports_no_torch(searchable: Path) -> None:

@@ -211,6 +211,27 @@ def test_uploads_that_do_not_come_hold_no_other_up(client: TestClient) -> None:
     assert client.portal.call(attack) == 200
 
 
+def test_an_upload_that_makes_no_progress_gives_its_room_back(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.01)
+
+    async def stalled() -> httpx.Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"a piece"
+            await asyncio.Event().wait()
+
+        async with (
+            asyncio.timeout(20),
+            httpx.AsyncClient(transport=httpx.ASGITransport(client.app), base_url=LOCAL) as user,
+        ):
+            return await user.post("/api/preview", content=pieces())
+
+    free = client.app.app.state.room.free
+    assert "or nothing of it for 5" in error(client.portal.call(stalled), 408)
+    assert client.app.app.state.room.free == free
+
+
 def test_no_more_is_held_than_there_is_room_and_all_have_their_turn() -> None:
     most = 0
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from alexnet_cli.data.limits import JPEG_PIXELS, JPEG_SCANS, JPEG_SEGMENTS, PIXELS
+from alexnet_cli.data.limits import JPEG_FILL, JPEG_PIXELS, JPEG_SCANS, JPEG_SEGMENTS, PIXELS
 from alexnet_cli.errors import BadPicture
 
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not of the coded pixels: there, 0 or a restart follows 255
@@ -35,11 +35,18 @@ class JpegHeader:
 
 
 def read_header(jpeg: bytes) -> JpegHeader:
-    """The header of a JPEG, with the scans that are decoded. Raises BadPicture for more than JPEG_SEGMENTS segments."""
+    """The header of a JPEG, with the scans that are decoded.
+
+    Raises BadPicture for more than JPEG_SEGMENTS segments, or more than JPEG_FILL bytes between them.
+    """
     header = JpegHeader()
-    offset = 2
+    offset, fill = 2, 0
     for _ in range(JPEG_SEGMENTS):
         found = MARKER.search(jpeg, offset)
+        if not header.scans:
+            fill += (found.start() if found else len(jpeg)) - offset
+            if fill > JPEG_FILL:  # Pillow reads them one by one
+                raise BadPicture(f"a JPEG of more than {JPEG_FILL:,} bytes between its segments")
         if found is None:
             return header
         marker, start = jpeg[found.end() - 1], found.end()

@@ -18,6 +18,7 @@ from alexnet_cli.data.limits import (
     SLOW_PIXELS,
 )
 from alexnet_cli.data.locations import is_system_error, read_file
+from alexnet_cli.data.tables import check_tables
 from alexnet_cli.data.unread import is_heic, register_heic, why_unread
 from alexnet_cli.errors import BadPicture, first_line
 
@@ -141,6 +142,7 @@ def formats_of(content: bytes) -> tuple[str, ...]:
 
 def _load_other(content: bytes) -> tuple[np.ndarray, int]:
     """The central square (S, S, 3) of a picture that is no JPEG, and its orientation."""
+    check_tables(content)
     with Image.open(io.BytesIO(content), formats=formats_of(content)) as image:
         width, height = image.size
         limit = HEAVY_PIXELS if image.format in HEAVY_FORMATS else PIXELS

@@ -25,7 +25,7 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.layout import read_facts
 from alexnet_cli.serving import answers, network, runs
 from alexnet_cli.serving import mistakes as mistakes_of
-from alexnet_cli.serving.guard import Guard, Room
+from alexnet_cli.serving.guard import PATIENCE, Guard, Room
 from alexnet_cli.serving.library import Library, NotThere, Opened, Outdated
 from alexnet_cli.serving.thumbnails import Cache
 from alexnet_cli.workspace import Workspace
@@ -299,9 +299,8 @@ async def _upload(request: Request) -> "AsyncIterator[bytes]":
         except ClientDisconnect:  # nobody is there to read the answer
             raise HTTPException(400, "the picture did not come to its end") from None
         except TimeoutError:
-            raise HTTPException(
-                408, f"the picture did not come within {UPLOAD_SECONDS} seconds", headers={"Connection": "close"}
-            ) from None
+            told = f"the picture did not come within {UPLOAD_SECONDS} seconds, or nothing of it for {PATIENCE}"
+            raise HTTPException(408, told, headers={"Connection": "close"}) from None
         if content is None:
             raise too_large
         if not content:

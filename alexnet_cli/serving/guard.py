@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OF_ANOTHER_SITE = "another site's page may not ask this server"
+PATIENCE = 5  # seconds until the next piece of what is sent
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 HEADERS = {
     # Scripts, styles and requests of this server alone; `blob:` is the picture that was dropped on the page. Nothing
@@ -45,7 +46,11 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        has_begun = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
@@ -58,7 +63,13 @@ class Guard:
         app = self.app if reason is None else JSONResponse({"error": reason}, 403)
         # A server may ignore Range: for its errors, Starlette's answers are no JSON.
         asked = [(name, value) for name, value in scope["headers"] if name != b"range"]
-        await app({**scope, "headers": asked}, receive, send_with_headers)
+        try:
+            await app({**scope, "headers": asked}, receive, send_with_headers)
+        except asyncio.CancelledError:  # the server is being stopped
+            if not has_begun:
+                answer = JSONResponse({"error": "the server was stopped"}, 503, headers={"Connection": "close"})
+                await answer(scope, receive, send_with_headers)
+            raise
 
     def refusal(self, path: str, headers: Headers) -> str | None:
         """Why a request for ``path`` with these ``headers`` is refused; None if it is not."""
@@ -123,9 +134,16 @@ class Room:
         self._when_full = asyncio.Lock()
 
     async def take(self, pieces: AsyncIterator[bytes], limit: int, held: AsyncExitStack) -> bytes | None:
-        """All of ``pieces``, or None as soon as they are more than ``limit`` bytes; ``held`` frees their room."""
+        """All of ``pieces``, or None as soon as they are more than ``limit`` bytes; ``held`` frees their room.
+
+        Raises TimeoutError if the next does not come within PATIENCE seconds.
+        """
         content, may_go_on = bytearray(), False
-        async for piece in pieces:
+        while True:
+            async with asyncio.timeout(PATIENCE):
+                piece = await anext(pieces, None)
+            if piece is None:
+                return bytes(content)
             if len(content) + len(piece) > limit:
                 return None
             if len(piece) > self.free and not may_go_on:
@@ -134,7 +152,6 @@ class Room:
             self.free -= len(piece)
             held.callback(self._give_back, len(piece))
             content += piece
-        return bytes(content)
 
     def _give_back(self, size: int) -> None:
         self.free += size

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import logging
 import resource
 import socket
@@ -15,11 +16,12 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.serving.guard import is_local
+from alexnet_cli.serving.guard import HEADERS, is_local
 
 GRACE = 2  # seconds that requests have to end in when the server is stopped
 WAITING = 64  # connections that the system holds until they are accepted, which are then accepted at once
 MOST_CONNECTIONS, OWN_FILES = 1000, 200  # connections at a time; descriptors that are left for files and indexes
+HEAD_BYTES = 2**16  # of a request
 # For the head of a request, or the rest of one that was answered before its end; until a client takes what it was sent
 HEAD_SECONDS, STALLED_SECONDS = 20, 20
 
@@ -68,10 +70,26 @@ def bind(host: str, port: int) -> Address:
     return Address(bound, host, bound.getsockname()[1])
 
 
+class WithoutChunks(h11.Connection):
+    """HTTP whose bodies tell their length. Each chunk of another takes the time of a whole packet, even of one byte."""
+
+    has_chunks = False
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request) and any(name == b"transfer-encoding" for name, _ in event.headers):
+            self.has_chunks = True
+            raise h11.RemoteProtocolError("a body in chunks")
+        return event
+
+
 class Connection(H11Protocol):
     """A connection that is closed if there are too many of them, or if its client neither asks nor takes the answer."""
 
+    conn: WithoutChunks
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.conn = WithoutChunks(h11.SERVER, HEAD_BYTES)
         self._patience: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         super().connection_made(transport)
@@ -82,6 +100,22 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._wait()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request, or has a body in chunks, and close the connection."""
+        status, told = (411, "send a picture with its Content-Length") if self.conn.has_chunks else (400, msg)
+        body = json.dumps({"error": told}).encode()
+        headers = {
+            **HEADERS,
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            "Content-Type": "application/json",
+            "Connection": "close",
+        }
+        answer = h11.Response(status_code=status, headers=list(headers.items()))
+        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -1,6 +1,7 @@
 // Elements without HTML: every text is text, whatever is in a file's name.
 
-const TURNS = /[\u202a-\u202e\u2066-\u2069]/g; // what turns the direction of writing, so that a name reads as another
+// What turns the direction of writing, so that a name reads as another; and control characters, but a tab and a new line.
+const MISLEADING = /[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
 const READ = new Set(["alt", "aria-label", "title"]); // attributes that are text
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -25,13 +26,13 @@ function fill(element, attributes, children) {
   return element;
 }
 
-function straight(text) {
-  return String(text).replace(TURNS, "\ufffd");
+export function straight(text) {
+  return String(text).replace(MISLEADING, "\ufffd");
 }
 
 // Tell those who cannot see it what has changed.
 export function announce(text) {
-  document.getElementById("status").textContent = text;
+  document.getElementById("status").textContent = straight(text);
 }
 
 const WHOLE = new Intl.NumberFormat("en");

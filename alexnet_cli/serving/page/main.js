@@ -2,7 +2,7 @@
 
 import { address, ask } from "./api.js";
 import { showMap } from "./atlas.js";
-import { announce, command, count, h, notice } from "./dom.js";
+import { announce, command, count, h, notice, straight } from "./dom.js";
 import { showNetwork } from "./network.js";
 import { showPictures } from "./pictures.js";
 import { showAnswer, showStart } from "./search.js";
@@ -97,7 +97,7 @@ function keep(layer, unit) {
 }
 
 function title(text) {
-  document.title = `${text} · alexnet`;
+  document.title = straight(`${text} · alexnet`);
 }
 
 function chooseAmong(indexes, wanted) {
