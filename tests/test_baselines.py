@@ -256,7 +256,7 @@ def test_a_method_that_is_done_is_kept_when_the_next_is_stopped(gratings, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(second, "fit", lambda _sample: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["reproduce", "baselines"]) == 130
-    assert "error: interrupted; resume with: alexnet " in capsys.readouterr().err
+    assert "error: interrupted; resume with: alexnet" in capsys.readouterr().err
     table = Path("reproduced/baselines/table.md").read_text()
     assert "Sparse coding (measured here)" in table
     assert "SIFT + FVs (measured here)" not in table
