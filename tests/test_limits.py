@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pictures import encoded, jpeg, pixels
 from PIL import Image, TiffImagePlugin
 from test_pictures import close
 
+from alexnet_cli.data import tables
 from alexnet_cli.data.limits import FILE_BYTES, HEAVY_PIXELS, PIXELS
 from alexnet_cli.data.pictures import ORIENTATION, load_picture
 from alexnet_cli.errors import BadPicture
@@ -276,6 +278,48 @@ def test_a_tiff_of_very_many_strips_is_refused_before_it_is_opened(order: str, i
             load_picture(content, 32)
 
 
+def test_a_tiff_of_a_very_long_directory_is_refused_before_it_is_opened() -> None:
+    header = b"II" + struct.pack("<HHHQQ", 43, 8, 0, 16, 2**16) + 20 * 2**16 * b"\1"
+    with pytest.raises(BadPicture, match=r"^a TIFF whose directory has more than 65,535 entries: convert it first$"):
+        load_picture(header, 32)
+
+
+def jpeg2000(layers: int, precinct: int, **options: Any) -> bytes:
+    """A JPEG 2000 of 1024×1024 that says that it has so many layers."""
+    image = Image.fromarray(pixels(1, 1024, 1024)).convert("L")
+    content = bytearray(
+        encoded(image, "JPEG2000", precinct_size=(precinct, precinct), codeblock_size=(32, 32), **options)
+    )
+    style = content.index(b"\xff\x52")
+    content[style + 6 : style + 8] = struct.pack(">H", layers)
+    return bytes(content)
+
+
+def test_a_jpeg_2000_of_very_many_packets_is_refused() -> None:
+    load_picture(jpeg2000(1, 128), 32)
+    load_picture(jpeg2000(20, 128, tile_size=(256, 256)), 32)
+    for content in (jpeg2000(65535, 128), jpeg2000(65535, 128, no_jp2=True)):
+        with pytest.raises(BadPicture, match=r"^a JPEG 2000 of more than 1,048,576 packets: convert it first$"):
+            load_picture(content, 32)
+
+
+@pytest.mark.parametrize("header", ["main", "of a tile"])
+def test_a_colour_of_a_jpeg_2000_may_have_a_style_of_its_own(header: str) -> None:
+    """One precinct a pixel, of one colour."""
+    content = jpeg2000(20, 128)
+    at = content.index(b"\xff\x90" if header == "main" else b"\xff\x93")
+    style = b"\xff\x53" + struct.pack(">HBBBBBBB", 10, 0, 1, 0, 3, 3, 0, 1) + b"\0"
+    with pytest.raises(BadPicture, match=r"^a JPEG 2000 of more than 1,048,576 packets: convert it first$"):
+        load_picture(content[:at] + style + content[at:], 32)
+
+
+def test_what_looks_like_a_style_in_the_data_of_a_jpeg_2000_is_none() -> None:
+    """As it occurs in noise: compressed data have all bytes but markers from FF90 on."""
+    content = jpeg2000(1, 128)
+    style = b"\xff\x52" + struct.pack(">HBBHBBBBBB", 13, 1, 0, 65535, 0, 0, 3, 3, 0, 1) + b"\0"
+    tables.check_tables(content + style)
+
+
 @pytest.mark.parametrize(
     "block",
     [b"!\xfe\1a\0", b"!\xff\1a\0", b"\1", b"!\xfe" + 2**16 * b"\1a" + b"\0"],
@@ -306,6 +350,7 @@ def test_a_telephones_200_megapixels_are_read() -> None:
 MEASURE = """
 import re, sys
 from pathlib import Path
+from typing import Any
 from alexnet_cli.data.pictures import load_picture
 def peak(path):
     load_picture(Path(path))

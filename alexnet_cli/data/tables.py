@@ -1,23 +1,35 @@
-"""What Pillow reads in Python, piece by piece, before a picture's pixels: the strips of a TIFF, the blocks of a GIF."""
+"""Of how many pieces a picture says it is: the strips of a TIFF, the blocks of a GIF, the packets of a JPEG 2000.
 
+A small file can say that it has very many, and decoders make a list of them, or visit each.
+"""
+
+import re
 import struct
 
-from alexnet_cli.data.limits import GIF_BLOCKS, TIFF_STRIPS
+from alexnet_cli.data.limits import GIF_BLOCKS, JPEG2000_PACKETS, JPEG2000_STYLES, TIFF_ENTRIES, TIFF_STRIPS
 from alexnet_cli.errors import BadPicture
 
 STRIPS, TILES = 273, 324  # TIFF tags
+CODESTREAM = b"\xff\x4f\xff\x51"  # of a JPEG 2000: its start, and the marker of its size
+HEADER_ENDS, TILE = b"\xff\x93", b"\xff\x90"  # markers, which compressed data never contain
+LAYERS = re.compile(rb"\xff\x52....(..)", re.DOTALL)
+# Flags, levels, exponents of the precincts: of a picture or a tile, and of a colour of fewer than 257
+STYLE = re.compile(rb"\xff\x52..(.)....(.)....(.{0,33})", re.DOTALL)
+STYLE_OF_COLOUR = re.compile(rb"\xff\x53...(.)(.)....(.{0,33})", re.DOTALL)
 EXTENSION, IMAGE, END = ord("!"), ord(","), ord(";")  # what a block of a GIF begins with
 
 
 def check_tables(content: bytes) -> None:
-    """Raise BadPicture if ``content`` is a TIFF of too many strips or tiles, or a GIF of too many blocks.
+    """Raise BadPicture if ``content`` is a TIFF, a GIF or a JPEG 2000 of too many pieces.
 
-    Pillow reads the tables of both when it opens a picture, before it can be asked for its size.
+    Pillow reads the tables of the first two when it opens a picture, before it can be asked for its size.
     """
     if content[:2] in (b"II", b"MM"):
         _check_strips(content)
     elif content[:6] in (b"GIF87a", b"GIF89a"):
         _check_blocks(content)
+    elif content[:4] == CODESTREAM or content[4:8] == b"jP  ":
+        _check_packets(content)
 
 
 def _check_strips(tiff: bytes) -> None:
@@ -28,7 +40,9 @@ def _check_strips(tiff: bytes) -> None:
         (start,) = struct.unpack_from(order + ("Q" if is_big else "L"), tiff, 8 if is_big else 4)
         (entries,) = struct.unpack_from(number, tiff, start)
         start += struct.calcsize(number)
-        for i in range(min(entries, 2**16)):
+        if entries > TIFF_ENTRIES:
+            raise BadPicture(f"a TIFF whose directory has more than {TIFF_ENTRIES:,} entries: convert it first")
+        for i in range(entries):
             tag, _, count, _ = struct.unpack_from(entry, tiff, start + i * struct.calcsize(entry))
             if tag in (STRIPS, TILES) and count > TIFF_STRIPS:
                 raise BadPicture(f"a TIFF of more than {TIFF_STRIPS:,} strips or tiles: convert it first")
@@ -53,3 +67,35 @@ def _check_blocks(gif: bytes) -> None:
         else:
             at += 1
     raise BadPicture(f"a GIF of more than {GIF_BLOCKS:,} blocks before its image: convert it first")
+
+
+def _check_packets(jpeg2000: bytes) -> None:
+    """Every coding style counts, wherever it stands: tiles and colours may have their own (ISO/IEC 15444-1, annex A)."""
+    start = jpeg2000.find(CODESTREAM)
+    try:
+        width, height, *_, across, down, _, _, colours = struct.unpack_from(">8LH", jpeg2000, start + 8)
+        tiles = -(-width // across) * -(-height // down)
+    except (struct.error, ZeroDivisionError):  # damaged, which Pillow says
+        return
+    # The main header, and those of the tiles
+    headers = b"".join(part.partition(HEADER_ENDS)[0] for part in jpeg2000[start:].split(TILE))
+    layers = max((int.from_bytes(found, "big") for found in LAYERS.findall(headers)), default=1)
+    styles = [*STYLE.findall(headers), *STYLE_OF_COLOUR.findall(headers)]
+    if len(styles) > JPEG2000_STYLES:
+        raise BadPicture(f"a JPEG 2000 of more than {JPEG2000_STYLES:,} coding styles: convert it first")
+    side = (min(width, across), min(height, down))  # of a tile
+    for flags, levels, exponents in styles:
+        precincts = _precincts(side, min(levels[0], 32), exponents if flags[0] & 1 else b"")
+        if tiles * colours * layers * precincts > JPEG2000_PACKETS:
+            raise BadPicture(f"a JPEG 2000 of more than {JPEG2000_PACKETS:,} packets: convert it first")
+
+
+def _precincts(side: tuple[int, int], levels: int, exponents: bytes) -> int:
+    """How many precincts one colour of a tile of ``side`` pixels has, on all of its levels (annex B.6)."""
+    precincts = 0
+    for level in range(levels + 1):  # the smallest first
+        exponent = exponents[level] if level < len(exponents) else 0xFF
+        scales = (levels - level + (exponent & 15), levels - level + (exponent >> 4))
+        along, down = (max(1, -(-pixels >> scale)) for pixels, scale in zip(side, scales, strict=True))
+        precincts += along * down
+    return precincts
