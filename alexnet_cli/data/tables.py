@@ -70,7 +70,7 @@ def _check_blocks(gif: bytes) -> None:
 
 
 def _check_packets(jpeg2000: bytes) -> None:
-    """Every coding style counts, wherever it stands: tiles and colours may have their own (ISO/IEC 15444-1, annex A)."""
+    """Every coding style counts, wherever it stands: tiles and colours may have their own (ISO/IEC 15444-1, A)."""
     start = jpeg2000.find(CODESTREAM)
     try:
         width, height, *_, across, down, _, _, colours = struct.unpack_from(">8LH", jpeg2000, start + 8)
