@@ -185,7 +185,7 @@ def evaluate(
     dataset: Dataset | Path | str,
     split: str = "val",
     *,
-    views: int = 10,
+    views: int | None = None,
     device: str | None = None,
     report: Path | str | None = None,
     progress: Progress = SILENT,
@@ -193,10 +193,10 @@ def evaluate(
 ) -> "Evaluation":
     """Top-1 and top-5 error on a split of ``dataset`` over ``views`` (1 or 10) views of each image (§4.1).
 
-    The predictions of several ``models`` are averaged. A folder's network runs in torch on ``device``, an .onnx file in
-    ONNX Runtime. ``report``: a folder to write pages and tables of every image to. Raises BadArtefact if classes or
-    image sizes differ, or if the split is missing; AlexNetError if there are no models, or if ``report`` is a folder
-    with anything else in it.
+    With None they are ten, or one if a model was trained on no mirrored images. The predictions of several ``models``
+    are averaged. A folder's network runs in torch on ``device``, an .onnx file in ONNX Runtime. ``report``: a folder
+    to write pages and tables of every image to. Raises BadArtefact if classes or image sizes differ, or if the split
+    is missing; AlexNetError if there are no models, or if ``report`` is a folder with anything else in it.
     """
     from alexnet_cli.inference.evaluation import score
     from alexnet_cli.inference.predictor import Predictor
@@ -215,7 +215,7 @@ def evaluate(
     scores = score(predictors, data, split, views=views, progress=progress, world=world)
     if report is not None and world.is_main:
         names = [model.name for model in predictors]
-        write_report(scores, data, split, Path(report), models=names, views=views, progress=progress)
+        write_report(scores, data, split, Path(report), models=names, progress=progress)
     return scores.evaluation()
 
 

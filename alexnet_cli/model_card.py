@@ -68,7 +68,8 @@ def _trained(model: "Model", name: str) -> dict[str, list[str]]:
         return {"## Trained on": ["Nobody recorded it."]}
     tuned = f" It started from the weights of `{facts['from_name'] or facts['from']}`." if facts["from"] else ""
     command = shlex.join(["alexnet", "eval", name, "--data", facts["dataset_name"]])
-    measured = f"Ten views, as in the paper: `{command}`."
+    views = "Ten views, as in the paper" if model.recipe.views == 10 else "One view, since it saw no mirrored pictures"
+    measured = f"{views}: `{command}`."
     if "validation_error" in facts:
         errors = f"{facts['validation_error']:.1%}, top-5 {facts['validation_top5_error']:.1%}"
         measured = f"Error on the validation pictures after the last epoch, one view: {errors}. {measured}"

@@ -63,6 +63,14 @@ class Recipe:
     training: Training
     augmentations: dict[str, Augmentation]  # what training.augmentation names, in this order
 
+    @property
+    def views(self) -> int:
+        """How many views of an image its error is measured over: ten, as in the paper (§4.1), or one.
+
+        Half of the ten are mirrored, and who was never trained on a mirrored image should not be shown one.
+        """
+        return 10 if "reflection" in self.augmentations else 1
+
     def build(self, classes: int) -> AlexNet:
         """The network for ``classes`` classes, without weights yet. Raises BadRecipe, before memory is taken."""
         net = AlexNet(self.network, self.image.shape, classes)

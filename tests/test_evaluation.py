@@ -147,16 +147,16 @@ def test_the_command_prints_fractions_as_json(packed, workspace, capsys):
 
 
 def test_published_rows_stand_beside_ours_on_ilsvrc_only(packed, tmp_path):
-    errors = Evaluation(images=10, top1=0.4, top5=0.2, top1_ci95=(0.3, 0.5), top5_ci95=(0.1, 0.3))
-    _, _, rows, note = as_table(errors, [tmp_path / "m0"], packed, "val", 10)
+    errors = Evaluation(images=10, views=10, top1=0.4, top5=0.2, top1_ci95=(0.3, 0.5), top5_ci95=(0.1, 0.3))
+    _, _, rows, note = as_table(errors, [tmp_path / "m0"], packed, "val")
     assert len(rows) == 1
     assert note == ""
     part = replace(packed, source={"layout": "ilsvrc-2012"})
     ilsvrc = replace(part, counts={"val": 50_000})
     for dataset, views in ((part, 10), (ilsvrc, 1)):
-        _, _, rows, note = as_table(errors, [tmp_path / "m0"], dataset, "val", views)
+        _, _, rows, note = as_table(replace(errors, views=views), [tmp_path / "m0"], dataset, "val")
         assert (len(rows), note) == (1, "")
-    _, _, rows, note = as_table(errors, [tmp_path / "m0"], ilsvrc, "val", 10)
+    _, _, rows, note = as_table(errors, [tmp_path / "m0"], ilsvrc, "val")
     assert rows[0] == ["1 CNN (published)", "40.7", "18.2"]
     assert rows[-1][0] == "m0 (measured here)"
     assert "published" in note

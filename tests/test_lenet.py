@@ -15,6 +15,8 @@ from alexnet_cli.data.store import Dataset
 from alexnet_cli.defaults import recipe_for
 from alexnet_cli.errors import BadRecipe
 from alexnet_cli.exporting.export import export_model
+from alexnet_cli.inference.evaluation import evaluate
+from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.views import ten_views
 from alexnet_cli.model import Model
@@ -100,9 +102,17 @@ def test_digits_are_learned_and_every_command_takes_the_grey_network(workspace, 
     monkeypatch.chdir(workspace)
     assert recipe_for(Dataset.open(workspace / "data" / "digits")) == "lenet-5"
     assert main(["train", "digits", "--epochs", "4", "--out", "net", "--device", "cpu"]) == 0
-    capsys.readouterr()
-    assert main(["eval", "net", "--views", "1", "--json", "--device", "cpu"]) == 0
-    assert json.loads(capsys.readouterr().out)["top1_error"] < 0.15
+    assert capsys.readouterr().out.endswith("Next: alexnet eval net\n")
+    assert main(["export", "net"]) == 0
+    for model in ("net", "models/net/model.onnx"):
+        capsys.readouterr()
+        assert main(["eval", model, "--json", "--device", "cpu"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["views"] == 1  # a mirrored 2 is no 2
+        assert result["top1_error"] < 0.15
+    assert "One view, since it saw no mirrored pictures: `alexnet eval net" in (
+        workspace / "models" / "net" / "MODEL_CARD.md"
+    ).read_text(encoding="utf-8")
     assert main(["export", "net", "--precision", "int8"]) == 0
     assert main(["info", "models/net"]) == 0
     picture = Dataset.open(workspace / "data" / "digits").split("val").read(np.arange(1))[0]
@@ -110,3 +120,33 @@ def test_digits_are_learned_and_every_command_takes_the_grey_network(workspace, 
     for words in (["kernels"], ["maps", str(tmp_path / "digit.png")], ["saliency", str(tmp_path / "digit.png")]):
         assert main(["visualize", *words, "--model", "net", "--out", str(tmp_path / f"{words[0]}.png")]) == 0
         assert Image.open(tmp_path / f"{words[0]}.png").width == 1500
+
+
+def test_recipes_of_digits_are_compared_over_one_view(workspace, tmp_path, capsys):
+    digits = str(workspace / "data" / "digits")
+    command = ["reproduce", "augmentation", "--data", digits, "--base", "lenet-5", "--recipe", "rotation", "--json"]
+    command += ["--seeds", "1", "--epochs", "1", "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path / "a")]) == 0
+    facts = json.loads(capsys.readouterr().out)["facts"]
+    assert len(facts) == 2
+    for name, one in facts.items():
+        run = tmp_path / "a" / "runs" / f"{name}-0"
+        assert main(["eval", str(run), "--data", digits, "--views", "1", "--json", "--device", "cpu"]) == 0
+        assert one["top1_errors"] == [json.loads(capsys.readouterr().out)["top1_error"]]
+    assert "1 view each" in (tmp_path / "a" / "table.md").read_text(encoding="utf-8")
+
+
+def test_models_are_measured_together_over_the_views_that_all_have_seen(workspace):
+    def of(recipe):
+        net = initialize(recipe.build(10), seed=0)
+        mean = np.zeros((32, 32, 3), np.float32)
+        return NetworkModel.of(
+            Model(net=net, recipe=recipe, classes=digits.classes, mean_image=mean, provenance={}), "cpu"
+        )
+
+    digits = Dataset.open(workspace / "data" / "digits")
+    plain = recipes.load("lenet-5")
+    mirrored = recipes.adjust(plain, ['training.augmentation=["reflection"]'])
+    assert evaluate([of(mirrored)], digits).views == 10
+    assert evaluate([of(mirrored), of(plain)], digits).views == 1
+    assert evaluate([of(plain)], digits, views=10).views == 10

@@ -39,6 +39,7 @@ def scores_of(labels: np.ndarray, classes: int, seed: int = 0) -> Scores:
         probabilities=np.take_along_axis(probabilities, best, axis=1),
         ranks=(probabilities > of_label[:, None]).sum(axis=1),
         of_label=of_label,
+        views=10,
     )
 
 
@@ -93,7 +94,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def report_of(dataset: Dataset, folder: Path, seed: int = 0) -> Scores:
     split = dataset.split("val")
     scores = scores_of(split.labels, len(dataset.classes), seed)
-    write_report(scores, dataset, "val", folder, models=["m"], views=10)
+    write_report(scores, dataset, "val", folder, models=["m"])
     return scores
 
 

@@ -286,7 +286,7 @@ def test_ablations_end_to_end_and_no_run_is_repeated(packed, tmp_path, monkeypat
     text = (tmp_path / "a" / "table.md").read_text()
     assert "nets of 0.02 times the width" in text
     assert "2 seeds each" in text
-    assert "21 validation pictures, ten views" in text
+    assert "21 validation pictures, 10 views each" in text
     monkeypatch.setattr(ablations_module, "train", never)
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out) == printed

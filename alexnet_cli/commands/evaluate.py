@@ -39,7 +39,12 @@ def evaluate(
     ] = None,
     data: DataOption = None,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="The split to evaluate on.")] = "val",
-    views: Annotated[Views, typer.Option(help="How many views of each image to average.")] = Views.ten,
+    views: Annotated[
+        Views | None,
+        typer.Option(
+            help="How many views of each image to average. Default: 10, or 1 after training without reflections."
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -68,15 +73,22 @@ def evaluate(
     with processes(chosen) as (world, console):
         console.note(f"evaluating {', '.join(map(str, paths))} on the {split} images of {dataset.path}")
         evaluation = alexnet.evaluate(
-            paths, dataset, split, views=int(views), device=device, report=report, progress=console, world=world
+            paths,
+            dataset,
+            split,
+            views=None if views is None else int(views),
+            device=device,
+            report=report,
+            progress=console,
+            world=world,
         )
     if not world.is_main:
         return
     if as_json:
-        facts = {"models": list(map(model_name, paths)), "dataset": dataset.name, "split": split, "views": int(views)}
+        facts = {"models": list(map(model_name, paths)), "dataset": dataset.name, "split": split}
         show_json(facts | evaluation.as_json() | ({} if report is None else {"report": str(report)}))
     else:
-        show_table(*as_table(evaluation, paths, dataset, split, int(views)))
+        show_table(*as_table(evaluation, paths, dataset, split))
         if report is not None:
             show(f"wrote {report / REPORT_FILE}")
         folders = [name_of(path, "model", space) for path in paths if path.suffix != ".onnx"]
@@ -85,12 +97,12 @@ def evaluate(
 
 
 def as_table(
-    evaluation: "Evaluation", paths: Sequence[Path], dataset: "Dataset", split: str, views: int
+    evaluation: "Evaluation", paths: Sequence[Path], dataset: "Dataset", split: str
 ) -> tuple[str, list[str], list[list[str]], str]:
     """Title, columns, rows and note. Ten views of ILSVRC-2012's validation images get the published rows as well."""
     from alexnet_cli.experiments.published import TABLE2, are_of_table2
 
-    ilsvrc = views == 10 and are_of_table2(dataset, split)
+    ilsvrc = evaluation.views == 10 and are_of_table2(dataset, split)
     errors = (evaluation.top1, evaluation.top1_ci95), (evaluation.top5, evaluation.top5_ci95)
     cells = [f"{100 * error:.1f}  ({100 * low:.1f}-{100 * high:.1f})" for error, (low, high) in errors]
     if len(dataset.classes) <= 5:
@@ -98,7 +110,7 @@ def as_table(
     measured = [" + ".join(map(model_name, paths)) + (" (measured here)" if ilsvrc else ""), *cells]
     published = [[f"{row.name} (published)", row.top1, row.top5] for row in TABLE2 if row.top1 != "–"]
     return (
-        f"{dataset.name}, {split}: {counted(evaluation.images, 'image')}, {counted(views, 'view')}",
+        f"{dataset.name}, {split}: {counted(evaluation.images, 'image')}, {counted(evaluation.views, 'view')}",
         ["model", "top-1 error, %  (95 % interval)", "top-5 error, %  (95 % interval)"],
         [*(published if ilsvrc else []), measured],
         "published: table 2 of the paper, ILSVRC-2012 validation images, ten views" if ilsvrc else "",

@@ -177,9 +177,8 @@ def _next(result: dict[str, Any], model: "Model", space: Workspace) -> str:
     """What to do with the new ``model``: measure it, if its dataset has pictures for that, else index with it."""
     if "validation_error" not in result:
         return next_index(result["model"], model.recipe.image.size, space)
-    views = [] if model.recipe.augmentations else ["--views", "1"]  # no mirrored views for who was trained on none
     dataset = _on_its_dataset(Path(result["path"]), model, space)
-    return next_line("eval", result["model"], *dataset, *views, workspace=space.root)
+    return next_line("eval", result["model"], *dataset, workspace=space.root)
 
 
 def _on_its_dataset(folder: Path, model: "Model", space: Workspace) -> list[str]:

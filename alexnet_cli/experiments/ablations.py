@@ -128,12 +128,13 @@ def compare(
     """
     recipe_of = comparison.recipes
     dataset.split("val")  # raises before the training, not after it
+    views = recipe_of[comparison.baseline].views
     errors: dict[str, list[float]] = {name: [] for name in recipe_of}
     for seed in range(seeds):  # seed by seed, so that a run that is stopped leaves a complete table of fewer seeds
         for name, recipe in recipe_of.items():
             number = 1 + sum(map(len, errors.values()))
             progress.note(f"run {number} of {seeds * len(recipe_of)}: {name}, seed {seed}")
-            errors[name].append(_error(recipe, seed, dataset, folder, options, progress))
+            errors[name].append(_error(recipe, seed, views, dataset, folder, options, progress))
         report = _report(errors, comparison, dataset, command)
         for name in report.figures:
             draw_differences(report.facts, report.title, folder / name, size)
@@ -176,18 +177,21 @@ def _adjusted(recipe: Recipe, settings: Sequence[str], epochs: int | None) -> Re
     return recipe if epochs is None else recipe.with_training(epochs=epochs)
 
 
-def _error(recipe: Recipe, seed: int, dataset: Dataset, folder: Path, options: Options, progress: Progress) -> float:
-    """Ten-view top-1 error of one run. Measured once: `error.json` keeps it."""
+def _error(
+    recipe: Recipe, seed: int, views: int, dataset: Dataset, folder: Path, options: Options, progress: Progress
+) -> float:
+    """Top-1 error of one run over ``views`` views. Measured once: `error.json` keeps it."""
     run = folder / "runs" / f"{recipe.name}-{seed}"
     file = run / "error.json"
-    inputs = {"recipe": recipes.dumps(recipe), "dataset": dataset.fingerprint, "precision": options.precision}
+    inputs = {"recipe": recipes.dumps(recipe), "dataset": dataset.fingerprint, "views": views}
+    inputs["precision"] = options.precision
     if file.exists():
         measured = read_json(file, what="measured error")
         if {key: measured.get(key) for key in inputs} == inputs:
             return float(measured["top1_error"])
     train(dataset, recipe, run, seed=seed, options=options, progress=progress)
     model = NetworkModel.of(Model.load(run), options.devices[0])
-    error = evaluate([model], dataset, "val", views=10, progress=progress).top1
+    error = evaluate([model], dataset, "val", views=views, progress=progress).top1
     write_json(file, inputs | {"top1_error": error})
     return error
 
@@ -235,7 +239,8 @@ def _report(errors: dict[str, list[float]], comparison: Comparison, dataset: Dat
         f"{dataset.name}"
         f"{'' if base == 'paper' else f', by the recipe {base}'}; {counted(seeds, 'seed')} each"
         f"{'' if seeds == 1 else ', mean ± standard deviation over seeds'}, top-1 error of "
-        f"{counted(dataset.counts['val'], 'validation picture')}, ten views. {claims}"
+        f"{counted(dataset.counts['val'], 'validation picture')}, "
+        f"{counted(comparison.recipes[first].views, 'view')} each. {claims}"
         f"{column}"
     ).strip()
     title = f"{comparison.title} on {dataset.name}"

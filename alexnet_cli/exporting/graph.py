@@ -81,6 +81,7 @@ def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto
         "recipe": dumps(model.recipe),
         "precision": precision,
         "crop": str(image.crop),
+        "views": str(model.recipe.views),
         "layers": json.dumps([row.as_json() for row in layers]),
     }.items():
         proto.metadata_props.add(key=key, value=value)

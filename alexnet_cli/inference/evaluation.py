@@ -21,17 +21,19 @@ class Evaluation:
     """Errors as fractions, with their 95 % confidence intervals."""
 
     images: int
+    views: int  # of each image
     top1: float
     top5: float
     top1_ci95: tuple[float, float]
     top5_ci95: tuple[float, float]
 
     @classmethod
-    def of(cls, ranks: np.ndarray) -> "Evaluation":
-        """The errors of images whose `label_ranks` are ``ranks``, (N,)."""
+    def of(cls, ranks: np.ndarray, views: int = 1) -> "Evaluation":
+        """The errors of images whose `label_ranks`, over ``views`` views, are ``ranks``, (N,)."""
         total, top1, top5 = len(ranks), int((ranks >= 1).sum()), int((ranks >= TOP).sum())
         return cls(
             images=total,
+            views=views,
             top1=top1 / total,
             top5=top5 / total,
             top1_ci95=interval(top1, total),
@@ -41,6 +43,7 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """As `alexnet eval --json` prints it."""
         return {
+            "views": self.views,
             "images": self.images,
             "top1_error": self.top1,
             "top5_error": self.top5,
@@ -60,10 +63,11 @@ class Scores:
     probabilities: np.ndarray  # (N, T) float64, theirs
     ranks: np.ndarray  # (N,) int64, how many other classes are at least as probable as the label: 0 is right
     of_label: np.ndarray  # (N,) float64, the label's probability
+    views: int  # of each image
 
     def evaluation(self) -> Evaluation:
         """The errors."""
-        return Evaluation.of(self.ranks)
+        return Evaluation.of(self.ranks, self.views)
 
 
 def evaluate(
@@ -71,7 +75,7 @@ def evaluate(
     dataset: Dataset,
     split: str = "val",
     *,
-    views: int = 10,
+    views: int | None = None,
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
 ) -> Evaluation:
@@ -84,18 +88,20 @@ def score(
     dataset: Dataset,
     split: str = "val",
     *,
-    views: int = 10,
+    views: int | None = None,
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
 ) -> Scores:
     """The averaged predictions of ``models`` over ``views`` (1 or 10) views of every image of the split.
 
+    With None they are ten (§4.1), or one if a model was trained on no mirrored images.
     Each process of the ``world`` evaluates a part of the images, and all return the scores of all images.
 
     Raises BadArtefact if a model's classes or image size are not the dataset's, or if the split is missing.
     """
     for model in models:
         check_fit(model, dataset)
+    views = min(model.views for model in models) if views is None else views
     images, top = dataset.split(split), min(TOP, len(dataset.classes))
     rows = np.zeros((len(images), 2 * top + 2))  # float64 holds classes and ranks exactly, and ranks add them up
     for positions, probabilities in _probabilities(models, images, views, progress, world):
@@ -112,6 +118,7 @@ def score(
         probabilities=rows[:, top:-2],
         ranks=rows[:, -2].astype(np.int64),
         of_label=rows[:, -1],
+        views=views,
     )
 
 

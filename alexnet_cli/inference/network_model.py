@@ -27,10 +27,11 @@ class NetworkModel(Predictor):
         name: str = "",
         fingerprint: str = "",
         precision: str = "fp32",
+        views: int = 10,
     ) -> None:
         """``name`` and ``fingerprint`` stay empty for a network that is still in training."""
         self.net, self.preprocessor, self.classes, self.words = net, preprocessor, classes, words or {}
-        self.name, self.fingerprint, self.precision = name, fingerprint, precision
+        self.name, self.fingerprint, self.precision, self.views = name, fingerprint, precision, views
         self.image_size, self.crop = preprocessor.image.size, preprocessor.image.crop
         self.feature_name = net.features_name
         last = net.get_submodule(net.last)
@@ -50,6 +51,7 @@ class NetworkModel(Predictor):
             words=model.words,
             name=model.recipe.name if model.path is None else model_name(model.path),
             fingerprint=model.fingerprint,
+            views=model.recipe.views,
         )
 
     def run(self, images: np.ndarray, view: View | None = None) -> tuple[np.ndarray, np.ndarray]:

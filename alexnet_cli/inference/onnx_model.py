@@ -90,10 +90,12 @@ class OnnxModel(Predictor):
         if not (isinstance(self.words, dict) and all(isinstance(word, str) for word in self.words.values())):
             raise ValueError("its words are no table of texts")
         self.fingerprint, self.precision = metadata["fingerprint"], metadata["precision"]
-        self.crop = int(metadata["crop"])
+        self.crop, self.views = int(metadata["crop"]), int(metadata.get("views", 10))
         self.layers = json.loads(metadata.get("layers", "[]"))  # a file may have no table
         if not (isinstance(self.layers, list) and all(isinstance(row, dict) for row in self.layers)):
             raise ValueError("its layers are no list of tables")
+        if self.views not in (1, 10):
+            raise ValueError(f"{self.views} views, not 1 or 10")
         (image,) = self.session.get_inputs()
         self.image_size = int(image.shape[1])
         outputs = {value.name: value.shape for value in self.session.get_outputs()}

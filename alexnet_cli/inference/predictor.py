@@ -43,6 +43,7 @@ class Predictor(ABC):
     feature_name: str  # the layer the features come from: the last hidden one
     fingerprint: str  # of weights, mean image, classes and recipe
     precision: str  # fp32, fp16, bf16 or int8
+    views: int = 10  # how many views of an image its error is measured over: `Recipe.views`
 
     @abstractmethod
     def run(self, images: np.ndarray, view: View | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -48,16 +48,15 @@ def write_report(
     folder: Path,
     *,
     models: Sequence[str],
-    views: int,
     progress: Progress = SILENT,
 ) -> None:
     """Write the report of the ``scores`` of a split of ``dataset`` to ``folder``, in the place of one that is there.
 
-    ``models``: their names; ``views``: of each image. Raises AlexNetError if the folder holds anything else. Until the
+    ``models``: their names. Raises AlexNetError if the folder holds anything else. Until the
     report is complete, the folder is left as it was.
     """
     check_free(folder)
-    measured = {"models": list(models), "dataset": dataset.name, "split": split, "views": views}
+    measured = {"models": list(models), "dataset": dataset.name, "split": split}
     measured |= {"source": dataset.source.get("absolute", ""), "dataset_path": str(dataset.path.resolve())}
     measured |= {"fingerprint": dataset.fingerprint}
     facts = measured | scores.evaluation().as_json() | environment()
