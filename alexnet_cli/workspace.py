@@ -156,14 +156,21 @@ class Workspace:
         """The newest model whose weights were imported; None if there is none."""
         return next((path for path in self.all("model") if _told(path).get("is_imported")), None)
 
-    def dataset_of_size(self, size: int, model: str | None = None) -> Path | None:
+    def dataset_of_size(self, size: int, model: str | None = None, *, grey: bool | None = None) -> Path | None:
         """The dataset that ``model`` was trained on, else the newest with pictures of ``size`` pixels; None if there is
-        neither."""
+        neither. ``grey``: only digits, or only others."""
         folders = [] if model is None else [path for path in self._paths("model", model) if path.exists()]
         trained_on = {told.get("fingerprint") for told in map(_told, folders[:1])} - {None}
+        from alexnet_cli.defaults import GREY
+
         facts = [(path, self._facts(path)) for path in self.all("dataset")]
         its_own = [path for path, each in facts if each.get("fingerprint") in trained_on]
-        return next(iter([*its_own, *(path for path, each in facts if each.get("image_size") == size)]), None)
+        fitting = [
+            path
+            for path, each in facts
+            if each.get("image_size") == size and grey in (None, each.get("source", {}).get("layout") in GREY)
+        ]
+        return next(iter([*its_own, *fitting]), None)
 
     def _facts(self, dataset: Path) -> dict[str, Any]:
         with suppress(BadArtefact):  # a damaged dataset does not keep others from being used

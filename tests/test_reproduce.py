@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,17 @@ from training_runs import Listener
 from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
 from alexnet_cli.data.prepare import prepare
+from alexnet_cli.data.store import content_checksum
 from alexnet_cli.errors import BadArtefact, BadRecipe
 from alexnet_cli.experiments import ablations as ablations_module
 from alexnet_cli.experiments import figure1 as figure1_module
 from alexnet_cli.experiments import reproduction
 from alexnet_cli.experiments.ablations import ABLATIONS, ADDITIONS, ablations, additions, compare, variant
 from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, Trial, figure1
+from alexnet_cli.experiments.reproduction import Request
 from alexnet_cli.figures.canvas import Size
+from alexnet_cli.progress import SILENT
+from alexnet_cli.workspace import Workspace
 
 FULL = Plan(rates=dict.fromkeys(NETS, RATES))
 SMALL = ["conv1.kernels=4", "conv2.kernels=4", "conv3.kernels=4", "training.batch=8", "image.divide_by=58"]
@@ -133,7 +138,7 @@ def test_the_quick_figure_1_says_what_it_is(small_pictures, tmp_path, monkeypatc
     assert re.search(r"run 2 of 2, at most \d+ s left", printed.err)
     folder = Path("reproduced/figure-1-quick")
     report = json.loads((folder / "table.json").read_text())
-    assert report["title"] == "Figure 1: ReLU against tanh on CIFAR-10, quick version on 24 pictures"
+    assert report["title"] == f"Figure 1: ReLU against tanh on {small_pictures.name}, quick version on 24 pictures"
     assert report["note"].startswith(
         "A quick version, for a lesson: 24 of the 42 training pictures, and for each net the one learning rate that "
         "was best on all of CIFAR-10. The target is 40 % instead of the paper's 25 %, so the ratio is not the paper's."
@@ -361,3 +366,22 @@ def test_augmentation_end_to_end_has_no_column_of_the_paper(packed, tmp_path, ca
     assert (tmp_path / "a" / "augmentation.png").is_file()
     kept = recipes.loads((tmp_path / "a" / "recipes" / "standardization.toml").read_text())
     assert kept.image.standardize
+
+
+def test_digits_are_no_photographs_and_photographs_no_digits(small_pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/colours").symlink_to(small_pictures.path)
+    assert main(["reproduce", "neocognitron"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: no digits here: pack some with `alexnet prep digits`, or name a dataset with --data"
+    )
+    digits = Path("data/digits")  # newer
+    shutil.copytree(small_pictures.path, digits)
+    facts = json.loads((digits / "dataset.json").read_text())
+    facts["source"]["layout"] = "digits"
+    (digits / "dataset.json").write_text(json.dumps(facts | {"checksum": content_checksum(facts)}))
+    space, request = Workspace(Path(".")), Request(**dict.fromkeys(Request.__dataclass_fields__))
+    for net, name in (("figure-1-relu", "colours"), ("lenet-5", "digits")):
+        recipe = recipes.adjust(recipes.load(net), [f"image.size={small_pictures.image_size}", "image.crop=32"])
+        assert reproduction._dataset_to_train(space, request, recipe, SILENT).path == Path("data") / name

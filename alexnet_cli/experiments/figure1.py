@@ -121,7 +121,7 @@ def figure1(
         rate = _fastest_rate(trials, net)
         for seed in range(1, plan.seeds):
             trials.append(run(recipe, rate, seed, limit))
-    title = "Figure 1: ReLU against tanh on CIFAR-10"
+    title = f"Figure 1: ReLU against tanh on {dataset.name}"
     if used is not dataset:
         title += f", quick version on {used.counts['train']:,} pictures"
     files = [folder / f"figure-1{suffix}" for suffix in SUFFIXES]

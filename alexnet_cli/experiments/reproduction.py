@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.errors import AlexNetError, BadRecipe
+from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe
 from alexnet_cli.experiments.ablations import Comparison, ablations, additions, compare
 from alexnet_cli.experiments.baselines import baselines
 from alexnet_cli.experiments.figure1 import NETS, QUICK, RATES, Plan, figure1
@@ -52,15 +52,20 @@ def _dataset(space: Workspace, request: Request, models: Sequence[Path], progres
 
 
 def _dataset_to_train(space: Workspace, request: Request, recipe: Recipe, progress: Progress) -> Dataset:
-    """The dataset that --data names; else the newest with pictures of the size that ``recipe`` takes.
+    """The dataset that --data names; else the newest of the size that ``recipe`` takes, digits for a grey network.
 
     ``progress`` is told which it is. Raises BadArtefact if there is none, BadRecipe if its pictures have another size.
     """
-    size = recipe.image.size
-    fitting = space.dataset_of_size(size) if request.data is None else None
-    dataset = Dataset.open(fitting or space.find("dataset", request.data))
+    size, grey = recipe.image.size, recipe.image.colour == "grey"
+    folder = space.find("dataset", request.data)
+    if request.data is None:
+        fitting = space.dataset_of_size(size, grey=grey)
+        if fitting is None and grey:
+            raise BadArtefact("no digits here: pack some with `alexnet prep digits`, or name a dataset with --data")
+        folder = fitting or folder
+    dataset = Dataset.open(folder)
     if dataset.image_size != size:
-        named = space.dataset_of_size(size)
+        named = space.dataset_of_size(size, grey=grey)
         other = "" if named is None else f", or take {named} with --data {shlex.quote(named.name)}"
         raise BadRecipe(
             f"recipe {recipe.name} takes pictures of {size} pixels, dataset {dataset.name} has {dataset.image_size}: "
