@@ -1,4 +1,4 @@
-"""Index kind `autoencoder`: what is learned, the bits, updates that keep the encoder, and what is refused."""
+"""Index kind `autoencoder`: what is learned, the bits, and the commands."""
 
 import json
 from pathlib import Path
@@ -7,54 +7,27 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from pictures import picture
-from test_index import error_of, update
+from test_index import update
 from test_kinds import written
 
 from alexnet_cli.commands import main
-from alexnet_cli.errors import BadArtefact
-from alexnet_cli.files import file_checksum
-from alexnet_cli.retrieval import autoencoder
+from alexnet_cli.errors import Interrupted
+from alexnet_cli.inference.onnx_model import OnnxModel
+from alexnet_cli.progress import Progress
+from alexnet_cli.retrieval import autoencoder, embedding
 from alexnet_cli.retrieval.autoencoder import gradients, initial, learn_encoder
+from alexnet_cli.retrieval.build import build_index
+from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.kinds import KINDS, AutoEncoder, build_kind
-from alexnet_cli.retrieval.layout import read_facts, write_facts
+from alexnet_cli.retrieval.layout import read_facts
 from alexnet_cli.retrieval.vectors import Vectors
-
-FOLDER, CODES = Path("indexes/photos"), Path("indexes/photos/codes.faiss")
-
-
-@pytest.fixture
-def few(space: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace in which few pictures are enough, and learned from in no time."""
-    monkeypatch.setattr(AutoEncoder, "least", 8)
-    monkeypatch.setattr(autoencoder, "UPDATES", 100)
-    return space
 
 
 def codes_of(kind: AutoEncoder) -> np.ndarray:
     """(N, bytes) uint8, as FAISS holds them."""
     flat = faiss.downcast_index(kind.index.index)
     return faiss.vector_to_array(flat.codes).reshape(flat.ntotal, -1)
-
-
-def made() -> None:
-    assert main(["index", "photos", "--model", "m.onnx", "--kind", "autoencoder"]) == 0
-
-
-def encoder_of(folder: Path = FOLDER) -> tuple[np.ndarray, np.ndarray]:
-    index = Index.open(folder)
-    encoder = index.kind.encoder
-    index.close()
-    return faiss.vector_to_array(encoder.A), faiss.vector_to_array(encoder.b)
-
-
-def forge(content: bytes) -> None:
-    """``content`` as the codes of the index, with its right checksum."""
-    CODES.write_bytes(content)
-    facts = read_facts(FOLDER)
-    facts["files"]["codes.faiss"] = {"bytes": len(content), "checksum": file_checksum(CODES)}
-    write_facts(FOLDER, facts)
 
 
 def test_gradients_are_those_of_torch() -> None:
@@ -119,8 +92,10 @@ def test_learning_makes_the_vectors_again_and_the_same_each_time() -> None:
     assert unexplained(weights, biases) < 0.8 * unexplained(drawn, -drawn @ sample.mean(axis=0))
 
 
-def test_features_that_never_change_are_no_trouble() -> None:
-    weights, biases = learn_encoder(np.zeros((10, 8), np.float32), 8)
+@pytest.mark.parametrize("value", [0.0, 0.1, 3.0, 1e6])
+@pytest.mark.filterwarnings("error")
+def test_features_that_never_change_are_no_trouble(value: float) -> None:
+    weights, biases = learn_encoder(np.full((1000, 8), value, np.float32), 8)
     assert np.isfinite(weights).all()
     assert np.isfinite(biases).all()
 
@@ -141,74 +116,42 @@ def test_clusters_are_found_by_codes_alone(tmp_path: Path) -> None:
     kind.candidate_count = 10
     for rows in (kind.candidates(stored, values[:100], 10), stored.brute_force(values[:100], 10)):
         assert (labels[rows] == labels[:100, None]).mean() > 0.99
-    assert facts["learned_from"] == 1000
 
 
-def test_an_update_keeps_the_encoder_until_there_is_twice_as_much_to_learn_from(few: Path) -> None:
-    made()
-    first, before = encoder_of(), Index.open(FOLDER)
-    for i in range(11):  # 12 are there
-        picture(few / f"photos/cat/new{i}.png", 100 + i)
-    assert update().added == 11
-    assert all(map(np.array_equal, encoder_of(), first))
-    after = Index.open(FOLDER)
-    assert (len(after), after.kind.shape, after.facts["learned_from"]) == (23, (23, 24), 12)
-    old = {before.path_of(row): code.tobytes() for row, code in enumerate(codes_of(before.kind))}
-    new = {after.path_of(row): code.tobytes() for row, code in enumerate(codes_of(after.kind))}
-    assert old.items() <= new.items()
-    before.close()
-    after.close()
-    picture(few / "photos/cat/last.png", 99)
-    assert update().added == 1
-    assert read_facts(FOLDER)["learned_from"] == 24
-    assert not all(map(np.array_equal, encoder_of(), first))
-    for i in range(11):
-        (few / f"photos/cat/new{i}.png").unlink()
-    for i in range(6):
-        (few / f"photos/dog/{i}.png").unlink(missing_ok=True)
-    assert update().removed > 11
-    assert read_facts(FOLDER)["learned_from"] == 24  # few pictures need not teach anything
+class CtrlC(Progress):
+    """The user presses Ctrl-C once, after the first batch."""
+
+    pressed = False
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        if not self.pressed:
+            self.pressed = True
+            raise KeyboardInterrupt
 
 
-def test_too_few_pictures_to_learn_from(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert error_of("index", "photos", "--model", "m.onnx", "--kind", "autoencoder", capsys=capsys) == (
-        "an index of kind autoencoder learns its codes from 1,000 pictures or more, and there are 12: "
-        "index more pictures, or name another kind, such as --kind flat"
-    )
-    assert not FOLDER.exists() or not list(FOLDER.iterdir())  # refused before the work
-    assert main(["index", "photos", "--model", "m.onnx"]) == 0
-    assert error_of("index", "photos", "--kind", "autoencoder", capsys=capsys).startswith("an index of kind autoenc")
-    assert read_facts(FOLDER)["kind"] == "flat"
-
-
-def test_codes_without_their_encoder_are_refused(few: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made()
-    good = CODES.read_bytes()
-
-    def refusal() -> str:
-        with pytest.raises(BadArtefact) as raised:
-            Index.open(FOLDER).close()
-        message = error_of("index", "photos", capsys=capsys)  # nor does an update take it over
-        assert message == str(raised.value)
-        return message.removeprefix("indexes/photos is damaged: codes.faiss ").removesuffix(
-            "; remove it and build the index again"
+def test_stopped_it_learns_from_the_pictures_that_it_has(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "BATCH", 5)
+    model, folder = Path("m.onnx"), Path("indexes/photos")
+    with pytest.raises(
+        Interrupted, match=r"^stopped; 5 pictures are in the index, 7 are not yet: run the same command to resume$"
+    ):
+        build_index(
+            open_collection(Path("photos")),
+            OnnxModel.open(model),
+            folder,
+            model_path=model,
+            kind="autoencoder",
+            progress=CtrlC(),
         )
-
-    CODES.write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])  # a bit of a weight
-    assert error_of("index", "photos", capsys=capsys).startswith("indexes/photos is damaged: the checksum of codes")
-    CODES.write_bytes(good)
-    for kind in ("binary", "sq8", "hnsw"):
-        assert main(["index", "photos", "--model", "m.onnx", "--kind", kind, "--out", kind]) == 0
-        forge(Path(f"indexes/{kind}/codes.faiss").read_bytes())
-        assert refusal() == "cannot be used (no auto-encoder is in it)"
-    forge(good)
-    for value, told in ((0, "0 pictures"), ("all", "all pictures")):
-        write_facts(FOLDER, read_facts(FOLDER) | {"learned_from": value})
-        assert refusal() == f"cannot be used (learned from {told})"
+    assert read_facts(folder)["unfinished"] == 7
+    assert update().added == 7
+    index = Index.open(folder)
+    assert (index.facts["kind"], index.kind.shape) == ("autoencoder", (12, 24))
+    index.close()
 
 
-def test_commands_read_such_an_index(few: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made()
+def test_commands_read_such_an_index(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "photos", "--model", "m.onnx", "--kind", "autoencoder"]) == 0
     for command in (["info", "photos", "--verify"], ["duplicates", "photos"], ["search", "photos/cat/3.png"]):
         capsys.readouterr()
         assert main([*command, "--json"]) == 0

@@ -148,11 +148,9 @@ def test_whatever_index_json_says_of_codes_is_one_line(
 def test_codes_with_absurd_sizes_are_refused_before_memory_is_taken(
     kind: str,
     space: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every size in the file, one after the other: whatever FAISS says, it is one line, and never a terabyte."""
-    monkeypatch.setattr(KINDS[kind], "least", 1)
     assert main(["index", "photos", "--model", "m.onnx", "--kind", kind]) == 0
     content = (FOLDER / "codes.faiss").read_bytes()
     sizes = [

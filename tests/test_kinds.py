@@ -155,8 +155,7 @@ def test_another_kind_is_one_class_and_one_line_in_the_table(space, monkeypatch,
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_index_and_search_by_command(kind, space, monkeypatch, capsys):
-    monkeypatch.setattr(KINDS[kind], "least", 1)
+def test_index_and_search_by_command(kind, space, capsys):
     assert main(["index", "photos", "--model", "m.onnx", "--kind", kind]) == 0
     facts = json.loads(Path("indexes/photos/index.json").read_text())
     assert facts["kind"] == kind

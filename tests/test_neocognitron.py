@@ -8,17 +8,27 @@ import torch
 from pictures import encoded, write_folder
 from PIL import Image
 
+from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
 from alexnet_cli.data.layouts.digits import enlarged
 from alexnet_cli.data.prepare import prepare
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.experiments.neocognitron import LAYERS, copied_planes, draw_shifts, grey, shifted, shifted_errors
+from alexnet_cli.experiments import neocognitron as module
+from alexnet_cli.experiments.neocognitron import (
+    LAYERS,
+    copied_planes,
+    draw_shifts,
+    grey,
+    neocognitron,
+    shifted,
+    shifted_errors,
+)
 from alexnet_cli.experiments.planes import favourites
 from alexnet_cli.figures.canvas import Size
 from alexnet_cli.nets.neocognitron import (
+    INITIAL_WEIGHT,
     RATE,
-    SMALL,
-    Layer,
+    SCLayer,
     Weights,
     c_cells,
     learn,
@@ -26,11 +36,11 @@ from alexnet_cli.nets.neocognitron import (
     representatives,
     run,
     s_cells,
-    train,
+    self_organize,
     untrained,
 )
 
-TINY = Layer(planes=2, kernel=2, selectivity=1.0, column=3, region=2, stride=2)
+TINY = SCLayer(planes=2, kernel=2, selectivity=1.0, column=3, region=2, stride=2)
 
 
 def random_weights(planes: int, channels: int, kernel: int, seed: int) -> Weights:
@@ -85,7 +95,7 @@ def test_c_cells_are_the_largest_of_a_region(region, stride):
 
 def test_a_shift_within_a_region_leaves_the_c_planes_as_they_are():
     """And a shift by the stride shifts them by one cell."""
-    layer = Layer(planes=3, kernel=3, selectivity=1.0, column=3, region=4, stride=4)
+    layer = SCLayer(planes=3, kernel=3, selectivity=1.0, column=3, region=4, stride=4)
     generator = torch.Generator().manual_seed(0)
     weights = untrained(layer, 1, generator)
     picture = torch.zeros(1, 1, 22, 22)
@@ -132,7 +142,7 @@ def test_a_representative_learns_output_times_input_and_its_plane_with_it():
     assert learned.inhibition[0] == 0
     assert float(learned.inhibition[1]) == pytest.approx(RATE * 4 * 10**0.5 / 2)
     # With a column for each place plane 0 wins at place 1, by being first, and plane 1 at place 0.
-    learned = learn(z, weights, Layer(planes=2, kernel=2, selectivity=1.0, column=1, region=2, stride=2))
+    learned = learn(z, weights, SCLayer(planes=2, kernel=2, selectivity=1.0, column=1, region=2, stride=2))
     assert (learned.excitation[0] - excitation[0]).tolist() == [[[RATE * 4 * 1, 0], [RATE * 4 * 3, RATE * 4 * 4]]]
     assert (learned.excitation[1] - excitation[1]).tolist() == [[[0, RATE * 4 * 1], [0, RATE * 4 * 3]]]
     assert float(learned.inhibition[0]) == pytest.approx(RATE * 4 * 26**0.5 / 2)
@@ -145,8 +155,8 @@ def test_two_patterns_are_learned_by_two_planes():
     for i, picture in enumerate(pictures):
         at = int(torch.randint(2, 7, (), generator=generator))
         (picture[0, at] if i % 2 else picture[0, :, at])[:] = 1
-    layer = Layer(planes=2, kernel=3, selectivity=4.0, column=15, region=2, stride=2)
-    (weights,) = train(pictures, [layer], seed=0)
+    layer = SCLayer(planes=2, kernel=3, selectivity=4.0, column=15, region=2, stride=2)
+    (weights,) = self_organize(pictures, [layer], seed=0)
     bars = torch.zeros(2, 3, 3)
     bars[0, 1], bars[1, :, 1] = 1, 1
     learned = weights.excitation[:, 0]
@@ -158,20 +168,20 @@ def test_two_patterns_are_learned_by_two_planes():
 
 def test_the_same_seed_gives_the_same_planes_and_another_seed_others():
     pictures = torch.rand((12, 1, 16, 16), generator=torch.Generator().manual_seed(0))
-    layers = [TINY, Layer(planes=3, kernel=3, selectivity=0.5, column=3, region=2, stride=1)]
-    first, again, other = (train(pictures, layers, seed) for seed in (0, 0, 1))
+    layers = [TINY, SCLayer(planes=3, kernel=3, selectivity=0.5, column=3, region=2, stride=1)]
+    first, again, other = (self_organize(pictures, layers, seed) for seed in (0, 0, 1))
     for ours, same, others in zip(first, again, other, strict=True):
         assert ours.excitation.equal(same.excitation)
         assert ours.inhibition.equal(same.inhibition)
         assert not ours.excitation.equal(others.excitation)
-        assert ours.excitation.max() > SMALL  # it has learned
+        assert ours.excitation.max() > INITIAL_WEIGHT  # it has learned
     assert first[1].excitation.shape == (3, 2, 3, 3)
     assert run(pictures, layers, first).shape == (12, 3, 4, 4)
     assert torch.cat([run(one[None], layers, first) for one in pictures]).allclose(run(pictures, layers, first))
 
 
 def test_the_receptive_field_is_what_changes_a_cell():
-    layers = [TINY, Layer(planes=3, kernel=3, selectivity=0.5, column=3, region=3, stride=2)]
+    layers = [TINY, SCLayer(planes=3, kernel=3, selectivity=0.5, column=3, region=3, stride=2)]
     generator = torch.Generator().manual_seed(0)
     weights = [untrained(layers[0], 1, generator), untrained(layers[1], 2, generator)]
     for depth in (1, 2):
@@ -189,7 +199,7 @@ def test_the_receptive_field_is_what_changes_a_cell():
 def test_favourites_are_where_a_plane_responds_most():
     picture = torch.zeros(1, 1, 16, 16)
     picture[0, 0, 6:9, 4:7] = torch.tensor([[0.0, 1, 0], [1, 1, 0], [0, 1, 1]])
-    layer = Layer(planes=2, kernel=3, selectivity=4.0, column=15, region=2, stride=2)
+    layer = SCLayer(planes=2, kernel=3, selectivity=4.0, column=15, region=2, stride=2)
     pattern = picture[0, :, 6:9, 4:7]
     weights = Weights(
         excitation=torch.stack([1e6 * pattern, torch.zeros(1, 3, 3)]),
@@ -277,6 +287,30 @@ def test_the_experiment_end_to_end_and_lenet_is_not_trained_again(digits, tmp_pa
     again = json.loads(capsys.readouterr().out)
     assert again["rows"] == printed["rows"]
     assert again["facts"]["LeNet-5"] == facts["LeNet-5"]  # with the seconds of its training
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """A read-out and a LeNet-5 that call everything 0."""
+    made = module.Classifier(predict=lambda images: np.zeros(len(images)), parameters=1, seconds=0.0)
+    monkeypatch.setattr(module, "read_out", lambda *_words: (made.predict, 1))
+    monkeypatch.setattr(module, "_network", lambda *_words: made)
+
+
+def test_the_planes_of_a_seed_learn_once(digits, tmp_path, monkeypatch, pretended):
+    seeds, learned = [], module.self_organize
+    monkeypatch.setattr(module, "self_organize", lambda *words: seeds.append(words[2]) or learned(*words))
+    neocognitron(digits, recipes.load("lenet-5"), tmp_path, "c", seeds=2)
+    assert seeds == [0, 1]
+    assert (tmp_path / "planes.png").exists()
+
+
+def test_columns_and_note_say_how_far_pictures_are_shifted(digits, tmp_path, monkeypatch, pretended):
+    monkeypatch.setattr(module, "LARGEST_SHIFT", 2)
+    report = neocognitron(digits, recipes.load("lenet-5"), tmp_path, "c", seeds=1)
+    assert report.columns[3:] == ["error, %", "shifted by 1", "shifted by 2"]
+    assert {len(row) for row in report.rows} == {6}
+    assert "shifted by 1 to 2 pixels" in report.note
 
 
 def test_photographs_of_another_size_are_refused(packed, capsys):

@@ -1,1 +1,1 @@
-"""The paper's experiments, and one of what came before it, from data to table and figure."""
+"""The paper's experiments, and those of what came before it, from data to table and figure."""

@@ -10,9 +10,8 @@ from typing import Any
 from alexnet_cli import recipe as recipes
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadRecipe
-from alexnet_cli.experiments.report import Report
+from alexnet_cli.experiments.report import Report, measured_once
 from alexnet_cli.figures.canvas import SUFFIXES, Size, drawing
-from alexnet_cli.files import read_json, write_json
 from alexnet_cli.inference.evaluation import evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
@@ -180,20 +179,16 @@ def _adjusted(recipe: Recipe, settings: Sequence[str], epochs: int | None) -> Re
 def _error(
     recipe: Recipe, seed: int, views: int, dataset: Dataset, folder: Path, options: Options, progress: Progress
 ) -> float:
-    """Top-1 error of one run over ``views`` views. Measured once: `error.json` keeps it."""
-    run = folder / "runs" / f"{recipe.name}-{seed}"
-    file = run / "error.json"
-    inputs = {"recipe": recipes.dumps(recipe), "dataset": dataset.fingerprint, "views": views}
-    inputs["precision"] = options.precision
-    if file.exists():
-        measured = read_json(file, what="measured error")
-        if {key: measured.get(key) for key in inputs} == inputs:
-            return float(measured["top1_error"])
-    train(dataset, recipe, run, seed=seed, options=options, progress=progress)
-    model = NetworkModel.of(Model.load(run), options.devices[0])
-    error = evaluate([model], dataset, "val", views=views, progress=progress).top1
-    write_json(file, inputs | {"top1_error": error})
-    return error
+    """Top-1 error of one run over ``views`` views."""
+
+    def measure() -> dict[str, Any]:
+        run = folder / "runs" / f"{recipe.name}-{seed}"
+        train(dataset, recipe, run, seed=seed, options=options, progress=progress)
+        model = NetworkModel.of(Model.load(run), options.devices[0])
+        return {"top1_error": evaluate([model], dataset, "val", views=views, progress=progress).top1}
+
+    inputs = {"dataset": dataset.fingerprint, "recipe": recipes.dumps(recipe), "seed": seed, "views": views}
+    return float(measured_once(folder, inputs | {"precision": options.precision}, measure)["top1_error"])
 
 
 def _report(errors: dict[str, list[float]], comparison: Comparison, dataset: Dataset, command: str) -> Report:

@@ -1,7 +1,7 @@
 """The runners-up of tables 1 and 2: hand-made features with a linear classifier, on the pictures of the network."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -16,9 +16,8 @@ from alexnet_cli.errors import AlexNetError
 from alexnet_cli.experiments.encoding import Encoder
 from alexnet_cli.experiments.fisher_vectors import FisherVectors
 from alexnet_cli.experiments.published import TABLE1, TABLE2
-from alexnet_cli.experiments.report import Report, percent
+from alexnet_cli.experiments.report import Report, measured_once, percent
 from alexnet_cli.experiments.sparse_coding import SparseCoding
-from alexnet_cli.files import read_json, write_json
 from alexnet_cli.inference.evaluation import Evaluation, label_ranks
 from alexnet_cli.memory import peak_memory, reset_peak_memory
 from alexnet_cli.progress import SILENT, Progress
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 METHODS: dict[str, type[Encoder]] = {"Sparse coding": SparseCoding, "SIFT + FVs": FisherVectors}
 SAMPLED_PICTURES, SAMPLE = 2000, 100_000  # the most training pictures, and descriptors of them, that encoders see
 HELD_OUT = 5  # every fifth training picture of a class chooses C
-STRENGTHS, ITERATIONS = (1, 10, 100, 1000), 500  # of the linear classifier: C, and the most steps of L-BFGS
+CS, ITERATIONS = (1, 10, 100, 1000), 500  # of the linear classifier: values of C, and the most steps of L-BFGS
 BATCH = 64  # pictures that are read and encoded at a time
 COLUMNS = ["method", "top-1 error, %", "top-5 error, %", "values a picture", "time", "processor time", "peak memory"]
 
@@ -41,8 +40,8 @@ class Baseline:
 
     encoder: Encoder
     classifier: "LogisticRegression"
-    strength: float  # the best of STRENGTHS
-    error_of: dict[float, float]  # strength -> top-1 error of the held-out training pictures, of a fit to the others
+    C: float  # the best of CS
+    error_of: dict[float, float]  # C -> top-1 error of the held-out training pictures, of a fit to the others
 
     def scores(self, split: Split, progress: Progress = SILENT) -> np.ndarray:
         """A score for each class, (N, classes) float64, of each picture of ``split``."""
@@ -88,13 +87,13 @@ def fit(method: type[Encoder], train: Split, classes: list[str], progress: Progr
     rows, labels = encode(encoder, train, order, "encoding the training pictures", progress), train.labels[order]
     progress.note(f"{counted(len(rows), 'picture')} of {rows.shape[1]:,} values, {rows.nbytes / 1e6:,.0f} MB")
     error_of: dict[float, float] = {}
-    for strength in STRENGTHS:
-        classifier = fit_linear(rows[: len(kept)], labels[: len(kept)], strength)
+    for C in CS:
+        classifier = fit_linear(rows[: len(kept)], labels[: len(kept)], C)
         ranks = label_ranks(scores(classifier, rows[len(kept) :]), labels[len(kept) :])
-        error_of[strength] = float((ranks >= 1).mean())
-        progress.note(f"C = {strength:g}: error of the held-out training pictures {error_of[strength]:.1%}")
-    best = min(STRENGTHS, key=lambda strength: error_of[strength])
-    return Baseline(encoder=encoder, classifier=fit_linear(rows, labels, best), strength=best, error_of=error_of)
+        error_of[C] = float((ranks >= 1).mean())
+        progress.note(f"C = {C:g}: error of the held-out training pictures {error_of[C]:.1%}")
+    best = min(CS, key=lambda C: error_of[C])
+    return Baseline(encoder=encoder, classifier=fit_linear(rows, labels, best), C=best, error_of=error_of)
 
 
 def divide(train: Split, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +108,7 @@ def divide(train: Split, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
         if len(positions) < HELD_OUT:
             raise AlexNetError(
                 f"class {name} has {counted(len(positions), 'training picture')}: give each {HELD_OUT} or more, since "
-                "one in so many chooses the strength of the classifier"
+                "one in so many chooses C, the classifier's inverse regularization"
             )
     held_out = np.sort(np.concatenate([positions[HELD_OUT - 1 :: HELD_OUT] for positions in of_class]))
     return np.setdiff1d(np.arange(len(train)), held_out), held_out
@@ -128,10 +127,10 @@ def sample(method: type[Encoder], train: Split) -> np.ndarray:
         return values[np.random.default_rng((0, position)).permutation(len(values))[:each]]
 
     found = np.concatenate([part for _, part in _each(chosen, train, pictures)])
-    if len(found) < method.fewest:
+    if len(found) < method.min_descriptors:
         raise AlexNetError(
             f"{counted(len(train), 'training picture')} of {train.size} pixels have {len(found):,} patches, "
-            f"{method.__name__} needs {method.fewest:,}: prep more pictures, or larger ones"
+            f"{method.__name__} needs {method.min_descriptors:,}: prep more pictures, or larger ones"
         )
     return found
 
@@ -162,15 +161,15 @@ def _each(
             yield from enumerate(pool.map(work, split.read(batch), batch.tolist()), start)
 
 
-def fit_linear(rows: np.ndarray, labels: np.ndarray, strength: float) -> "LogisticRegression":
-    """Logistic regression; its weights' squares count 1 / ``strength`` as much as the loss of one picture.
+def fit_linear(rows: np.ndarray, labels: np.ndarray, C: float) -> "LogisticRegression":
+    """Logistic regression; ``C`` is the inverse of the regularization strength, as in scikit-learn.
 
     The published methods have support vector machines by stochastic gradient descent, whose rate and epochs would have
     to be chosen as well.
     """
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(rows, labels)
+    return LogisticRegression(C=C, max_iter=ITERATIONS).fit(rows, labels)
 
 
 def scores(classifier: "LogisticRegression", rows: np.ndarray) -> np.ndarray:
@@ -182,30 +181,38 @@ def scores(classifier: "LogisticRegression", rows: np.ndarray) -> np.ndarray:
 def _measured(
     name: str, method: type[Encoder], dataset: Dataset, test: str, folder: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Errors, time and memory of one method. Measured once: a file in ``folder`` keeps them."""
-    file = folder / f"{method.__name__}.json"
-    inputs = {"dataset": dataset.fingerprint, "split": test, "settings": method.settings}
-    if file.exists():
-        kept = read_json(file, what="measured baseline")
-        if {key: kept.get(key) for key in inputs} == inputs:
-            return kept
-    progress.note(f"measuring {name}: {method.settings}")
-    reset_peak_memory()
-    began, processor = time.monotonic(), time.process_time()
-    fitted, images = fit(method, dataset.split("train"), dataset.classes, progress), dataset.split(test)
-    ranks = label_ranks(fitted.scores(images, progress), images.labels)
-    measured = inputs | {
-        "C": fitted.strength,
-        "held_out_errors": {f"{strength:g}": error for strength, error in fitted.error_of.items()},
-        "values": fitted.classifier.coef_.shape[1],
-        "seconds": time.monotonic() - began,
-        "processor_seconds": time.process_time() - processor,
-        "cores": available_cores(),
-        "peak_memory": peak_memory(),
-        **asdict(Evaluation.of(ranks)),
+    """Errors, time and memory of one method."""
+    inputs = {"dataset": dataset.fingerprint, "split": test, "method": name}
+
+    def measure() -> dict[str, Any]:
+        progress.note(f"measuring {name}: {method.settings}")
+        reset_peak_memory()
+        began, processor = time.monotonic(), time.process_time()
+        fitted, images = fit(method, dataset.split("train"), dataset.classes, progress), dataset.split(test)
+        ranks = label_ranks(fitted.scores(images, progress), images.labels)
+        return inputs | {
+            "settings": method.settings,
+            "C": fitted.C,
+            "held_out_errors": {f"{C:g}": error for C, error in fitted.error_of.items()},
+            "values": fitted.classifier.coef_.shape[1],
+            "seconds": time.monotonic() - began,
+            "processor_seconds": time.process_time() - processor,
+            "cores": available_cores(),
+            "peak_memory": peak_memory(),
+            **asdict(Evaluation.of(ranks)),
+        }
+
+    used = {space["__name__"]: constants(space) for space in (globals(), *method.namespaces)}
+    return measured_once(folder, inputs | {"constants": used}, measure)
+
+
+def constants(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The constants of a module that are numbers, or tuples of numbers."""
+    return {
+        name: value
+        for name, value in namespace.items()
+        if name.isupper() and all(type(one) in (int, float) for one in (value if type(value) is tuple else [value]))
     }
-    write_json(file, measured)
-    return measured
 
 
 def _report(measured: dict[str, dict[str, Any]], dataset: Dataset, test: str, command: str) -> Report:
@@ -229,14 +236,16 @@ def _report(measured: dict[str, dict[str, Any]], dataset: Dataset, test: str, co
             ]
         )
     settings = " ".join(f"{name}: {facts['settings']}." for name, facts in measured.items())
-    cores = next(iter(measured.values()))["cores"]
+    cores = {name: counted(facts["cores"], "core") for name, facts in measured.items()}
+    are_alike = len(set(cores.values())) == 1
+    machines = next(iter(cores.values())) if are_alike else " and ".join(f"{on} ({name})" for name, on in cores.items())
     note = (
         f"Measured on the {dataset.counts[test]:,} {test} images of dataset {dataset.name}, with 95 % intervals, after "
         f"fitting to its {dataset.counts['train']:,} training images. These are other images than the published rows', "
         "and each of ours is one kind of feature with a logistic regression: the published ones average six models of "
         "sparse codes, and two or more of Fisher vectors. "
-        f"{settings} The strength of the regression was chosen on every fifth training image; the other settings on "
-        f"700 training images of Imagenette. Time is from packed images to errors, on {counted(cores, 'core')}."
+        f"{settings} C of the regression was chosen on every fifth training image; the other settings on "
+        f"700 training images of Imagenette. Time is from packed images to errors, on {machines}."
     )
     return Report(
         name="baselines",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PATCH, STEP, SCALES = 24, 8, 5  # pixels, pixels, and images: each has half the area of the one before
 KEYPOINT = PATCH / 6  # OpenCV describes 4 x 4 cells, each 1.5 times as wide as the keypoint
-LENGTH = 512  # of OpenCV's descriptors, but of flat patches, which are zeros
+LENGTH = 512  # L2 norm of a descriptor; flat patches give zeros
 
 
 def dense_sift(image: np.ndarray) -> Descriptors:

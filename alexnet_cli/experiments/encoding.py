@@ -1,8 +1,9 @@
 """What the runners-up have in common: descriptors of patches in, one vector for each picture out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -23,8 +24,9 @@ class Descriptors:
 class Encoder(ABC):
     """Makes one vector of a picture, after it was fitted to descriptors of training pictures."""
 
-    settings: ClassVar[str]
-    fewest: ClassVar[int]  # descriptors that `fit` needs
+    settings: ClassVar[str]  # in words
+    namespaces: ClassVar[tuple[Mapping[str, Any], ...]]  # of the modules whose constants its vectors depend on
+    min_descriptors: ClassVar[int]  # descriptors that `fit` needs
 
     @staticmethod
     @abstractmethod
@@ -34,7 +36,7 @@ class Encoder(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, sample: np.ndarray) -> Self:
-        """An encoder fitted to ``sample``, (M, D) descriptors of training pictures, ``fewest`` or more."""
+        """An encoder fitted to ``sample``, (M, D) descriptors of training pictures, ``min_descriptors`` or more."""
 
     @abstractmethod
     def encode(self, descriptors: Descriptors) -> np.ndarray:

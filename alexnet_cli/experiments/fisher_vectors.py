@@ -32,7 +32,8 @@ class FisherVectors(Encoder):
         f"SIFT of {dense_sift.PATCH}-pixel patches every {dense_sift.STEP} pixels at {dense_sift.SCALES} scales, PCA "
         f"to {COMPONENTS}, {GAUSSIANS} Gaussians, the whole picture and {STRIPES} stripes"
     )
-    fewest = 10 * GAUSSIANS  # each Gaussian has 2 x 64 parameters of its own
+    namespaces = (globals(), vars(dense_sift))
+    min_descriptors = 10 * GAUSSIANS  # each Gaussian has 2 x 64 parameters of its own
     describe = staticmethod(dense_sift.dense_sift)
 
     @classmethod

@@ -18,21 +18,21 @@ from alexnet_cli.experiments.report import Report
 from alexnet_cli.figures.canvas import SUFFIXES, Size, drawing
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.nets.alexnet import parameter_count
-from alexnet_cli.nets.neocognitron import Layer, Weights, run, train, untrained
+from alexnet_cli.nets.neocognitron import SCLayer, Weights, run, self_organize, untrained
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint
-from alexnet_cli.training.train import train as train_network
+from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
 from alexnet_cli.wording import counted
 
 LAYERS = (
-    Layer(planes=16, kernel=5, selectivity=4.0, column=5, region=4, stride=2),
-    Layer(planes=32, kernel=5, selectivity=1.5, column=5, region=3, stride=2),
+    SCLayer(planes=16, kernel=5, selectivity=4.0, column=5, region=4, stride=2),
+    SCLayer(planes=32, kernel=5, selectivity=1.5, column=5, region=3, stride=2),
 )
 RANDOM_SELECTIVITY = 0.7  # random planes are less like the pictures: at 4 they would be silent
 LEARN_FROM = 250  # pictures, at random; the read-out has all
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of ridge regression, a picture; leave-one-out chooses
+ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of ridge regression, a picture; leave-one-out chooses
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}  # rows, columns
 LARGEST_SHIFT = 4  # pixels
 LEARNED, COPIED, RANDOM, PIXELS = "neocognitron", "copied planes", "random planes", "raw pixels"
@@ -47,6 +47,7 @@ class Classifier:
     predict: Callable[[np.ndarray], np.ndarray]
     parameters: int
     seconds: float  # of training
+    weights: Sequence[Weights] = ()  # of its planes
 
 
 def neocognitron(
@@ -60,7 +61,7 @@ def neocognitron(
     size: Size = Size.page,
     progress: Progress = SILENT,
 ) -> Report:
-    """Measure the errors of validation pictures, shifted by 0 to 4 pixels, and draw what the planes learned.
+    """Measure the errors of validation pictures, shifted by 0 to LARGEST_SHIFT pixels; draw what the planes learned.
 
     ``recipe`` is that of LeNet-5, which is trained into ``folder`` with each seed, once. Planes and read-outs learn
     from training pictures only. Raises what `train` raises, and BadArtefact if there are no validation pictures.
@@ -70,7 +71,6 @@ def neocognitron(
     errors: dict[str, list[np.ndarray]] = {name: [] for name in (LEARNED, COPIED, RANDOM, PIXELS, LENET)}
     classifiers: dict[str, Classifier] = {}
     planes, shifts = ([f"{stem}{suffix}" for suffix in SUFFIXES] for stem in ("planes", "shifts"))
-    _draw_learned(pictures, [folder / file for file in planes], size)
     for seed in range(seeds):  # seed by seed, so that a run that is stopped leaves a complete table of fewer seeds
         for name in errors:
             if name == PIXELS and seed > 0:  # nothing is random there
@@ -81,20 +81,15 @@ def neocognitron(
                 classifiers[name] = _network(dataset, recipe, run_folder, seed, options, progress)
             else:
                 classifiers[name] = _linear(name, pictures, train_split.labels, seed)
+            if name == LEARNED and seed == 0:
+                for file in planes:
+                    draw_planes(_learning_from(pictures, 0), LAYERS, classifiers[name].weights, folder / file, size)
             errors[name].append(shifted_errors(classifiers[name].predict, images, split.labels))
         for file in shifts:
             draw_shifts(errors, f"Shifted pictures of {dataset.name}", folder / file, size)
         report = _report(errors, classifiers, dataset, recipe, command, [*planes, *shifts])
         report.write(folder, {recipe.name: recipe})
     return report
-
-
-def _draw_learned(pictures: np.ndarray, files: Sequence[Path], size: Size) -> None:
-    """What the planes of the first seed learn from ``pictures`` (N, S, S, 3)."""
-    some = _learning_from(pictures, 0)
-    weights = train(some, LAYERS, seed=0)
-    for file in files:
-        draw_planes(some, LAYERS, weights, file, size)
 
 
 def grey(images: np.ndarray) -> Tensor:
@@ -121,7 +116,7 @@ def shifted_errors(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarr
     return errors
 
 
-def random_planes(layers: Sequence[Layer], seed: int) -> list[Weights]:
+def random_planes(layers: Sequence[SCLayer], seed: int) -> list[Weights]:
     """Planes of the same shapes that have "learned" random patterns, each weight uniform."""
     generator, channels, weights = torch.Generator().manual_seed(seed), 1, []
     for layer in layers:
@@ -130,7 +125,7 @@ def random_planes(layers: Sequence[Layer], seed: int) -> list[Weights]:
     return weights
 
 
-def copied_planes(pictures: Tensor, layers: Sequence[Layer], seed: int) -> list[Weights]:
+def copied_planes(pictures: Tensor, layers: Sequence[SCLayer], seed: int) -> list[Weights]:
     """Planes that have each learned one random place, not empty, of ``pictures`` (N, 1, H, W): without competition."""
     generator, z, weights = torch.Generator().manual_seed(seed), pictures, []
     for layer in layers:
@@ -157,11 +152,11 @@ def _linear(name: str, pictures: np.ndarray, labels: np.ndarray, seed: int) -> C
     """A linear read-out of the planes called ``name``, or of the pixels."""
     started, some, layers = time.perf_counter(), _learning_from(pictures, seed), list(LAYERS)
     if name == LEARNED:
-        weights = train(some, layers, seed)
+        weights = self_organize(some, layers, seed)
     elif name == COPIED:
         weights = copied_planes(some, layers, seed)
     elif name == RANDOM:
-        layers = [Layer(**vars(layer) | {"selectivity": RANDOM_SELECTIVITY}) for layer in layers]
+        layers = [SCLayer(**vars(layer) | {"selectivity": RANDOM_SELECTIVITY}) for layer in layers]
         weights = random_planes(layers, seed)
     else:
         layers, weights = [], []
@@ -171,7 +166,8 @@ def _linear(name: str, pictures: np.ndarray, labels: np.ndarray, seed: int) -> C
 
     predict, parameters = read_out(features, pictures, labels)
     parameters += sum(each.excitation.numel() + each.inhibition.numel() for each in weights)
-    return Classifier(predict=predict, parameters=parameters, seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Classifier(predict=predict, parameters=parameters, seconds=seconds, weights=weights)
 
 
 def read_out(
@@ -182,7 +178,7 @@ def read_out(
 
     x = features(pictures)
     scale = max(float(x.std()), 1e-12)  # one number for all: no feature gains by being rare
-    linear = RidgeClassifierCV(alphas=[len(x) * strength for strength in STRENGTHS]).fit(x / scale, labels)
+    linear = RidgeClassifierCV(alphas=[len(x) * alpha for alpha in ALPHAS]).fit(x / scale, labels)
     return lambda images: np.asarray(linear.predict(features(images) / scale)), linear.coef_.size + np.size(
         linear.intercept_
     )
@@ -192,7 +188,7 @@ def _network(
     dataset: Dataset, recipe: Recipe, folder: Path, seed: int, options: Options, progress: Progress
 ) -> Classifier:
     """LeNet-5, trained into ``folder``; a run that is there is not repeated."""
-    model = train_network(dataset, recipe, folder, seed=seed, options=options, progress=progress)
+    model = train(dataset, recipe, folder, seed=seed, options=options, progress=progress)
     network = NetworkModel.of(model, options.devices[0])
     return Classifier(
         predict=lambda images: network.run(images)[0].argmax(axis=1),
@@ -224,8 +220,8 @@ def _report(
     seeds = len(errors[LEARNED])
     note = (
         f"The error of {counted(dataset.counts['val'], 'validation picture')} of dataset {dataset.name}, as they are "
-        f"and shifted by 1 to 4 pixels (the mean of up, down, left and right; what moves in is black), after learning "
-        f"from {dataset.counts['train']:,} training pictures, none of which was shifted. "
+        f"and shifted by 1 to {LARGEST_SHIFT} pixels (the mean of up, down, left and right; what moves in is black), "
+        f"after learning from {dataset.counts['train']:,} training pictures, none of which was shifted. "
         f"{counted(seeds, 'seed')}{'' if seeds == 1 else ', with standard errors'}. All but LeNet-5 have the same "
         "linear read-out, ridge regression; all planes have the same shapes: "
         f"{' and '.join(str(layer.planes) for layer in LAYERS)} S-planes in two layers. The planes of the neocognitron "
@@ -237,7 +233,13 @@ def _report(
     return Report(
         name="neocognitron",
         title=f"The neocognitron on {dataset.name}",
-        columns=["network", "year", "parameters", "error, %", *(f"shifted by {by}" for by in range(1, 5))],
+        columns=[
+            "network",
+            "year",
+            "parameters",
+            "error, %",
+            *(f"shifted by {by}" for by in range(1, LARGEST_SHIFT + 1)),
+        ],
         rows=rows,
         note=note,
         command=command,

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from alexnet_cli.figures.canvas import Size, drawing, show_picture
 from alexnet_cli.figures.mosaic import mosaic
-from alexnet_cli.nets.neocognitron import Layer, Weights, receptive_field, run, s_cells
+from alexnet_cli.nets.neocognitron import SCLayer, Weights, receptive_field, run, s_cells
 
 STRONGEST = 12  # places whose mean is drawn
 ACROSS = 16  # planes in a row
 
 
-def favourites(pictures: Tensor, layers: Sequence[Layer], weights: Sequence[Weights]) -> np.ndarray:
+def favourites(pictures: Tensor, layers: Sequence[SCLayer], weights: Sequence[Weights]) -> np.ndarray:
     """What the S-planes of the last of ``layers`` respond to, in pixels: (planes, side, side) float32.
 
     The mean of what a plane's cells see of ``pictures`` (N, 1, H, W) in the STRONGEST pictures, each at the plane's
@@ -34,7 +34,7 @@ def favourites(pictures: Tensor, layers: Sequence[Layer], weights: Sequence[Weig
 
 
 def draw_planes(
-    pictures: Tensor, layers: Sequence[Layer], weights: Sequence[Weights], path: Path, size: Size = Size.page
+    pictures: Tensor, layers: Sequence[SCLayer], weights: Sequence[Weights], path: Path, size: Size = Size.page
 ) -> None:
     """Draw what each S-plane learned: of the first layer its weights, of the others what its cells respond to.
 

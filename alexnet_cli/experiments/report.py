@@ -1,16 +1,19 @@
-"""The folder that an experiment writes: its table, its figure and the exact recipes."""
+"""The folder that an experiment writes: its table, its figure, the exact recipes, and what was measured on the way."""
 
 import datetime
+import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
+
 import alexnet_cli
 from alexnet_cli.artefacts import model_name
-from alexnet_cli.files import atomic_write, write_json
+from alexnet_cli.files import atomic_write, read_json, write_json
 from alexnet_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -50,6 +53,19 @@ class Report:
         lines += [f"![{name}]({name})\n" for name in self.figures if name.endswith(".png")]
         lines += [f"Made by `{self.command}` on {made['date']}: {made['machine']}; alexnet {made['version']}."]
         return "\n".join(lines) + "\n"
+
+
+def measured_once(folder: Path, inputs: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``measure`` returns, JSON. `measured` in ``folder`` keeps it, in a file of its own for each ``inputs``.
+
+    ``inputs``, JSON too, are all that the result depends on: data, models, constants.
+    """
+    digest = xxhash.xxh3_64_hexdigest(json.dumps(inputs, sort_keys=True).encode())
+    file = folder / "measured" / f"{digest}.json"
+    if not file.exists():
+        write_json(file, {"result": measure(), "inputs": inputs})
+    result: dict[str, Any] = read_json(file, what="measurement")["result"]
+    return result
 
 
 def table(columns: list[str], rows: list[list[str]]) -> list[str]:

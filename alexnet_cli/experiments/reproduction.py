@@ -184,7 +184,7 @@ def _baselines(space: Workspace, request: Request, folder: Path, progress: Progr
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One of the paper's experiments."""
+    """An experiment of the paper, or of what came before or after it."""
 
     run: Callable[[Workspace, Request, Path, Progress], Report]
     uses: set[str]  # the options of `alexnet reproduce` that apply to it

@@ -35,7 +35,8 @@ class SparseCoding(Encoder):
         f"normalized and whitened {PATCH}-pixel patches every {STEP} pixels of {SIDE}, {ATOMS} atoms, pyramid of "
         f"{', '.join(f'{cells}x{cells}' for cells in PYRAMID)}, threshold {THRESHOLD}"
     )
-    fewest = 10 * ATOMS
+    namespaces = (globals(),)
+    min_descriptors = 10 * ATOMS
 
     @staticmethod
     def describe(image: np.ndarray) -> Descriptors:

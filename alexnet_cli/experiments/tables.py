@@ -1,6 +1,6 @@
 """Tables 1 and 2: ten-view errors of one network, of several averaged, and of pre-trained ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,12 @@ from typing import Any
 from alexnet_cli.artefacts import model_name
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.experiments.published import TABLE1, TABLE2, Published, are_of_table2
-from alexnet_cli.experiments.report import Report, percent
-from alexnet_cli.files import read_json, write_json
+from alexnet_cli.experiments.report import Report, measured_once, percent
 from alexnet_cli.inference.evaluation import evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
 from alexnet_cli.progress import SILENT, Progress
 
-MEASURED = "measured.json"
 COLUMNS = ["model", "views", "top-1 error, %", "top-5 error, %", "top-5 error of the test images, %"]
 
 
@@ -81,8 +79,11 @@ def _table(
     loaded = {path: Model.load(path) for row in measured_rows for path in row.models}
     split = "test" if "test" in dataset.counts and (name == "table-1" or "val" not in dataset.counts) else "val"
     dataset.split(split)  # raises if it has neither
-    measure = _measurer(dataset, split, folder, device, progress)
-    facts = {row.name: measure(row, [loaded[path] for path in row.models]) for row in measured_rows if row.models}
+    facts = {
+        row.name: _measure(row, [loaded[path] for path in row.models], dataset, split, folder, device, progress)
+        for row in measured_rows
+        if row.models
+    }
     rows = [[f"{one.name} (published)", one.views, one.top1, one.top5, one.test] for one in published]
     for row in measured_rows:
         measured = facts.get(row.name)
@@ -101,22 +102,15 @@ def _table(
     return report
 
 
-def _measurer(
-    dataset: Dataset, split: str, folder: Path, device: str, progress: Progress
-) -> Callable[[Row, Sequence[Model]], dict[str, Any]]:
-    """A function that measures a row once: MEASURED keeps the errors by models, images and views."""
-    file = folder / MEASURED
-    cache = read_json(file, what="measured table") if file.exists() else {}
+def _measure(
+    row: Row, models: Sequence[Model], dataset: Dataset, split: str, folder: Path, device: str, progress: Progress
+) -> dict[str, Any]:
+    """The errors of the averaged ``models``, those of ``row``."""
 
-    def measure(row: Row, models: Sequence[Model]) -> dict[str, Any]:
-        key = " ".join([dataset.fingerprint, split, str(row.views), *sorted(model.fingerprint for model in models)])
-        if key not in cache:
-            progress.note(f"measuring {row.name}: {', '.join(map(model_name, row.models))}")
-            networks = [NetworkModel.of(model, device) for model in models]
-            errors = evaluate(networks, dataset, split, views=row.views, progress=progress)
-            cache[key] = asdict(errors) | {"top1_ci95": list(errors.top1_ci95), "top5_ci95": list(errors.top5_ci95)}
-            write_json(file, cache)
-        measured: dict[str, Any] = cache[key]
-        return measured
+    def measure() -> dict[str, Any]:
+        progress.note(f"measuring {row.name}: {', '.join(map(model_name, row.models))}")
+        networks = [NetworkModel.of(model, device) for model in models]
+        return asdict(evaluate(networks, dataset, split, views=row.views, progress=progress))
 
-    return measure
+    inputs = {"dataset": dataset.fingerprint, "split": split, "views": row.views}
+    return measured_once(folder, inputs | {"models": sorted(model.fingerprint for model in models)}, measure)

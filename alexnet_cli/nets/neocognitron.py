@@ -3,8 +3,9 @@
     picture -> S-planes -> C-planes -> S-planes -> C-planes -> (a linear read-out, which is not here)
 
 An S-plane looks for one feature at all places: its cells share their weights. A C-plane looks whether the feature is
-somewhere in a region, so that a small shift changes little. The weights learn without labels, layer by layer: of the
-cells that see nearly the same place, an S-column, the strongest learns what it sees, and its plane with it.
+somewhere in a region, so that a small shift changes little. The weights learn without labels, layer by layer: within
+an S-column (all planes' cells around one position) only the strongest cell learns; its whole plane shares the new
+weights.
 
 As in 1980: the response of S-cells with excitation and shunting inhibition, columns that overlap, one representative
 of a plane and picture. Left out, or simpler than in 1980:
@@ -24,13 +25,13 @@ from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d
 
 RATE = 16.0  # q, the learning rate: 1 in the first layer of 1980 and 16 in the others
-SMALL = 1e-4  # the largest weight before learning
-AT_ONCE = 256  # pictures
+INITIAL_WEIGHT = 1e-4  # the largest weight before learning
+BATCH = 256  # pictures
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
-    """The sizes of one layer, in cells, and how selective its S-cells are."""
+class SCLayer:
+    """The sizes of a layer of S-planes and C-planes, in cells, and how selective its S-cells are."""
 
     planes: int
     kernel: int  # side of what an S-cell sees
@@ -48,10 +49,12 @@ class Weights:
     inhibition: Tensor  # b: (planes,)
 
 
-def untrained(layer: Layer, channels: int, generator: torch.Generator) -> Weights:
+def untrained(layer: SCLayer, channels: int, generator: torch.Generator) -> Weights:
     """Weak random excitation without inhibition: every plane responds a little, each to something else."""
     shape = (layer.planes, channels, layer.kernel, layer.kernel)
-    return Weights(excitation=SMALL * torch.rand(shape, generator=generator), inhibition=torch.zeros(layer.planes))
+    return Weights(
+        excitation=INITIAL_WEIGHT * torch.rand(shape, generator=generator), inhibition=torch.zeros(layer.planes)
+    )
 
 
 def s_cells(z: Tensor, weights: Weights, selectivity: float) -> Tensor:
@@ -94,7 +97,7 @@ def representatives(y: Tensor, column: int) -> tuple[Tensor, Tensor, Tensor]:
     return learning, places[learning] // y.shape[2], places[learning] % y.shape[2]
 
 
-def learn(z: Tensor, weights: Weights, layer: Layer) -> Weights:
+def learn(z: Tensor, weights: Weights, layer: SCLayer) -> Weights:
     """The weights after one picture ``z`` (C, H, W): Δa = q · y · z and Δb = q · y · v / 2 at each representative."""
     y = s_cells(z[None], weights, layer.selectivity)[0]
     planes, rows, columns = representatives(y, layer.column)
@@ -107,7 +110,7 @@ def learn(z: Tensor, weights: Weights, layer: Layer) -> Weights:
     )
 
 
-def train(pictures: Tensor, layers: Sequence[Layer], seed: int) -> list[Weights]:
+def self_organize(pictures: Tensor, layers: Sequence[SCLayer], seed: int) -> list[Weights]:
     """The weights of ``layers`` after one look at each of ``pictures`` (N, 1, H, W), 0 to 1, in a random order.
 
     A layer learns when the one before it has learned. The same seed gives the same weights.
@@ -122,17 +125,17 @@ def train(pictures: Tensor, layers: Sequence[Layer], seed: int) -> list[Weights]
     return trained
 
 
-def run(pictures: Tensor, layers: Sequence[Layer], weights: Sequence[Weights]) -> Tensor:
+def run(pictures: Tensor, layers: Sequence[SCLayer], weights: Sequence[Weights]) -> Tensor:
     """The last layer's C-planes (N, planes, h, w) of ``pictures`` (N, 1, H, W)."""
     batches = []
-    for z in torch.split(pictures, AT_ONCE):
+    for z in torch.split(pictures, BATCH):
         for layer, its in zip(layers, weights, strict=True):
             z = c_cells(s_cells(z, its, layer.selectivity), layer.region, layer.stride)
         batches.append(z)
     return torch.cat(batches)
 
 
-def receptive_field(layers: Sequence[Layer]) -> tuple[int, int]:
+def receptive_field(layers: Sequence[SCLayer]) -> tuple[int, int]:
     """What an S-cell of the last of ``layers`` sees of the picture: side in pixels, and pixels to its neighbour's."""
     side, step = 1, 1
     for i, layer in enumerate(layers):

@@ -1,4 +1,4 @@
-"""An auto-encoder that learns short binary codes for vectors, as §6.1 suggests; in NumPy, for `index` imports no torch.
+"""An auto-encoder that learns short binary codes for vectors, as §6.1 suggests.
 
 The encoder is one layer of units that are on or off, and the decoder is linear:
 
@@ -6,7 +6,10 @@ The encoder is one layer of units that are on or off, and the decoder is linear:
     x'   = V code + c           (D,), near x
 
 A step has no slope. So in training each unit is on at random, with the probability (1 + tanh a) / 2 for its input a,
-and the slope is that of its mean, tanh a. Chance hides what a unit near 0 says: units learn to be surely on or off.
+and the slope is that of its mean, tanh a. Sampling makes a unit near 0 unreliable, so training drives units towards ±1.
+
+It is NumPy, since `index` imports no torch, and Adam is written out: that of scikit-learn is private, its public
+networks have no random units, and SciPy's methods need gradients without chance.
 """
 
 import numpy as np
@@ -23,7 +26,7 @@ def learn_encoder(sample: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray
     same machine.
     """
     random, mean = np.random.default_rng(SEED), sample.mean(axis=0)
-    scale = max(float(sample.std(axis=0).mean()), float(np.finfo(np.float32).tiny))
+    scale = float(sample.std(axis=0).mean()) or 1.0  # features that are constant
     layers = initial(random, sample.shape[1], bits)
     moments = [(np.zeros_like(one), np.zeros_like(one)) for one in layers]
     for done in range(UPDATES):

@@ -24,7 +24,7 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture
 from alexnet_cli.retrieval.embedding import Embedded, Part, embed, embed_again, parts_of, remove_parts
 from alexnet_cli.retrieval.index import Index
-from alexnet_cli.retrieval.kinds import KINDS, Flat, build_kind, check_count, check_kind, choose_kind
+from alexnet_cli.retrieval.kinds import KINDS, Flat, build_kind, check_kind, choose_kind
 from alexnet_cli.retrieval.layout import CODES, FORMAT, TABLE, VECTORS, of_generation, tidy, write_facts
 from alexnet_cli.retrieval.table import TableWriter
 from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
@@ -75,8 +75,7 @@ def build_index(
     embedded by then, marked as unfinished, and raises Interrupted. The ranks of ``world`` share the embedding, and
     rank 0 writes the index; what the others return has only the speed. Raises WrongModel or BadArtefact if the index in
     ``folder`` is of another model or source; BadSource if no picture can be embedded; AlexNetError for an unknown
-    ``kind``, for too few pictures for it, for a name that is not UTF-8, for a full disk, or if another process updates
-    the index.
+    ``kind``, for a name that is not UTF-8, for a full disk, or if another process updates the index.
     """
     if kind is not None:
         check_kind(kind)  # before the work
@@ -96,8 +95,6 @@ def build_index(
         changes = _compare(old, collection.all())
         named_kind = kind or (None if old is None else old.facts["named_kind"])
         kind = _kind_of(named_kind, old, changes, model)
-        if old is None or old.facts["kind"] != kind:
-            check_count(kind, len(changes.kept) + len(changes.fresh))  # before the work
         parts = parts_of(changes.fresh, model, folder)
         if world.is_main:
             remove_parts(folder, keep=parts)  # those of pictures that have changed since
@@ -263,8 +260,7 @@ class _Writer:
         unfinished = changes.total - rows.count - len(rows.refused)
         vectors = Vectors.open(self.files[VECTORS], rows.count, self.model.feature_size, rows.vectors.checksum)
         with contextlib.closing(vectors):
-            codes, before = self.files.get(CODES, Path()), old.kind if old and old.facts["kind"] == self.kind else None
-            facts = self._facts() | build_kind(self.kind, vectors, codes, self.progress, before)
+            facts = self._facts() | build_kind(self.kind, vectors, self.files.get(CODES, Path()), self.progress)
         facts |= {"unfinished": unfinished, "count": rows.count, "dimension": self.model.feature_size}
         facts["names"] = self._names(rows.labels)
         facts["files"] = self._file_facts(rows.vectors.checksum)

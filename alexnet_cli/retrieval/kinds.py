@@ -47,15 +47,10 @@ class Kind(ABC):
 
     name: ClassVar[str]
     has_codes: ClassVar[bool] = True  # a file of its own, which `save` writes and `load` reads
-    least: ClassVar[int] = 1  # vectors to learn from
 
     @abstractmethod
     def train(self, sample: np.ndarray, count: int) -> None:
         """Learn from ``sample`` (n, D) float32 of the ``count`` vectors that will be added."""
-
-    def adopt(self, old: "Kind", count: int) -> bool:
-        """Take over what ``old``, of the same kind, learned, if that does for ``count`` vectors; returns whether."""
-        return False
 
     @abstractmethod
     def add(self, vectors: np.ndarray) -> None:
@@ -259,14 +254,10 @@ class Binary(Coded):
 class AutoEncoder(Coded):
     """256 bits, from which an auto-encoder can make the vector again, as §6.1 suggests; every code is compared.
 
-    The encoder is part of FAISS's file. An update keeps it until there are twice as many vectors to learn from.
+    The encoder is part of FAISS's file.
     """
 
-    name, least = "autoencoder", 1000
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.learned_from = 0  # vectors
+    name = "autoencoder"
 
     def create(self, faiss: Any, dimension: int, count: int) -> Any:
         bits = min(BITS, dimension)
@@ -274,42 +265,14 @@ class AutoEncoder(Coded):
             faiss.LinearTransform(dimension, bits, True), faiss.IndexLSH(bits, bits, False, False)
         )
 
-    @property
-    def encoder(self) -> Any:
-        """FAISS's transform with the weights and biases. Raises ValueError if the codes are of another kind."""
-        faiss = import_module("faiss")
-        if isinstance(self.index, faiss.IndexPreTransform) and self.index.chain.size() == 1:
-            transform = faiss.downcast_VectorTransform(self.index.chain.at(0))
-            if type(transform) is faiss.LinearTransform:
-                return transform
-        raise ValueError("no auto-encoder is in it")
-
     def train(self, sample: np.ndarray, count: int) -> None:
-        faiss, self.learned_from = import_module("faiss"), len(sample)
+        faiss = import_module("faiss")
         self.index = self.create(faiss, sample.shape[1], count)
-        weights, biases = learn_encoder(sample, self.encoder.d_out)
-        faiss.copy_array_to_vector(weights.ravel(), self.encoder.A)
-        faiss.copy_array_to_vector(biases, self.encoder.b)
-        self.encoder.is_trained = self.index.is_trained = True
-
-    def adopt(self, old: Kind, count: int) -> bool:
-        assert isinstance(old, AutoEncoder)
-        if min(count, TRAINED_ON) >= 2 * old.learned_from:
-            return False
-        self.index, self.learned_from = import_module("faiss").clone_index(old.index), old.learned_from
-        self.index.reset()
-        return True
-
-    def tune(self, vectors: Vectors) -> dict[str, Any]:
-        return super().tune(vectors) | {"learned_from": self.learned_from}
-
-    def load(self, file: Path, facts: dict[str, Any]) -> None:
-        super().load(file, facts)
-        self.learned_from = facts["learned_from"]
-        if not is_count(self.learned_from, least=1):
-            raise ValueError(f"learned from {self.learned_from} pictures")
-        if not self.encoder.is_trained:
-            raise ValueError("its auto-encoder learned nothing")
+        encoder = faiss.downcast_VectorTransform(self.index.chain.at(0))
+        weights, biases = learn_encoder(sample, encoder.d_out)
+        faiss.copy_array_to_vector(weights.ravel(), encoder.A)
+        faiss.copy_array_to_vector(biases, encoder.b)
+        encoder.is_trained = self.index.is_trained = True
 
 
 KINDS: dict[str, type[Kind]] = {
@@ -331,31 +294,17 @@ def check_kind(name: str) -> None:
         raise AlexNetError(f"no kind {name!r} of index: there are {', '.join(KINDS)}")
 
 
-def check_count(name: str, count: int) -> None:
-    """Raises AlexNetError if the kind called ``name`` cannot learn from ``count`` vectors."""
-    if count < KINDS[name].least:
-        raise AlexNetError(
-            f"an index of kind {name} learns its codes from {KINDS[name].least:,} pictures or more, and there are "
-            f"{count:,}: index more pictures, or name another kind, such as --kind {Flat.name}"
-        )
-
-
-def build_kind(
-    name: str, vectors: Vectors, file: Path, progress: Progress = SILENT, old: Kind | None = None
-) -> dict[str, Any]:
+def build_kind(name: str, vectors: Vectors, file: Path, progress: Progress = SILENT) -> dict[str, Any]:
     """Build the kind called ``name`` over ``vectors``; its codes, if it has any, are written to ``file``.
 
-    ``old``, of the same kind, is that of the index which is updated. Returns what `load` needs to know, and what was
-    measured. Memory holds the codes, a sample of the vectors to learn them from, and a chunk. Raises AlexNetError if
-    there are too few vectors to learn from.
+    Returns what `load` needs to know, and what was measured. Memory holds the codes, a sample of the vectors to learn
+    them from, and a chunk.
     """
     kind, began = KINDS[name](), time.monotonic()
     if not kind.has_codes:
         return kind.tune(vectors)
-    if old is None or not kind.adopt(old, vectors.count):
-        check_count(name, vectors.count)
-        progress.note(f"learning {name} codes from {min(TRAINED_ON, vectors.count):,} vectors")
-        kind.train(vectors.sample(TRAINED_ON), vectors.count)
+    progress.note(f"learning {name} codes from {min(TRAINED_ON, vectors.count):,} vectors")
+    kind.train(vectors.sample(TRAINED_ON), vectors.count)
     for first, chunk in vectors.chunks():
         kind.add(chunk)
         progress.advance("coding", first + len(chunk), vectors.count)
