@@ -75,7 +75,9 @@ class Workspace:
         Raises BadArtefact if there is none.
         """
         home = HOMES[kind]
-        commands = " or ".join(f"`{self.command(*each.split())}`" for each in self._makers(kind))
+        source = named if named is not None and Path(named).is_dir() else "FOLDER"
+        makers = [[source if word == "FOLDER" else word for word in each.split()] for each in self._makers(kind)]
+        commands = " or ".join(f"`{self.command(*words)}`" for words in makers)
         if named is None:
             for newest in self.all(kind):
                 return newest

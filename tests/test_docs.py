@@ -181,6 +181,7 @@ def test_the_example_of_a_server_answers_as_predict_does(exported_folder, tmp_pa
         classes = answer.json()["classes"]
         assert [one["label"] for one in classes] == [one["label"] for one in expected["classes"]]
         for one, other in zip(classes, expected["classes"], strict=True):
+            assert one["name"] == other["name"]
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-3)
         for wrong in (b"", b"no picture", picture[:200]):
             refused = client.post("/classify", content=wrong)

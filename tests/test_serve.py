@@ -1,5 +1,6 @@
 """`alexnet serve` as a process: how it starts and stops, and what it tells; training runs in its answers."""
 
+import http.client
 import json
 import os
 import resource
@@ -18,7 +19,7 @@ from starlette.testclient import TestClient
 
 from alexnet_cli.commands import main
 from alexnet_cli.serving import server as server_module
-from alexnet_cli.serving.app import create_app
+from alexnet_cli.serving.app import LIMIT, create_app
 from alexnet_cli.serving.server import Address, Server, bind
 from alexnet_cli.workspace import Workspace
 
@@ -91,6 +92,13 @@ def test_too_large_a_picture_is_refused_over_a_connection(searchable: Path) -> N
         assert b"a picture may have 20 MB" in answer
 
 
+def test_a_client_that_sends_all_before_it_reads_learns_that_its_picture_is_too_large(searchable: Path) -> None:
+    with serving() as (_, url), closing(http.client.HTTPConnection(httpx.URL(url).host, httpx.URL(url).port)) as user:
+        user.request("POST", "/api/search", bytes(LIMIT + 1), {"Host": "localhost"})
+        answer = user.getresponse()
+        assert (answer.status, json.load(answer)) == (413, {"error": "a picture may have 20 MB"})
+
+
 def test_a_body_in_chunks_is_refused_before_it_is_read(searchable: Path) -> None:
     post = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\n"
     chunked = post + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -113,7 +121,7 @@ def test_serving_imports_no_torch(searchable: Path) -> None:
     program = (
         "import sys, pathlib, alexnet_cli.commands.serve\n"
         "from starlette.testclient import TestClient\n"
-        "from alexnet_cli.serving.app import create_app\n"
+        "from alexnet_cli.serving.app import LIMIT, create_app\n"
         "from alexnet_cli.serving import server\n"
         "from alexnet_cli.workspace import Workspace\n"
         "assert not {'torch', 'faiss', 'onnxruntime'} & set(sys.modules)\n"

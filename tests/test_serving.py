@@ -194,7 +194,9 @@ def test_errors_are_json(client: TestClient, address: str, status: int, said: st
 
 
 def test_what_is_no_picture_is_refused(client: TestClient) -> None:
-    assert error(client.post("/api/search"), 400) == "no picture: send its bytes as the body"
+    assert error(client.post("/api/search"), 400) == (
+        "an empty file, no picture: the body of the request must be the bytes of one"
+    )
     assert error(client.post("/api/search", content=b"no picture"), 400) == "not a picture that can be read"
     assert error(client.delete("/api/search"), 405) == "Method Not Allowed"
 

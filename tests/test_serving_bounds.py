@@ -37,7 +37,19 @@ def test_own_hosts_are_answered(client: TestClient, host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8224", "127.0.0.1.evil.example", "localhost.evil.example", "192.0.2.1", "", "["],
+    [
+        *(
+            "evil.example",
+            "evil.example:8224",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "192.0.2.1",
+            "",
+            "[",
+        ),
+        *("[", "[::1]evil.example", "evil.example@localhost", "localhost/evil.example", "localhost?evil.example"),
+        *("localhost#evil.example", "localhost:x", "localhost:123456"),
+    ],
 )
 def test_foreign_hosts_are_refused(client: TestClient, host: str) -> None:
     for address in ("/", "/page/style.css", "/api/info", "/api/pictures/0"):
@@ -46,7 +58,15 @@ def test_foreign_hosts_are_refused(client: TestClient, host: str) -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    ["http://evil.example", "null", "http://127.0.0.1:9000", "http://localhost:8224.evil.example", "", "http://["],
+    [
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1:9000",
+        "http://localhost:8224.evil.example",
+        "",
+        "http://[",
+        "ftp://localhost",
+    ],
 )
 def test_foreign_origins_are_refused(client: TestClient, origin: str) -> None:
     answer = client.post("/api/search", content=b"x", headers={"origin": origin})
@@ -88,6 +108,27 @@ def test_a_server_for_others_goes_by_addresses_and_its_names() -> None:
     assert not served.is_own("evil.example")
     assert Guard(lambda *_: None, "photos.example").is_own("photos.example:8224")
     assert not Guard(lambda *_: None, "127.0.0.1").is_own(own)
+
+
+def test_names_are_not_looked_up_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver may take seconds, and meanwhile nobody would be answered."""
+    served = Guard(lambda *_: None, "0.0.0.0")
+    monkeypatch.delattr(socket, "getfqdn")
+    assert not served.is_own("evil.example")
+
+
+@pytest.mark.parametrize(
+    ("host", "is_alone"),
+    [("127.0.0.1", True), ("127.1", True), ("LOCALHOST", True), ("::1", True), ("0.0.0.0", False), ("photos", False)],
+)
+def test_who_can_reach_a_server(host: str, is_alone: bool) -> None:
+    assert guard.is_local(host) == is_alone
+    assert Guard(lambda *_: None, host).is_own("192.0.2.7") != is_alone
+
+
+def test_of_two_sites_that_a_request_may_come_from_both_count(client: TestClient) -> None:
+    headers = [("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")]
+    assert client.get("/api/search?row=1", headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize("wanted", ["lines=1", "bytes=5-1", "bytes=99999999-", "bytes=0-3"])

@@ -23,7 +23,7 @@ from alexnet_cli.console import Console, JsonArray, show, show_json, show_path, 
 from alexnet_cli.errors import AlexNetError, visible
 from alexnet_cli.outputs import write_csv
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.wording import distances
+from alexnet_cli.wording import counted, distances
 from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -108,10 +108,12 @@ def search(
             alexnet.open_index(found, model=own, workspace=workspace, pictures=len(inputs), progress=console)
         )
         write = None if table is None else stack.enter_context(write_csv(table, COLUMNS))
-        failures, queries, drawn = Failures(inputs, console), JsonArray(), list[Answer]()
+        failures, queries, drawn, gone = Failures(inputs, console), JsonArray(), list[Answer](), set[str]()
         is_quiet = as_json or paths or table is not None
         for answer in _answers(searcher, inputs, failures, k, mean, console if is_quiet else SILENT):
             answer = answer.within(max_distance)
+            if searcher.index.facts["are_files"]:
+                gone.update(one.path for one in answer.neighbours if not Path(one.path).exists())
             if sheet or page:  # else memory stays flat, however many queries there are
                 drawn.append(answer)
             if as_json:
@@ -131,6 +133,12 @@ def search(
             _draw(drawn, searcher, sheet, page, console)
     if table is not None:
         console.note(f"wrote {table}")
+    if gone:
+        again = space.command("index", *([] if index is None else [searcher.index.source, "--out", index]))
+        console.note(
+            f"{counted(len(gone), 'picture')} that the index has {'is' if len(gone) == 1 else 'are'} no longer there; "
+            f"to bring it up to date: {again}"
+        )
     failures.check()
 
 

@@ -121,7 +121,7 @@ def _list_files(source: Source) -> Files:
             return tar_members(file, path, str(path))
     if zipfile.is_zipfile(path):
         return zip_members(path)
-    if _is_picture(path):
+    if _is_picture(path) or unread_suffix(path.name):
         raise BadSource(f"{source.path} is one picture: name a folder of pictures")
     raise BadSource(f"{source.path} is neither a folder nor a .zip nor a .tar, or its first bytes are damaged")
 

@@ -15,6 +15,7 @@ from alexnet_cli.nets.alexnet import AlexNet, without_dropout
 from alexnet_cli.nets.describe import layer_table
 from alexnet_cli.nets.normalization import LocalResponseNorm
 from alexnet_cli.recipe import dumps
+from alexnet_cli.wordnet import class_names
 
 if TYPE_CHECKING:
     import onnx
@@ -72,11 +73,13 @@ def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto
     proto = program.model_proto
     _make_constants(proto.graph, view)
     _remove_comments(proto)
+    names = zip(model.classes, class_names(model.classes, model.words), strict=True)
+    words = {label: name for label, name in names if name != label}  # for servers that have no table of WordNet's
     layers = layer_table(model.recipe.network, image.shape, len(model.classes))
     for key, value in {
         "alexnet_format": str(FORMAT),
         "classes": json.dumps(model.classes, ensure_ascii=False),
-        "words": json.dumps(model.words, ensure_ascii=False),
+        "words": json.dumps(words, ensure_ascii=False),
         "fingerprint": model.fingerprint,
         "recipe": dumps(model.recipe),
         "precision": precision,

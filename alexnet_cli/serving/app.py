@@ -4,7 +4,7 @@ import asyncio
 import json
 import shlex
 from collections.abc import Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parent / "page"
 LIMIT = 20_000_000  # bytes of a picture that is sent
+PAUSE = 0.5  # seconds without a byte, after which a client is not sending
 UPLOAD_BYTES, UPLOAD_SECONDS = 160_000_000, 60  # of pictures in memory at a time; how long one may take to come
 MOST = 1000  # neighbours, or pictures in one list
 # At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded. Pictures
@@ -291,6 +292,8 @@ async def _upload(request: Request) -> "AsyncIterator[bytes]":
     too_large = HTTPException(413, f"a picture may have {LIMIT // 1_000_000} MB", headers={"Connection": "close"})
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > LIMIT:
+        if "expect" not in request.headers:  # who asks first reads the answer at once
+            await _let_pass(request)
         raise too_large
     async with AsyncExitStack() as room:
         try:
@@ -304,8 +307,17 @@ async def _upload(request: Request) -> "AsyncIterator[bytes]":
         if content is None:
             raise too_large
         if not content:
-            raise HTTPException(400, "no picture: send its bytes as the body")
+            raise HTTPException(400, "an empty file, no picture: the body of the request must be the bytes of one")
         yield content
+
+
+async def _let_pass(request: Request) -> None:
+    """Read what is being sent, and drop it: many clients read no answer before they have sent all."""
+    pieces = request.stream()
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(PATIENCE):
+            while await asyncio.wait_for(anext(pieces, None), PAUSE) is not None:
+                pass
 
 
 def _number(request: Request, key: str, *, least: int, most: int = 2**40, default: int | None = None) -> int:

@@ -2,10 +2,10 @@
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from urllib.parse import urlsplit
+from contextlib import AsyncExitStack, suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 OF_ANOTHER_SITE = "another site's page may not ask this server"
 PATIENCE = 5  # seconds until the next piece of what is sent
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^\s:/?#@\[\]]+)(:[0-9]{1,5})?")  # what a Host header may say
 HEADERS = {
     # Scripts, styles and requests of this server alone; `blob:` is the picture that was dropped on the page. Nothing
     # that a script is told becomes HTML: with trusted types, the browser refuses `innerHTML`.
@@ -37,9 +38,11 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, host: str) -> None:
-        """``host``: what the server binds."""
-        self.app, self.host = app, host
-        self.is_local = is_local(host)
+        """``host``: what the server binds. The machine's own names are looked up here: a resolver may be slow."""
+        self.app, self.is_local = app, is_local(host)
+        machine = socket.gethostname()
+        others = () if self.is_local else (machine, f"{machine}.local", socket.getfqdn())
+        self.names = LOOPBACK | {name.lower() for name in (host, *others)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,42 +79,35 @@ class Guard:
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or not self.is_own(hosts[0]):
             return "this server does not go by that name: open it by the address that `alexnet serve` printed"
-        if any(urlsplit_netloc(origin) != hosts[0].lower() for origin in origins):
+        if any(origin.lower() not in _pages_of(hosts[0]) for origin in origins):
             return OF_ANOTHER_SITE
         # Browsers say where a request comes from that has no Origin, such as that of a picture in a page. A link that
         # leads to the page from elsewhere is followed; a frame, and a link into the API, is not.
-        site, wanted = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-dest")
-        if site not in ("none", "same-origin") and not (path == "/" and wanted == "document"):
+        sites, wanted = set(headers.getlist("sec-fetch-site")), headers.get("sec-fetch-dest")
+        if not sites <= {"none", "same-origin"} and not (path == "/" and wanted == "document"):
             return OF_ANOTHER_SITE
         return None
 
     def is_own(self, host: str) -> bool:
         """Whether a Host header names this server, by any port: a tunnel may have another one."""
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-        except ValueError:
+        named = HOST.fullmatch(host)
+        if named is None:
             return False
-        if name in LOOPBACK or self.is_local:
-            return name in LOOPBACK | {self.host.lower()}
+        name = named["name"].strip("[]").rstrip(".").lower()
         # An address as such is no name that somebody else could lead here.
-        own = socket.gethostname().lower()
-        return _is_address(name) or name in {self.host.lower(), own, f"{own}.local", socket.getfqdn().lower()}
+        return name in self.names or (not self.is_local and _is_address(name))
 
 
-def urlsplit_netloc(origin: str) -> str:
-    """Host and port of an Origin; "" of "null" and of what is none."""
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
+def _pages_of(host: str) -> tuple[str, str]:
+    """The origins of pages from ``host``; a tunnel may have added the encryption."""
+    return f"http://{host.lower()}", f"https://{host.lower()}"
 
 
 def is_local(host: str) -> bool:
     """Whether a server that binds ``host`` can only be reached from this machine."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    with suppress(OSError):
+        host = socket.inet_ntoa(socket.inet_aton(host))  # 127.1 is 127.0.0.1
+    return host.lower() == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _is_address(name: str) -> bool:

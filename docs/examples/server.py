@@ -33,6 +33,7 @@ class Classifier:
         self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
         facts = self.session.get_modelmeta().custom_metadata_map
         self.classes: list[str] = json.loads(facts["classes"])
+        self.words: dict[str, str] = json.loads(facts["words"])  # for labels that are WordNet ids
         self.size = self.session.get_inputs()[0].shape[1]  # 256, unless the recipe has another
 
     def classify(self, content: bytes, top: int = 5) -> list[dict[str, object]]:
@@ -40,7 +41,11 @@ class Classifier:
         image = as_input(content, self.size)[None]  # (1, 256, 256, 3)
         (probabilities,) = self.session.run(["probabilities"], {"image": image})  # (1, classes)
         best = np.argsort(-probabilities[0], kind="stable")[:top]
-        return [{"label": self.classes[i], "probability": float(probabilities[0, i])} for i in best]
+        labels = [self.classes[i] for i in best]
+        return [
+            {"label": label, "name": self.words.get(label, label), "probability": float(probabilities[0, i])}
+            for i, label in zip(best, labels, strict=True)
+        ]
 
 
 def as_input(content: bytes, size: int) -> np.ndarray:
