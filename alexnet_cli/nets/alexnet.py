@@ -169,7 +169,7 @@ class AlexNet(nn.Module):
 
     @property
     def features_name(self) -> str:
-        """The last hidden layer: fc7."""
+        """The last hidden layer, in AlexNet fc7."""
         return list(self.hidden)[-1]
 
     @property

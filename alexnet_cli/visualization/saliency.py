@@ -79,7 +79,7 @@ def saliency(network: NetworkModel, predictor: Predictor, image: np.ndarray, wan
 
 
 def last_convolution(net: AlexNet) -> str:
-    """The last layer that has maps: conv5. Raises AlexNetError if there is none."""
+    """The last layer that has maps, in AlexNet conv5. Raises AlexNetError if there is none."""
     layers = [name for name, layer in net.hidden.items() if isinstance(layer, Convolution | Local)]
     if not layers:
         raise AlexNetError("the network has no convolutional layer, and so no class activation")
