@@ -34,7 +34,7 @@ from alexnet_cli.figures.canvas import Size
 from alexnet_cli.inference.evaluation import average_probabilities, evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.network import initialize
 from alexnet_cli.training.train import train
 from alexnet_cli.visualization.kernels import saturation, structure
 
