@@ -47,7 +47,7 @@ class Trainee:
         placed = [torch.device(name) for name in devices]
         self.device, self.precision = placed[0], given.precision
         self.net = network.initialize(self.recipe.build(CLASSES), 0)
-        self.net = self.net.to(memory_format=torch.channels_last).place(placed).train()
+        self.net = self.net.to(memory_format=torch.channels_last).to_devices(placed).train()
         self.wrapped = world.wrap(self.net)
         self.sgd = SGD(weights := dict(self.net.named_parameters()), 0.9, dict.fromkeys(weights, 0.0005))
         image, part = self.recipe.image, world.shard(given.batch)
