@@ -91,7 +91,7 @@ def _classes(labels: list[str], words: Mapping[str, str]) -> dict[str, list[str]
 def _model(path: Path) -> dict[str, Any]:
     from alexnet_cli import recipe as recipes
     from alexnet_cli.model import Model
-    from alexnet_cli.nets.alexnet import parameter_count
+    from alexnet_cli.nets.network import parameter_count
 
     model = Model.load(path)
     return {

@@ -15,7 +15,7 @@ from alexnet_cli.artefacts import CARD_FILE, CHECKPOINT_FILE, MODEL_FILE, RECIPE
 from alexnet_cli.errors import BadArtefact, BadRecipe, first_line
 from alexnet_cli.files import atomic_write, read_tensors, write_tensors
 from alexnet_cli.model_card import model_card
-from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.nets.network import ColumnNetwork
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.workspace import path_of
 
@@ -27,7 +27,7 @@ MEAN_IMAGE = "mean_image"  # the name of its tensor
 class Model:
     """A trained network and everything needed to use it."""
 
-    net: AlexNet
+    net: ColumnNetwork
     recipe: Recipe
     classes: list[str]
     mean_image: np.ndarray  # (S, S, 3) float32, 0-255

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import RECIPE_FILE
 from alexnet_cli.errors import visible
-from alexnet_cli.nets.alexnet import parameter_count
+from alexnet_cli.nets.network import parameter_count
 from alexnet_cli.recipes import names as packaged_recipes
 from alexnet_cli.wording import counted
 from alexnet_cli.wordnet import class_names

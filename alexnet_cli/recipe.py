@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal
 from alexnet_cli.data.augmentations import AUGMENTATIONS, Augmentation, ColourNoise, Geometric, RandomCrop
 from alexnet_cli.data.preprocess import Image
 from alexnet_cli.errors import BadRecipe, first_line
-from alexnet_cli.nets.alexnet import AlexNet, parameter_count, parameters_by_layer
 from alexnet_cli.nets.layers import LAYERS, Network
+from alexnet_cli.nets.network import ColumnNetwork, parameter_count, parameters_by_layer
 from alexnet_cli.nets.operations import OPERATIONS
 from alexnet_cli.recipes import FOLDER, names
 from alexnet_cli.settings import Epochs, Registry, Settings, Width, Within, parse, unknown
@@ -71,9 +71,9 @@ class Recipe:
         """
         return 10 if "reflection" in self.augmentations else 1
 
-    def build(self, classes: int) -> AlexNet:
+    def build(self, classes: int) -> ColumnNetwork:
         """The network for ``classes`` classes, without weights yet. Raises BadRecipe, before memory is taken."""
-        net = AlexNet(self.network, self.image.shape, classes)
+        net = ColumnNetwork(self.network, self.image.shape, classes)
         if (count := parameter_count(net)) > MAX_PARAMETERS:
             layer, most = max(parameters_by_layer(net).items(), key=lambda pair: pair[1])
             raise BadRecipe(
@@ -250,21 +250,23 @@ def _section(tables: Tables, name: object) -> dict[str, Any]:
 
 
 def _set(tables: Tables, settings: Sequence[str]) -> Tables:
-    """``tables`` with each `section.key=value` put in; a value is TOML, or a bare word."""
-    tables = dict(tables)
+    """``tables`` with each `section.key=value` put in, in whatever order; a value is TOML, or a bare word."""
+    changes: Tables = {}
     for setting in settings:
         path, equals, value = setting.partition("=")
         section, dot, key = path.strip().partition(".")
         if not (equals and dot and section and key):
             raise BadRecipe(f"--set {setting}: write section.key=value, for example training.batch=64")
-        used = [name for name in _used(tables) if name != "description"]
-        if section not in used:
-            raise BadRecipe(unknown(section, used, "section"))
         try:
             parsed = tomllib.loads(f"value = {value.strip()}")["value"]
         except (ValueError, RecursionError):
             parsed = value.strip()
-        tables[section] = _merged(_section(tables, section), {key: parsed})
+        changes.setdefault(section, {})[key] = parsed
+    tables = tables | {section: _merged(_section(tables, section), table) for section, table in changes.items()}
+    used = [name for name in _used(tables) if name != "description"]
+    for section in changes:  # one setting may name the section of another
+        if section not in used:
+            raise BadRecipe(unknown(section, used, "section"))
     return tables
 
 

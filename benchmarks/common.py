@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet_cli.experiments.report import environment
+from alexnet_cli.environment import environment
 from alexnet_cli.files import write_json
 
 RESULTS = Path(__file__).parent / "results"

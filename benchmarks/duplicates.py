@@ -19,7 +19,7 @@ import numpy as np
 from common import RESULTS
 from PIL import Image
 
-from alexnet_cli.experiments.report import environment
+from alexnet_cli.environment import environment
 from alexnet_cli.files import write_json
 from alexnet_cli.opening import open_model
 from alexnet_cli.retrieval import duplicates

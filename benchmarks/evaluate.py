@@ -22,7 +22,7 @@ from alexnet_cli.inference.evaluation import evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.nets.network import ColumnNetwork
 
 WORKERS, BATCH, CPU = 2, 64, torch.device("cpu")
 
@@ -49,7 +49,7 @@ def torchvisions(folder: Path, net: nn.Module) -> float:
 
 
 @torch.inference_mode()
-def net_alone(net: AlexNet, views: int) -> None:
+def net_alone(net: ColumnNetwork, views: int) -> None:
     batch = torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
     for start in range(0, views, BATCH):
         net(batch[: views - start])

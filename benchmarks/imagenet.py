@@ -30,7 +30,7 @@ from PIL import Image
 
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.store import Dataset
-from alexnet_cli.experiments.report import environment
+from alexnet_cli.environment import environment
 from alexnet_cli.files import write_json
 
 CLASSES, THUMBNAILS, SIZE, OPEN_FILES = 1000, 400, 32, 256

@@ -20,7 +20,7 @@ import faiss
 import numpy as np
 from common import RESULTS
 
-from alexnet_cli.experiments.report import environment
+from alexnet_cli.environment import environment
 from alexnet_cli.files import write_json
 from alexnet_cli.retrieval.kinds import KINDS, build_kind, recall
 from alexnet_cli.retrieval.vectors import Vectors, VectorWriter

@@ -19,7 +19,7 @@ from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.network import initialize
 
 BATCH, K = 64, 10
 

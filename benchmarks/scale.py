@@ -23,7 +23,7 @@ from common import RESULTS
 from prep import extract
 from search import OBSERVER
 
-from alexnet_cli.experiments.report import environment
+from alexnet_cli.environment import environment
 from alexnet_cli.files import write_json
 
 DISTINCT = 500  # different files; all others are links to them

@@ -22,7 +22,7 @@ import httpx2 as httpx
 from common import RESULTS
 from search import make_workspace
 
-from alexnet_cli.experiments.report import environment
+from alexnet_cli.environment import environment
 from alexnet_cli.files import write_json
 from alexnet_cli.serving.app import PAGE
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.memory import keep_freed_memory
-from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.nets.network import ColumnNetwork, initialize
 from alexnet_cli.nets.normalization import LocalResponseNorm
 from alexnet_cli.training.sgd import SGD
 from alexnet_cli.training.trainer import autocast
@@ -24,12 +24,12 @@ from alexnet_cli.training.trainer import autocast
 CLASSES, STEPS = 1000, 3
 
 
-def ours(recipe: str, device: torch.device, classes: int = CLASSES) -> AlexNet:
+def ours(recipe: str, device: torch.device, classes: int = CLASSES) -> ColumnNetwork:
     net = initialize(recipes.load(recipe).build(classes), 0)
-    return net.to(memory_format=torch.channels_last).place([device])
+    return net.to(memory_format=torch.channels_last).to_devices([device])
 
 
-def with_torchs_norm(device: torch.device, classes: int = CLASSES) -> AlexNet:
+def with_torchs_norm(device: torch.device, classes: int = CLASSES) -> ColumnNetwork:
     """The 2012 net with torch.nn.LocalResponseNorm."""
     net = ours("paper", device, classes)
     for then in [module for module in net.modules() if isinstance(module, nn.ModuleList)]:
@@ -59,7 +59,7 @@ class Work:
 
     def logits(self) -> torch.Tensor:
         with autocast(self.device, self.given.precision):
-            if isinstance(self.net, AlexNet):
+            if isinstance(self.net, ColumnNetwork):
                 logits: torch.Tensor = self.net(self.images, 0)[0]
             else:
                 logits = self.net(self.images)

@@ -29,10 +29,10 @@ from alexnet_cli.data.augment import EpochPlan, augment
 from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.data.statistics import Statistics
 from alexnet_cli.distributed import World, is_distributed, local_rank, process_group
-from alexnet_cli.experiments.report import environment
+from alexnet_cli.environment import environment
 from alexnet_cli.files import write_json
 from alexnet_cli.memory import keep_freed_memory
-from alexnet_cli.nets import alexnet, columns
+from alexnet_cli.nets import columns, network
 from alexnet_cli.training.sgd import SGD
 from alexnet_cli.training.trainer import autocast
 
@@ -46,8 +46,8 @@ class Trainee:
         self.recipe = recipes.load(given.recipe).scaled(given.width)
         placed = [torch.device(name) for name in devices]
         self.device, self.precision = placed[0], given.precision
-        self.net = alexnet.initialize(self.recipe.build(CLASSES), 0)
-        self.net = self.net.to(memory_format=torch.channels_last).place(placed).train()
+        self.net = network.initialize(self.recipe.build(CLASSES), 0)
+        self.net = self.net.to(memory_format=torch.channels_last).to_devices(placed).train()
         self.wrapped = world.wrap(self.net)
         self.sgd = SGD(weights := dict(self.net.named_parameters()), 0.9, dict.fromkeys(weights, 0.0005))
         image, part = self.recipe.image, world.shard(given.batch)
@@ -108,9 +108,9 @@ def alone(given: argparse.Namespace, devices: list[str]) -> dict[str, float]:
         spent[0] += time.perf_counter() - began
         return whole
 
-    alexnet.gather = columns.gather = timed
+    network.gather = columns.gather = timed
     seconds(trainee.step, given.steps, trainee.device)
-    alexnet.gather = columns.gather = gather
+    network.gather = columns.gather = gather
     return {"images_per_second": given.batch / plain, "communication": spent[0] / (given.steps + WARM) / plain}
 
 

@@ -19,7 +19,7 @@ from alexnet_cli.exporting.export import Export, export_model
 from alexnet_cli.exporting.graph import Precision
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.network import initialize
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection

@@ -20,10 +20,11 @@ def write_onnx(
     size: int = SIZE,
     classes: list[str] = CLASSES,
     fingerprint: str | None = None,
+    feature: str = "fc7",
     without: str = "",
     **metadata: str,
 ) -> Path:
-    """A random network at ``path``: mean and crop, one hidden layer with its ReLU (fc7), classes.
+    """A random network at ``path``: mean and crop, one hidden layer with its ReLU, ``feature``; classes.
 
     ``without``: a metadata key to leave out; ``metadata``: to set others than usual.
     """
@@ -46,8 +47,8 @@ def write_onnx(
         helper.make_node("Sub", ["pixels", "mrc"], ["centred"]),
         helper.make_node("Reshape", ["centred", "flat"], ["row"]),
         helper.make_node("MatMul", ["row", "w7"], ["a7"]),
-        helper.make_node("Relu", ["a7"], ["fc7"]),
-        helper.make_node("MatMul", ["fc7", "w8"], ["a8"]),
+        helper.make_node("Relu", ["a7"], [feature]),
+        helper.make_node("MatMul", [feature, "w8"], ["a8"]),
         helper.make_node("Softmax", ["a8"], ["probabilities"], axis=1),
     ]
     graph = helper.make_graph(
@@ -58,7 +59,7 @@ def write_onnx(
         ],
         [
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(classes)]),
-            helper.make_tensor_value_info("fc7", TensorProto.FLOAT, ["N", FEATURES]),
+            helper.make_tensor_value_info(feature, TensorProto.FLOAT, ["N", FEATURES]),
         ],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )

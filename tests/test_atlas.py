@@ -21,12 +21,12 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-ge
 
 
 def test_the_server_tells_where_each_picture_lies(searchable: Path, client: Any) -> None:
-    assert client.get("/api/embedding").json()["places"] is None
+    assert client.get("/api/embedding").json()["coordinates"] is None
     with closing(Index.open(Path("indexes/photos"))) as index:
         found = embed(index)
         pictures = [index.table.picture(row) for row in found.rows.tolist()]
     told = client.get("/api/embedding").json()
-    np.testing.assert_allclose(told["places"], found.places, atol=1e-5)
+    np.testing.assert_allclose(told["coordinates"], found.coordinates, atol=1e-5)
     assert told["rows"] == found.rows.tolist()
     assert told["paths"] == [name for name, _ in pictures]
     assert [told["classes"][i] for i in told["of"]] == [label for _, label in pictures]

@@ -16,8 +16,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from alexnet_cli.commands import main
 from alexnet_cli.errors import BadRecipe, Interrupted
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.nets.columns import drop
+from alexnet_cli.nets.network import ColumnNetwork
 from alexnet_cli.training.sgd import SGD
 from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
@@ -25,7 +25,7 @@ from alexnet_cli.training.trainer import Options
 CPU = torch.device("cpu")
 
 
-def grouped(net: AlexNet, images: torch.Tensor, seed: int) -> torch.Tensor:
+def grouped(net: ColumnNetwork, images: torch.Tensor, seed: int) -> torch.Tensor:
     """The logits on one device by grouped convolutions and whole layers, in training, from the columns' weights."""
     norm = net.network.operations["response_norm"]
 
@@ -53,14 +53,14 @@ def grouped(net: AlexNet, images: torch.Tensor, seed: int) -> torch.Tensor:
     return F.linear(a, *whole("fc8"))
 
 
-def sgd_of(net: AlexNet) -> SGD:
+def sgd_of(net: ColumnNetwork) -> SGD:
     weights = dict(net.named_parameters())
     return SGD(weights, 0.9, dict.fromkeys(weights, 0.0005))
 
 
 def test_five_updates_on_two_devices_are_those_of_the_grouped_network_on_one():
     ours, theirs = narrow("conv1.weights=0.05").double(), narrow("conv1.weights=0.05").double()
-    ours.place([CPU, CPU]).train()
+    ours.to_devices([CPU, CPU]).train()
     random = torch.Generator().manual_seed(0)
     optimizers = [sgd_of(net) for net in (ours, theirs)]
     before = [parameter.clone() for parameter in ours.parameters()]
@@ -104,7 +104,7 @@ class Crossings(TorchDispatchMode):
 
 
 @contextmanager
-def watched(net: AlexNet) -> Iterator[Crossings]:
+def watched(net: ColumnNetwork) -> Iterator[Crossings]:
     crossings = Crossings()
 
     def mark(name: str, column: int, out: torch.Tensor) -> None:
@@ -128,7 +128,7 @@ def watched(net: AlexNet) -> Iterator[Crossings]:
 
 
 def test_nothing_crosses_but_before_conv3_fc6_fc7_and_fc8():
-    net = narrow().place([CPU, CPU]).train()
+    net = narrow().to_devices([CPU, CPU]).train()
     with watched(net) as crossings, torch.no_grad():
         net(torch.randn(2, 3, 100, 100), dropout_seed=1)
     assert crossings.found == [

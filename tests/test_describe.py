@@ -11,8 +11,8 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import parameter_count
 from alexnet_cli.nets.describe import LayerRow, layer_table
+from alexnet_cli.nets.network import parameter_count
 from alexnet_cli.nets.normalization import MapNorm
 from alexnet_cli.recipes import names
 

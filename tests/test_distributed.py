@@ -26,7 +26,7 @@ from alexnet_cli.distributed import World
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import drop
+from alexnet_cli.nets.network import drop
 from alexnet_cli.peers import Peers
 from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval.build import build_index

@@ -29,10 +29,10 @@ def test_groups_of_features_stay_groups_in_the_plane(searchable, monkeypatch):
         writer.close()
         index.vectors.close()
         index.vectors = index.vectors.open(Path("three.faiss"), 60, 30)
-        places = embed(index).places.astype(float)
-    assert places.min() == 0
-    assert places.max() == 1
-    distances = np.linalg.norm(places[:, None] - places, axis=2) + 9 * np.eye(60)
+        coordinates = embed(index).coordinates.astype(float)
+    assert coordinates.min() == 0
+    assert coordinates.max() == 1
+    distances = np.linalg.norm(coordinates[:, None] - coordinates, axis=2) + 9 * np.eye(60)
     assert (groups[distances.argmin(axis=1)] == groups).all()  # of each picture's nearest, in the plane
 
 
@@ -57,17 +57,17 @@ def test_a_damaged_map_is_made_again(searchable):
     kept = Path("indexes/photos", EMBEDDING_FILE)
     assert read_embedding(kept.parent) is None
     with closing(Index.open(kept.parent)) as index:
-        places = embed(index).places
+        coordinates = embed(index).coordinates
         content = bytearray(kept.read_bytes())
         content[-3] ^= 1
         kept.write_bytes(content)
         with pytest.raises(BadArtefact, match="make it again with `alexnet visualize embedding`"):
             read_embedding(kept.parent)
-        np.testing.assert_array_equal(embed(index).places, places)
+        np.testing.assert_array_equal(embed(index).coordinates, coordinates)
 
 
 @pytest.mark.parametrize(
-    ("rows", "places"),
+    ("rows", "coordinates"),
     [
         (np.array([0, 1]), np.array([[0, np.nan], [0, 1]], np.float32)),
         (np.array([0, 1]), np.array([[0, 2], [0, 1]], np.float32)),
@@ -77,8 +77,8 @@ def test_a_damaged_map_is_made_again(searchable):
         (np.array([0, 1]), np.zeros((3, 2), np.float32)),
     ],
 )
-def test_a_forged_map_is_refused(tmp_path, rows, places):
-    write_tensors(tmp_path / EMBEDDING_FILE, {"rows": rows, "places": places}, {"generation": "g"})
+def test_a_forged_map_is_refused(tmp_path, rows, coordinates):
+    write_tensors(tmp_path / EMBEDDING_FILE, {"rows": rows, "coordinates": coordinates}, {"generation": "g"})
     with pytest.raises(BadArtefact, match="is damaged: make it again"):
         read_embedding(tmp_path)
 
@@ -96,12 +96,12 @@ def test_two_pictures_have_no_map(searchable, monkeypatch):
             embed(index)
 
 
-def test_each_place_of_the_grid_shows_the_picture_nearest_to_its_middle(monkeypatch):
+def test_each_square_of_the_grid_shows_the_picture_nearest_to_its_middle(monkeypatch):
     monkeypatch.setattr(shown, "ACROSS", 2)
-    places = np.array([[0.1, 0.1], [0.24, 0.26], [1, 1], [0.6, 0.1]], np.float32)
-    assert shown._one_a_place(places) == [1, 2, 3]
+    coordinates = np.array([[0.1, 0.1], [0.24, 0.26], [1, 1], [0.6, 0.1]], np.float32)
+    assert shown._one_a_square(coordinates) == [1, 2, 3]
     black = np.zeros((8, 8, 3), np.uint8)
-    sheet = shown._thumbnails(places[1:], [black, "gone", black], ["white"] * 3)
+    sheet = shown._thumbnails(coordinates[1:], [black, "gone", black], ["white"] * 3)
     half = shown.THUMBNAIL
     middles = sheet[half // 2 :: half, half // 2 :: half]
     np.testing.assert_array_equal(middles[..., 3], [[0, 0], [255, 255]])  # y grows upwards

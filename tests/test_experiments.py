@@ -34,7 +34,7 @@ from alexnet_cli.figures.canvas import Size
 from alexnet_cli.inference.evaluation import average_probabilities, evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.network import initialize
 from alexnet_cli.training.train import train
 from alexnet_cli.visualization.kernels import saturation, structure
 
@@ -90,6 +90,19 @@ def test_figure_4_has_the_predictions_and_the_nearest_images(models, packed, tmp
     assert len(classify(network, test, packed.classes)) == 8
 
 
+def test_figure_4_names_the_layer_that_the_features_are_of(packed, tmp_path, figures):
+    layers = 'network.layers=["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc8"]'
+    recipe = recipes.load("small-data", [*(line for line in NARROW if "fc7" not in line), layers])
+    mean_image = packed.statistics().mean_image
+    net = initialize(recipe.build(3), 0)
+    model = Model(net=net, recipe=recipe, classes=packed.classes, words={}, mean_image=mean_image, provenance={})
+    model.save(tmp_path / "m")
+    report = figure4(tmp_path / "m", packed, tmp_path, "c")
+    told = [report.note, *(figure.get_suptitle() for figure in figures)]
+    assert ("Euclidean distance of fc6" in told[0], "nearest in fc6" in told[2]) == (True, True), told
+    assert not any("fc7" in text for text in told)
+
+
 @pytest.mark.parametrize("size", Size)
 def test_figure_4_has_all_names_whole(size, tmp_path, figures):
     """No text leaves the figure, and none of a picture's texts runs into its neighbour's."""
@@ -103,7 +116,7 @@ def test_figure_4_has_all_names_whole(size, tmp_path, figures):
     one = Classified(image=image, label=names[2], classes=five, probabilities=[0.5, 0.2, 0.1, 0.1, 0.1])
     figure4_module.draw_predictions([one] * SHOWN, tmp_path / "p.png", size)
     found = Retrieved(image=image, label=names[1], neighbours=[image] * 6, labels=names * 2, distances=[1.0] * 6)
-    figure4_module.draw_neighbours([found] * QUERIES, tmp_path / "n.png", size)
+    figure4_module.draw_neighbours([found] * QUERIES, "fc7", tmp_path / "n.png", size)
     for figure in figures:
         figure.draw_without_rendering()
         own = [[axes.title, axes._left_title, *axes.texts] for axes in figure.axes]

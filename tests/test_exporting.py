@@ -22,14 +22,14 @@ from alexnet_cli.data.prepare import prepare
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.exporting import export as module
 from alexnet_cli.exporting.comparison import COSINE, SAME_CLASS, ExportMismatch, compare
-from alexnet_cli.exporting.export import export_model
+from alexnet_cli.exporting.export import _interrupts_kept, export_model
 from alexnet_cli.exporting.pictures import pictures_to_calibrate, pictures_to_check
 from alexnet_cli.files import sweep
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.inference.views import centre_view, ten_views
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.network import initialize
 from alexnet_cli.nets.operations import OPERATIONS, Operation
 
 
@@ -357,6 +357,19 @@ def test_ctrl_c_ends_an_export_and_leaves_nothing(narrow, packed, tmp_path, monk
         "recipe.toml",
     ]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_in_a_destructor_where_python_ignores_it_ends_an_export_and_prints_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # pytest has its own
+    with pytest.raises(KeyboardInterrupt), _interrupts_kept():
+        Interrupted()
+    assert capsys.readouterr().err == ""
+    assert sys.unraisablehook is sys.__unraisablehook__
 
 
 class BrightCentre(Predictor):

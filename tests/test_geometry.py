@@ -162,8 +162,12 @@ def test_one_resampling_after_another_is_what_the_list_means_where_there_is_one(
 
 def test_nothing_changes_at_strength_zero_and_hardly_at_all_if_nothing_was_drawn(images, facts):
     preprocessor = Preprocessor(IMAGE, facts.mean_image, "cpu")
-    off = {"rotation": Rotation(degrees=0), "shear": Shear(degrees=0), "stretch": Stretch(most=1)}
-    off |= {"scale": ScaleJitter(most=1), "brightness": Brightness(most=0), "contrast": Contrast(low=1, high=1)}
+    off = {"rotation": Rotation(degrees=0), "shear": Shear(degrees=0), "stretch": Stretch(max_ratio=1)}
+    off |= {
+        "scale": ScaleJitter(max_factor=1),
+        "brightness": Brightness(max_delta=0),
+        "contrast": Contrast(low=1, high=1),
+    }
     paper = {"crop": ALL["crop"], "reflection": ALL["reflection"]}
     drawn = drawn_of(paper | off)
     assert [step.type for step, _ in drawn] == ["random_crop", "reflection"]
@@ -230,8 +234,8 @@ def test_recipes_that_list_none_of_it_draw_what_they_drew_before_it_was_there(re
             "contrast.low must not be more than high",
         ),
         (
-            ['training.augmentation=["stretch"]', "stretch.most=0.8"],
-            "stretch.most = 0.8 does not fit: it takes a number from 1 to 10",
+            ['training.augmentation=["stretch"]', "stretch.max_ratio=0.8"],
+            "stretch.max_ratio = 0.8 does not fit: it takes a number from 1 to 10",
         ),
         (
             ["image.standardize=true", "image.mean_crop=central"],

@@ -15,7 +15,7 @@ from pictures import encoded, write_folder
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.data.prepare import prepare
-from alexnet_cli.experiments.report import processor
+from alexnet_cli.environment import processor
 from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.retrieval.build import build_index

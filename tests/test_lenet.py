@@ -20,7 +20,7 @@ from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.inference.views import ten_views
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import initialize, parameter_count, parameters_by_layer
+from alexnet_cli.nets.network import initialize, parameter_count, parameters_by_layer
 from alexnet_cli.opening import open_network
 
 BOTH = ["lenet-5", "lenet-5-1998"]

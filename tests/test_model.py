@@ -13,7 +13,7 @@ from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import read_tensors, write_tensors
 from alexnet_cli.model import Model
 from alexnet_cli.model_card import model_card
-from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.network import initialize
 from alexnet_cli.training import checkpoint
 
 
@@ -121,7 +121,7 @@ def test_what_is_missing_cut_short_or_newer_is_refused(model, tmp_path):
     [
         ({"classes": "[1, 2"}, "Expecting ',' delimiter"),
         ({"classes": "3"}, "object of type 'int' has no len"),
-        ({"classes": '["a", "b"]'}, "Error\\(s\\) in loading state_dict for AlexNet"),
+        ({"classes": '["a", "b"]'}, "Error\\(s\\) in loading state_dict for ColumnNetwork"),
         ({"recipe": "= 3"}, "damaged recipe: Invalid statement"),
         (
             {"recipe": ("size = 72", "size = 1000000000")},

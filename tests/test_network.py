@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from alexnet_cli import recipe as recipes
 from alexnet_cli.errors import BadRecipe
 from alexnet_cli.nets import operations
-from alexnet_cli.nets.alexnet import AlexNet, initialize, parameter_count, parameters_by_layer, without_dropout
 from alexnet_cli.nets.columns import drop
+from alexnet_cli.nets.network import ColumnNetwork, initialize, parameter_count, parameters_by_layer, without_dropout
 from alexnet_cli.nets.operations import Dropout
 
 # A network like the paper's in everything but its size.
@@ -29,11 +29,11 @@ NARROW = [
 ]
 
 
-def narrow(*settings: str) -> AlexNet:
+def narrow(*settings: str) -> ColumnNetwork:
     return initialize(recipes.load("paper", [*NARROW, *settings]).build(7), seed=3)
 
 
-def last_operation(net: AlexNet, layer: str, column: int = 0) -> nn.Module:
+def last_operation(net: ColumnNetwork, layer: str, column: int = 0) -> nn.Module:
     """The module whose output leaves a column's part of a layer, before any dropout."""
     return [module for module in net.parts(layer)[column].then if not isinstance(module, nn.Identity)][-1]
 
@@ -89,7 +89,7 @@ def test_zeros_are_read_past_the_right_and_bottom_edges_only():
     assert torch.equal(convolution(image), expected)
 
 
-def grouped(net: AlexNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def grouped(net: ColumnNetwork, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The same network on one device: grouped convolutions where a column sees its own maps only."""
     norm = net.network.operations["response_norm"]
 

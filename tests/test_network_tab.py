@@ -27,7 +27,7 @@ from alexnet_cli.progress import SILENT
 from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.serving import network
-from alexnet_cli.serving.app import create_app
+from alexnet_cli.serving.app import PAGE, create_app
 from alexnet_cli.visualization.strongest import units_of
 from alexnet_cli.visualization.units import read_units
 from alexnet_cli.workspace import Workspace
@@ -326,3 +326,29 @@ def test_errors_are_told_in_the_tab(browser: Any, home: str, tmp_path: Path) -> 
     page.get_by_role("link", name="Begin again").click()
     expect(page.get_by_role("heading", name="What does it see in your picture?")).to_be_visible()
     context.close()
+
+
+@needs_browser
+def test_pictures_that_are_forgotten_leave_no_address(browser: Any, home: str, source: Path) -> None:  # noqa: F811
+    """An object URL keeps its picture in memory until it is revoked."""
+    counting = """window.addresses = new Set();
+        const [create, revoke] = [URL.createObjectURL, URL.revokeObjectURL];
+        URL.createObjectURL = (thing) => { const made = create(thing); window.addresses.add(made); return made; };
+        URL.revokeObjectURL = (made) => { window.addresses.delete(made); revoke(made); };"""
+    script = (PAGE / "main.js").read_text()
+    assert "const KEPT = 30;" in script
+    script = script.replace("const KEPT = 30;", "const KEPT = 1;")
+    with opened(browser, home) as page:
+        page.add_init_script(counting)
+        page.route("**/page/main.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+        page.goto("/?view=network")
+        shown = ""
+        for i in range(3):
+            drop(page, source / "val" / "red" / f"{i:02d}.png")
+            page.wait_for_function(
+                "(before) => (document.querySelector('.view img')?.src ?? before) !== before"
+                " && document.querySelector('.view img').src.startsWith('blob:')",
+                arg=shown,
+            )
+            shown = page.locator(".view img").get_attribute("src")
+        assert page.evaluate("() => window.addresses.size") == 2  # of the last: the file, and its central square

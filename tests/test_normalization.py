@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.exporting.pictures import synthetic_pictures
-from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.network import initialize
 from alexnet_cli.nets.normalization import PIECE, LocalResponseNorm, MapNorm, formula
 
 

@@ -15,7 +15,7 @@ from alexnet_cli.exporting.export import export_model
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.network import initialize
 from alexnet_cli.opening import open_model, open_network
 from alexnet_cli.progress import Progress
 

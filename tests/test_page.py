@@ -341,6 +341,24 @@ def test_curves_grow_while_a_run_trains(page: Any, space: Path) -> None:
         shutil.rmtree(run)
 
 
+def test_a_view_of_training_runs_listens_once_for_its_end(page: Any, space: Path) -> None:
+    page.add_init_script(
+        """const add = AbortSignal.prototype.addEventListener;
+        window.listeners = 0;
+        AbortSignal.prototype.addEventListener = function (...given) {
+            window.listeners += 1;
+            add.apply(this, given);
+        };"""
+    )
+    page.clock.install()
+    page.goto("/?view=training")
+    expect(page.get_by_role("heading", name="No training runs yet")).to_be_visible()
+    for _ in range(3):
+        with page.expect_response("**/api/runs*"):
+            page.clock.fast_forward(16_000)
+    assert page.evaluate("() => window.listeners") == 1
+
+
 def test_a_history_of_many_epochs_and_a_huge_loss_hide_no_other_run(browser: Any, tmp_path: Path) -> None:
     for name, rows in [("long", 130_000), ("huge", 1), ("good", 3)]:
         run = tmp_path / "models" / name

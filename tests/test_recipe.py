@@ -26,6 +26,14 @@ def test_every_recipe_says_what_it_is_and_survives_writing(name):
     assert recipes.loads(recipes.dumps(recipe)) == recipe
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_order_of_settings_does_not_matter(order):
+    settings = ["brightness.max_delta=20", "bright.max_delta=30", 'bright.type="brightness"']
+    settings += ['training.augmentation=["random_crop", "brightness", "bright"]']
+    recipe = recipes.load("paper", settings[::order])
+    assert [recipe.augmentations[name].max_delta for name in ("brightness", "bright")] == [20, 30]
+
+
 def test_paper_comes_first():
     assert names()[0] == "paper"
 

@@ -18,7 +18,7 @@ from alexnet_cli.inference.classes import find_class
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Prediction
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.nets.network import ColumnNetwork, initialize
 from alexnet_cli.opening import open_model
 from alexnet_cli.visualization.occlusion import POSITIONS, hidden_rows, hide, occlusion
 from alexnet_cli.visualization.saliency import (
@@ -45,7 +45,7 @@ CORNER = [  # one convolution of 8 × 8 squares side by side, and the classes
 ]
 
 
-def narrow_net(seed: int = 0) -> AlexNet:
+def narrow_net(seed: int = 0) -> ColumnNetwork:
     """Float64, with weights that are large enough for gradients to be far from 0."""
     layers = [*(f"conv{i}" for i in range(1, 6)), "fc6", "fc7", "fc8"]
     recipe = recipes.load("paper", [*NARROW, *(f'{layer}.weights="he"' for layer in layers)])

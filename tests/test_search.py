@@ -307,6 +307,14 @@ def test_the_page_needs_nothing_else_and_escapes(searchable: Path) -> None:
     assert "query: odd/dog/0.png" in [image["alt"] for image in tags.images]
 
 
+def test_the_page_names_the_layer_that_the_features_are_of(searchable: Path) -> None:
+    write_onnx(Path("models/digits/model.onnx"), seed=1, feature="fc4")
+    update("photos", model="models/digits/model.onnx", name="digits")
+    assert main(["search", "photos/dog/0.png", "--index", "digits", "--html", "page.html"]) == 0
+    said = Tags(Path("page.html").read_text()).text
+    assert "distance between features (fc4)." in said
+
+
 def test_a_name_with_a_line_break_is_drawn_with_an_escape(searchable: Path) -> None:
     for folder in ("plain", "broken"):
         (searchable / folder / "dog").mkdir(parents=True)

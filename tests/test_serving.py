@@ -22,7 +22,7 @@ from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval.build import build_index
 from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.serving import app as app_module
-from alexnet_cli.serving import library
+from alexnet_cli.serving import library, mistakes
 from alexnet_cli.serving.app import LIMIT, PAGE, create_app
 from alexnet_cli.serving.thumbnails import SIDE
 from alexnet_cli.workspace import Workspace
@@ -431,6 +431,32 @@ def test_mistakes_are_those_of_the_newest_report_on_the_pictures(client: TestCli
         ("photos/cat/1.png", "cat", "dog"),
     ]
     assert client.get(f"/api/search?row={answer['pictures'][0]['row']}").json()["label"] == "dog"
+
+
+def test_a_report_is_read_once_until_it_or_the_index_changes(client: TestClient, monkeypatch) -> None:
+    def write(*rows: str) -> None:
+        head = "picture,label,rank_of_label,probability_of_label,label_1,probability_1"
+        Path("rep/new.csv").write_text("\n".join([head, *rows]) + "\n")
+        os.replace("rep/new.csv", "rep/predictions.csv")
+
+    read, rows_of = [], mistakes._rows
+    monkeypatch.setattr(mistakes, "_rows", lambda file: read.append(file) or rows_of(file))
+    Path("rep").mkdir()
+    Path("rep/report.json").write_text(json.dumps({"source": str(Path("photos").resolve())}))
+    write("cat/0.png,cat,2,0.3,dog,0.7")
+    first = client.get("/api/mistakes").json()
+    assert (first["images"], first["mistakes"]) == (1, 1)
+    assert [client.get("/api/mistakes").json() for _ in range(3)] == [first] * 3
+    assert len(read) == 1
+    write("cat/0.png,cat,2,0.3,dog,0.7", "cat/1.png,cat,1,0.9,cat,0.9")
+    os.utime("rep/predictions.csv", ns=(0, 1))  # whatever the clock's resolution
+    assert client.get("/api/mistakes").json()["images"] == 2
+    assert len(read) == 2
+    picture(Path("photos/ant/0.png"), 300)
+    index_photos()
+    again = client.get("/api/mistakes").json()
+    assert (again["images"], len(read)) == (2, 3)
+    assert again["generation"] != first["generation"]
 
 
 def test_wordnet_labels_are_told_in_words(searchable: Path, client: TestClient) -> None:

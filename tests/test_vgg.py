@@ -18,8 +18,8 @@ from alexnet_cli.importing.model import import_model
 from alexnet_cli.importing.torchvision import NETS
 from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import parameter_count
 from alexnet_cli.nets.describe import layer_table
+from alexnet_cli.nets.network import parameter_count
 from alexnet_cli.training.schedule import finished, learning_rate
 from alexnet_cli.training.train import train
 

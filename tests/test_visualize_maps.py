@@ -23,7 +23,7 @@ from alexnet_cli.visualization.maps import (
     draw_layer,
     draw_overview,
     draw_steps,
-    strength,
+    mean_activation,
     strongest_first,
 )
 
@@ -105,7 +105,7 @@ def test_the_view_is_the_centre_less_the_mean_image(network, picture, packed, se
 def test_the_strongest_maps_come_first():
     maps = np.random.default_rng(0).standard_normal((7, 3, 4)).astype(np.float32) * np.arange(7)[:, None, None]
     means = [np.mean([abs(x) for x in one.ravel()]) for one in maps]
-    np.testing.assert_allclose(strength(maps), means, rtol=1e-6)
+    np.testing.assert_allclose(mean_activation(maps), means, rtol=1e-6)
     expected = [one for _, one in sorted(zip(means, maps, strict=True), key=lambda pair: -pair[0])]
     np.testing.assert_array_equal(strongest_first(maps), expected)
     np.testing.assert_array_equal(strongest_first(np.array([1.0, -3, 2])), [-3, 2, 1])

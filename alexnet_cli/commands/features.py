@@ -41,7 +41,7 @@ def features(
     ] = Path("features.npy"),
     layer: Annotated[
         str | None,
-        typer.Option(metavar="LAYER", help="The layer whose outputs are written. Default: the last hidden one, fc7."),
+        typer.Option(metavar="LAYER", help="The layer whose outputs are written. Default: the last hidden one."),
     ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="DATASET", help="A dataset, whose pictures are taken in its order.")
@@ -53,8 +53,9 @@ def features(
 ) -> None:
     """Write the features of pictures.
 
-    It gets a row of float32 for each picture that can be read: fc7, or what leaves another layer after its ReLU, norm
-    and pooling, (C, H, W) in a .npy file. A picture that cannot be read does not stop the others.
+    It gets a row of float32 for each picture that can be read: the outputs of the last hidden layer, or what leaves
+    another layer after its ReLU, norm and pooling, (C, H, W) in a .npy file. A picture that cannot be read does not
+    stop the others.
 
     Example: alexnet features photos/ --out photos.npy
     """

@@ -50,7 +50,7 @@ def import_weights(
     """
     from alexnet_cli.data.store import Dataset
     from alexnet_cli.importing.model import import_model, read_classes
-    from alexnet_cli.nets.alexnet import parameter_count
+    from alexnet_cli.nets.network import parameter_count
 
     console, space = Console(), Workspace(workspace)
     folder = space.new("model", out or Path(source).stem)

@@ -68,10 +68,10 @@ def index(
 ) -> None:
     """Make or update an index of pictures.
 
-    An index holds the features (fc7) of each picture. Run again, the command embeds only pictures that are new or
-    changed, with the model that the index has, and removes those that are gone. Without IMAGES it brings the newest
-    index up to date. If a folder has moved, give its new place and the old name with --out. Under torchrun, on one
-    machine or on several that share a disk, each process embeds a part.
+    An index holds the features of each picture, the outputs of the last hidden layer. Run again, the command embeds
+    only pictures that are new or changed, with the model that the index has, and removes those that are gone. Without
+    IMAGES it brings the newest index up to date. If a folder has moved, give its new path and the old name with --out.
+    Under torchrun, on one machine or on several that share a disk, each process embeds a part.
 
     Example: alexnet index photos/
     """

@@ -90,8 +90,8 @@ def search(
 ) -> None:
     """Find the most similar pictures.
 
-    They are those of an index whose features (fc7) have the smallest Euclidean distance to those of the picture. A
-    picture that cannot be read does not stop the others.
+    They are those of an index whose features, the outputs of the last hidden layer, have the smallest Euclidean
+    distance to those of the picture. A picture that cannot be read does not stop the others.
 
     Example: alexnet search image.jpg
     """
@@ -191,5 +191,6 @@ def _draw(
             draw_sheet(answers, rows, sheet)
             console.note(f"wrote {sheet}")
         if page:
-            write_page(answers, rows, collection, page, index=index.path.name, model=searcher.model.name)
+            names = {"index": index.path.name, "model": searcher.model.name, "feature": searcher.model.feature_name}
+            write_page(answers, rows, collection, page, **names)
             console.note(f"wrote {page}")

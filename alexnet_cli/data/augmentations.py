@@ -53,23 +53,23 @@ AUGMENTATIONS = Registry[Augmentation]()
 @AUGMENTATIONS.register("random_crop")
 @dataclass(frozen=True, kw_only=True)
 class RandomCrop(Augmentation):
-    """A crop of image.crop × image.crop at a random place: 33 × 33 places for 224 in 256; the paper counts 32 × 32."""
+    """A crop of image.crop × image.crop at a random position: 33 × 33 for 224 in 256; the paper counts 32 × 32."""
 
     shared_by: Width = 1  # images that follow one another and are cropped alike
 
     def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
-        places, groups = image.size - image.crop + 1, math.ceil(images / self.shared_by)
-        top, left = random.integers(places, size=groups), random.integers(places, size=groups)
+        count, groups = image.size - image.crop + 1, math.ceil(images / self.shared_by)
+        top, left = random.integers(count, size=groups), random.integers(count, size=groups)
         return {name: each.repeat(self.shared_by)[:images] for name, each in (("top", top), ("left", left))}
 
     def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
         crop = image.crop
         pairs = zip(drawn["top"].tolist(), drawn["left"].tolist(), strict=True)
-        places = [(slice(top, top + crop), slice(left, left + crop)) for top, left in pairs]
-        crops = torch.stack([one[place] for one, place in zip(pixels, places, strict=True)])
-        if image.mean_crop == "central":  # here the crops were centred with the mean at their own place
+        slices = [(slice(top, top + crop), slice(left, left + crop)) for top, left in pairs]
+        crops = torch.stack([one[where] for one, where in zip(pixels, slices, strict=True)])
+        if image.mean_crop == "central":  # here the crops were centred with the mean at their own position
             mean, middle = torch.from_numpy(statistics.mean_image).to(pixels.device), centre(image.size, crop)
-            crops += torch.stack([mean[place] for place in places]) - mean[middle, middle]
+            crops += torch.stack([mean[where] for where in slices]) - mean[middle, middle]
         return crops
 
     def fold(self, crops: Crops, drawn: Parameters, image: Image, statistics: Statistics) -> Crops | None:
@@ -149,12 +149,13 @@ def colour_shift(a: np.ndarray, statistics: Statistics) -> np.ndarray:
 @AUGMENTATIONS.register("brightness")
 @dataclass(frozen=True, kw_only=True)
 class Brightness(Augmentation):
-    """The same number of grey levels, uniform in -most to most, is added to all of an image. Default: TensorFlow's."""
+    """The same number of grey levels, uniform in -max_delta to max_delta, is added to all of an
+    image. Default: TensorFlow's."""
 
-    most: Annotated[float, Within(0, 255)] = 63.0
+    max_delta: Annotated[float, Within(0, 255)] = 63.0
 
     def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
-        return {"levels": random.uniform(-self.most, self.most, images).astype(np.float32)}
+        return {"levels": random.uniform(-self.max_delta, self.max_delta, images).astype(np.float32)}
 
     def apply(self, pixels: Tensor, drawn: Parameters, image: Image, statistics: Statistics) -> Tensor:
         return pixels + _each(drawn["levels"], pixels)
@@ -166,7 +167,7 @@ class Brightness(Augmentation):
         return f"brightness {drawn['levels'][i]:+.0f}"
 
     def is_active(self, epoch: int) -> bool:
-        return self.most > 0
+        return self.max_delta > 0
 
 
 @AUGMENTATIONS.register("contrast")
@@ -270,12 +271,12 @@ class Shear(Geometric):
 @dataclass(frozen=True, kw_only=True)
 class Stretch(Geometric):
     """The ratio of width to height is multiplied by a factor, and the area is kept. The factor's logarithm is uniform,
-    so that one half is as likely as two: from 1/most to most."""
+    so that one half is as likely as two: from 1/max_ratio to max_ratio."""
 
-    most: Annotated[float, Within(1, 10)] = 1.25
+    max_ratio: Annotated[float, Within(1, 10)] = 1.25
 
     def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
-        return {"ratio": _log_uniform(random, self.most, images)}
+        return {"ratio": _log_uniform(random, self.max_ratio, images)}
 
     def matrix(self, drawn: Parameters) -> np.ndarray:
         root = np.sqrt(drawn["ratio"])
@@ -285,18 +286,18 @@ class Stretch(Geometric):
         return f"stretched × {drawn['ratio'][i]:.2f}"
 
     def is_active(self, epoch: int) -> bool:
-        return self.most > 1
+        return self.max_ratio > 1
 
 
 @AUGMENTATIONS.register("scale_jitter")
 @dataclass(frozen=True, kw_only=True)
 class ScaleJitter(Geometric):
-    """Enlarged by a factor whose logarithm is uniform, from 1/most to most."""
+    """Enlarged by a factor whose logarithm is uniform, from 1/max_factor to max_factor."""
 
-    most: Annotated[float, Within(1, 10)] = 1.25
+    max_factor: Annotated[float, Within(1, 10)] = 1.25
 
     def draw(self, random: np.random.Generator, images: int, image: Image) -> Parameters:
-        return {"factor": _log_uniform(random, self.most, images)}
+        return {"factor": _log_uniform(random, self.max_factor, images)}
 
     def matrix(self, drawn: Parameters) -> np.ndarray:
         return _matrices(drawn["factor"], 0, 0, drawn["factor"])
@@ -305,12 +306,12 @@ class ScaleJitter(Geometric):
         return f"scaled × {drawn['factor'][i]:.2f}"
 
     def is_active(self, epoch: int) -> bool:
-        return self.most > 1
+        return self.max_factor > 1
 
 
-def _log_uniform(random: np.random.Generator, most: float, count: int) -> np.ndarray:
-    """``count`` factors from 1/``most`` to ``most``."""
-    return np.exp(random.uniform(-math.log(most), math.log(most), count))
+def _log_uniform(random: np.random.Generator, largest: float, count: int) -> np.ndarray:
+    """``count`` factors from 1/``largest`` to ``largest``."""
+    return np.exp(random.uniform(-math.log(largest), math.log(largest), count))
 
 
 def _matrices(*entries: np.ndarray | float) -> np.ndarray:

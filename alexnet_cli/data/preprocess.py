@@ -87,7 +87,7 @@ class Preprocessor(nn.Module):
         super().__init__()
         self.image, self.device = image, torch.device(device)
         self.mean_image = nn.Buffer(torch.from_numpy(mean_image).to(self.device))
-        # A view that is standardized is centred and divided by what it has itself.
+        # A standardized view uses its own mean and deviation.
         self.divide_by = 1.0 if image.standardize else image.divide_by
         subtracted = torch.zeros_like(self.mean_image) if image.standardize else self.mean_image
         self._subtracted = nn.Buffer(subtracted, persistent=False)

@@ -15,7 +15,7 @@ from alexnet_cli.figures.canvas import SUFFIXES, Size, drawing
 from alexnet_cli.inference.evaluation import evaluate
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import parameter_count
+from alexnet_cli.nets.network import parameter_count
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.settings import unknown
@@ -166,9 +166,7 @@ def variant(name: str, base: str, width: float) -> Recipe:
     kept = {key: value for key, value in lines.items() if key.split(".")[0] in sections}
     named = {step for key, value in kept.items() if key.endswith(".then") for step in value}  # operations of its own
     kept |= {key: value for key, value in lines.items() if key.split(".")[0] in named}
-    # An operation's section is not used before a layer names it.
-    in_order = sorted(kept.items(), key=lambda line: not line[0].endswith(".then"))
-    return recipes.adjust(ablation, [f"{key}={json.dumps(value)}" for key, value in in_order]).scaled(width)
+    return recipes.adjust(ablation, [f"{key}={json.dumps(value)}" for key, value in kept.items()]).scaled(width)
 
 
 def _adjusted(recipe: Recipe, settings: Sequence[str], epochs: int | None) -> Recipe:

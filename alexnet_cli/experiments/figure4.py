@@ -1,4 +1,4 @@
-"""Figure 4: predictions for eight test images, and the training images nearest to five others in fc7."""
+"""Figure 4: predictions for eight test images, and the training images whose features are nearest to five others'."""
 
 import textwrap
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Retrieved:
     label: str
     neighbours: list[np.ndarray]  # (S, S, 3) uint8 each, nearest first
     labels: list[str]  # of the neighbours
-    distances: list[float]  # Euclidean, of fc7
+    distances: list[float]  # Euclidean, of the features
 
 
 def figure4(
@@ -75,7 +75,7 @@ def figure4(
     classified = classify(network, test, names)
     retrieved = retrieve(network, test, train, names, progress)
     draw_predictions(classified, folder / FIGURES[0], size)
-    draw_neighbours(retrieved, folder / FIGURES[1], size)
+    draw_neighbours(retrieved, network.feature_name, folder / FIGURES[1], size)
     rows = [
         [one.label, "right" if one.classes[0] == one.label else "wrong"]
         + [f"{name} {100 * p:.0f} %" for name, p in zip(one.classes, one.probabilities, strict=True)]
@@ -89,7 +89,7 @@ def figure4(
         rows=rows,
         note=f"{model_sentence(loaded, model)} The images are spread evenly over the {len(test):,} validation images "
         f"of dataset {dataset.name}; ten views. Of the {NEAREST} nearest of {len(train):,} training images, by "
-        f"Euclidean distance of fc7, {', '.join(map(str, same_label))} have the label of the query.",
+        f"Euclidean distance of {network.feature_name}, {', '.join(map(str, same_label))} have the label of the query.",
         command=command,
         facts={"neighbours": [{"label": r.label, "labels": r.labels, "distances": r.distances} for r in retrieved]},
         figures=FIGURES,
@@ -124,8 +124,8 @@ def retrieve(
     distances = np.empty((len(positions), len(train)))
     for start in range(0, len(train), BATCH):
         part = np.arange(start, min(start + BATCH, len(train)))
-        fc7 = network.features(train.read(part)).astype(np.float64)
-        distances[:, part] = np.linalg.norm(queries[:, None] - fc7[None], axis=2)
+        features = network.features(train.read(part)).astype(np.float64)
+        distances[:, part] = np.linalg.norm(queries[:, None] - features[None], axis=2)
         progress.advance("embedding the training images", part[-1] + 1, len(train))
     order = np.argsort(distances, axis=1, kind="stable")[:, :NEAREST]
     return [
@@ -174,13 +174,16 @@ def draw_predictions(classified: Sequence[Classified], path: Path, size: Size = 
         _explain(figure, {"the true class": "tab:orange", "another class": "lightsteelblue"})
 
 
-def draw_neighbours(retrieved: Sequence[Retrieved], path: Path, size: Size = Size.page) -> None:
-    """Draw each query and, in its row, the images nearest to it; on a slide the first QUERIES_OF_A_SLIDE queries."""
+def draw_neighbours(retrieved: Sequence[Retrieved], feature: str, path: Path, size: Size = Size.page) -> None:
+    """Draw each query and, in its row, the images nearest to it in layer ``feature``.
+
+    On a slide the first QUERIES_OF_A_SLIDE queries.
+    """
     if size is Size.slide:
         retrieved = retrieved[:QUERIES_OF_A_SLIDE]
     letters = 8 if size is Size.page else 13
     with drawing(path, size, height=0.6 + 1.9 * len(retrieved)) as figure:
-        figure.suptitle("query, and the training images nearest in fc7, with their distances")
+        figure.suptitle(f"query, and the training images nearest in {feature}, with their distances")
         cells = figure.subplots(len(retrieved), NEAREST + 1, squeeze=False)
         across = int(72 * figure.get_figwidth() / (NEAREST + 1) / (WIDTH_OF_A_LETTER * letters))
         for cell in cells.ravel():

@@ -17,8 +17,8 @@ from alexnet_cli.experiments.planes import draw_planes
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.figures.canvas import SUFFIXES, Size, drawing
 from alexnet_cli.inference.network_model import NetworkModel
-from alexnet_cli.nets.alexnet import parameter_count
 from alexnet_cli.nets.neocognitron import SCLayer, Weights, run, self_organize, untrained
+from alexnet_cli.nets.network import parameter_count
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint

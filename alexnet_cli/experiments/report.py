@@ -1,9 +1,6 @@
 """The folder that an experiment writes: its table, its figure, the exact recipes, and what was measured on the way."""
 
-import datetime
 import json
-import os
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-import alexnet_cli
 from alexnet_cli.artefacts import model_name
+from alexnet_cli.environment import environment
 from alexnet_cli.files import atomic_write, read_json, write_json
 from alexnet_cli.wording import counted
 
@@ -83,7 +80,7 @@ def percent(measured: Mapping[str, Any], error: str) -> str:
 
 def model_sentence(model: "Model", path: Path) -> str:
     """One sentence that identifies the model: name, fingerprint, recipe, size, classes, epochs."""
-    from alexnet_cli.nets.alexnet import parameter_count
+    from alexnet_cli.nets.network import parameter_count
 
     parameters = parameter_count(model.net)
     epochs = model.provenance.get("epochs")
@@ -92,18 +89,3 @@ def model_sentence(model: "Model", path: Path) -> str:
         f"Model {model_name(path)} ({model.fingerprint}): recipe {model.recipe.name}, {parameters:,} parameters, "
         f"{len(model.classes):,} classes{trained}."
     )
-
-
-def environment() -> dict[str, str]:
-    """Date, machine and version: they accompany every measured result."""
-    machine = f"{os.cpu_count()} cores of {processor()}, {platform.system()}"
-    return {"date": datetime.date.today().isoformat(), "machine": machine, "version": alexnet_cli.__version__}
-
-
-def processor() -> str:
-    """The processor's name according to the system."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

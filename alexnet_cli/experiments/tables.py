@@ -26,6 +26,16 @@ class Row:
     views: int = 10
 
 
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One of the paper's tables: its own rows, and those to measure."""
+
+    name: str  # what `alexnet reproduce` calls it
+    title: str
+    published: Sequence[Published]
+    measured: Sequence[Row]
+
+
 def table1(
     models: Sequence[Path],
     dataset: Dataset,
@@ -40,7 +50,8 @@ def table1(
         Row(name="CNN", models=models[:1]),
         Row(name="CNN, centre view", models=models[:1], views=1),
     ]
-    return _table("table-1", "Table 1: ILSVRC-2010", TABLE1, rows, dataset, folder, command, device, progress)
+    table = Table(name="table-1", title="Table 1: ILSVRC-2010", published=TABLE1, measured=rows)
+    return _report(table, dataset, folder, command, device=device, progress=progress)
 
 
 def table2(
@@ -62,42 +73,36 @@ def table2(
         Row(name="1 CNN*", models=pretrained[:1]),
         Row(name=f"{max(len(together), 2)} CNNs*", models=together if pretrained and models else []),
     ]
-    return _table("table-2", "Table 2: ILSVRC-2012", TABLE2, rows, dataset, folder, command, device, progress)
+    table = Table(name="table-2", title="Table 2: ILSVRC-2012", published=TABLE2, measured=rows)
+    return _report(table, dataset, folder, command, device=device, progress=progress)
 
 
-def _table(
-    name: str,
-    title: str,
-    published: Sequence[Published],
-    measured_rows: Sequence[Row],
-    dataset: Dataset,
-    folder: Path,
-    command: str,
-    device: str,
-    progress: Progress,
-) -> Report:
-    loaded = {path: Model.load(path) for row in measured_rows for path in row.models}
-    split = "test" if "test" in dataset.counts and (name == "table-1" or "val" not in dataset.counts) else "val"
+def _report(table: Table, dataset: Dataset, folder: Path, command: str, *, device: str, progress: Progress) -> Report:
+    """Measure the rows of ``table`` on ``dataset``, and write them below the published ones."""
+    loaded = {path: Model.load(path) for row in table.measured for path in row.models}
+    split = "test" if "test" in dataset.counts and (table.name == "table-1" or "val" not in dataset.counts) else "val"
     dataset.split(split)  # raises if it has neither
     facts = {
         row.name: _measure(row, [loaded[path] for path in row.models], dataset, split, folder, device, progress)
-        for row in measured_rows
+        for row in table.measured
         if row.models
     }
-    rows = [[f"{one.name} (published)", one.views, one.top1, one.top5, one.test] for one in published]
-    for row in measured_rows:
+    rows = [[f"{one.name} (published)", one.views, one.top1, one.top5, one.test] for one in table.published]
+    for row in table.measured:
         measured = facts.get(row.name)
         cells = [percent(measured, "top1"), percent(measured, "top5")] if measured else ["", ""]
         rows.append([f"{row.name} (measured here)", str(row.views), *cells, ""])
     # Table 1 never has the paper's images: prep has no layout for ILSVRC-2010.
-    same_images = name == "table-2" and are_of_table2(dataset, split)
+    same_images = table.name == "table-2" and are_of_table2(dataset, split)
     other = "" if same_images else " These are other images than the published rows': the numbers cannot be compared."
     used = [f"{model_name(path)} ({model.recipe.name}, {model.fingerprint})" for path, model in loaded.items()]
     note = (
         f"Measured on the {dataset.counts[split]:,} {split} images of dataset {dataset.name}, with 95 % intervals; "
         f"rows whose models were not given are empty.{other} Models: {'; '.join(used) or 'none'}."
     )
-    report = Report(name=name, title=title, columns=COLUMNS, rows=rows, note=note, command=command, facts=facts)
+    report = Report(
+        name=table.name, title=table.title, columns=COLUMNS, rows=rows, note=note, command=command, facts=facts
+    )
     report.write(folder, {f"{model_name(path)}-{model.fingerprint}": model.recipe for path, model in loaded.items()})
     return report
 

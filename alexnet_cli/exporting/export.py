@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,6 +122,7 @@ def default_file(precision: Precision) -> str:
 def _interrupts_kept() -> Iterator[None]:
     """Raises KeyboardInterrupt after Ctrl-C even if a library made another error of it, or none: torch's exporter does.
 
+    In a destructor Python ignores an exception and prints its traceback; not of this one, which is raised in the end.
     Handlers of signals can be set by the main thread only; elsewhere this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -137,14 +139,22 @@ def _interrupts_kept() -> Iterator[None]:
             interrupted.set()
             raise
 
+    report_ignored = sys.unraisablehook
+
+    def report_others(ignored: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+            report_ignored(ignored)
+
     for number in before:
         signal.signal(number, interrupt)
+    sys.unraisablehook = report_others
     try:
         yield
     except Exception:
         if not interrupted.is_set():
             raise
     finally:
+        sys.unraisablehook = report_ignored
         for number, handler in before.items():
             signal.signal(number, handler)
     if interrupted.is_set():

@@ -11,8 +11,8 @@ from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.inference.onnx_model import FORMAT
 from alexnet_cli.inference.views import View, centre_view
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, without_dropout
 from alexnet_cli.nets.describe import layer_table
+from alexnet_cli.nets.network import ColumnNetwork, without_dropout
 from alexnet_cli.nets.normalization import LocalResponseNorm
 from alexnet_cli.recipe import dumps
 from alexnet_cli.wordnet import class_names
@@ -28,7 +28,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 class ExportModule(nn.Module):
     """The network with its preprocessing: pictures in, probabilities and features out, in a form for ``precision``."""
 
-    def __init__(self, net: AlexNet, preprocessor: Preprocessor, precision: Precision) -> None:
+    def __init__(self, net: ColumnNetwork, preprocessor: Preprocessor, precision: Precision) -> None:
         super().__init__()
         self.net = without_dropout(net)  # a copy, so that nothing here changes the caller's network
         self.preprocessor = preprocessor

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+ACROSS = 16  # kernels in a row
+
 
 def as_colours(kernels: np.ndarray) -> np.ndarray:
     """Kernels (K, 3 or 1, h, w) as pictures (K, h, w, 3) uint8, each on its own scale; middle grey is 0."""

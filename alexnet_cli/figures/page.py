@@ -15,14 +15,22 @@ NAME = 48  # letters of a file's name
 
 
 def write_page(
-    answers: Sequence[Answer], rows: list[Row], collection: Collection | None, path: Path, *, index: str, model: str
+    answers: Sequence[Answer],
+    rows: list[Row],
+    collection: Collection | None,
+    path: Path,
+    *,
+    index: str,
+    model: str,
+    feature: str,
 ) -> None:
     """Write one self-contained HTML file with thumbnails, classes, names and distances; a name opens its file.
 
-    ``rows``: the `thumbnails` of ``answers`` from ``collection``. ``index``, ``model``: their names.
+    ``rows``: the `thumbnails` of ``answers`` from ``collection``. ``index``, ``model``, ``feature``: the names
+    of the index, the model and the layer of its features.
     """
     sections = [_section(answer, row, collection) for answer, row in zip(answers, rows, strict=True)]
-    facts = f"Index {index}, model {model}; Euclidean distance between features (fc7)."
+    facts = f"Index {index}, model {model}; Euclidean distance between features ({feature})."
     body = f'<h1>Most similar pictures</h1><p class="facts">{text(facts)}</p>\n' + "\n".join(sections)
     with write_output(path) as temporary:
         # A file's name may not be UTF-8.

@@ -1,7 +1,7 @@
 """What all formats share: the weights found in a file, and our network made of them.
 
 Other frameworks keep both columns of a layer in one tensor, column 0's kernels first, and have grouped convolutions
-where a column sees its own maps only. Cut in two along the kernels, each half is a column's.
+where a column sees its own maps only. Cut along the kernels, the tensor gives each column its share.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from alexnet_cli.errors import BadArtefact
-from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.nets.layers import Convolution, Layer
+from alexnet_cli.nets.network import ColumnNetwork
 from alexnet_cli.nets.operations import Operation, Pooling
 from alexnet_cli.recipe import Recipe
 
@@ -90,7 +90,7 @@ def cannot_import(what: str) -> BadArtefact:
     return BadArtefact(f"{what}, which cannot be imported")
 
 
-def build_network(found: Imported, scale: Tensor | None = None) -> tuple[AlexNet, Recipe]:
+def build_network(found: Imported, scale: Tensor | None = None) -> tuple[ColumnNetwork, Recipe]:
     """The network with the weights that were ``found``, as wide as they are, and its recipe.
 
     ``scale`` (3,): what the first layer's weights for red, green and blue are multiplied by. Raises BadArtefact naming
@@ -110,8 +110,8 @@ def build_network(found: Imported, scale: Tensor | None = None) -> tuple[AlexNet
         if i == 0 and scale is not None:
             weight = weight * scale[None, :, None, None]
         modules = net.weighted(name)
-        halves = zip(modules, weight.chunk(len(modules)), bias.chunk(len(modules)), strict=True)
-        for module, own_weight, own_bias in halves:
+        shares = zip(modules, weight.chunk(len(modules)), bias.chunk(len(modules)), strict=True)
+        for module, own_weight, own_bias in shares:
             for key, tensor in ((f"{names[id(module)]}.weight", own_weight), (f"{names[id(module)]}.bias", own_bias)):
                 if state[key].shape != tensor.shape:
                     raise BadArtefact(

@@ -11,7 +11,7 @@ from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.inference.views import View, centre_view
 from alexnet_cli.memory import keep_freed_memory
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.nets.network import ColumnNetwork
 
 
 class NetworkModel(Predictor):
@@ -19,7 +19,7 @@ class NetworkModel(Predictor):
 
     def __init__(
         self,
-        net: AlexNet,
+        net: ColumnNetwork,
         preprocessor: Preprocessor,
         classes: list[str],
         *,

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.nets.layers import Network
+from alexnet_cli.nets.network import ColumnNetwork
 from alexnet_cli.nets.operations import Shape, Window
 
 
@@ -63,7 +63,7 @@ def layer_table(network: Network, shape: Shape, classes: int) -> list[LayerRow]:
     For the paper's network: 290,400 neurons in conv1, and fields of 11, 51, 99, 131 and 163 pixels (§3.5). Raises
     BadRecipe if the images are too small for its layers.
     """
-    net = AlexNet(network, shape, classes)
+    net = ColumnNetwork(network, shape, classes)
     rows, field = list[LayerRow](), PIXEL
     for name, output in _outputs(net, shape).items():
         layer, modules = network.layers[name], net.weighted(name)
@@ -96,7 +96,7 @@ def layer_table(network: Network, shape: Shape, classes: int) -> list[LayerRow]:
     return rows
 
 
-def _outputs(net: AlexNet, shape: Shape) -> Mapping[str, Shape]:
+def _outputs(net: ColumnNetwork, shape: Shape) -> Mapping[str, Shape]:
     """Layer -> the shape of what its weights give in one column: (C, H, W) or (units,)."""
     outputs, entering = dict[str, Shape](), shape
     with torch.device("meta"), torch.no_grad():

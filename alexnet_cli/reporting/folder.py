@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.environment import environment
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.experiments.report import environment
 from alexnet_cli.figures.html import encoded
 from alexnet_cli.files import read_json, sweep, sync_folder, temporary_folder, write_json
 from alexnet_cli.inference.evaluation import Scores

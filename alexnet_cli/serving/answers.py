@@ -93,13 +93,13 @@ def spread(opened: Opened, count: int) -> dict[str, Any]:
 
 
 def embedding(opened: Opened) -> dict[str, Any]:
-    """Where pictures of the index lie on its map; `places` is null if there is none of these pictures. `index` is its
-    name, quoted for a shell.
+    """Where pictures of the index lie on its map; `coordinates` is null if there is none of these pictures. `index` is
+    its name, quoted for a shell.
 
-    `rows`, `places` (x and y, from 0 to 1) and `of` (a position in `classes`, or null) have an entry a picture.
+    `rows`, `coordinates` (x and y, from 0 to 1) and `of` (a position in `classes`, or null) have an entry a picture.
     """
     index = opened.index
-    told = {"index": shlex.quote(index.path.name), "places": None, "generation": opened.generation}
+    told = {"index": shlex.quote(index.path.name), "coordinates": None, "generation": opened.generation}
     found = read_embedding(index.path)
     if found is None or found.generation != index.facts["generation"]:
         return told
@@ -108,7 +108,7 @@ def embedding(opened: Opened) -> dict[str, Any]:
     position = {label: i for i, label in enumerate(labels)}
     return told | {
         "rows": found.rows.tolist(),
-        "places": found.places.round(5).tolist(),
+        "coordinates": found.coordinates.round(5).tolist(),
         "paths": [name for name, _ in pictures],
         "of": [None if label is None else position[label] for _, label in pictures],
         "classes": [opened.name_of(label) for label in labels],

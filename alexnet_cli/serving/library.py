@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,8 @@ class Opened:
     model_home: Path  # the workspace's folder of models
     users: int = 0  # requests that are using it
     is_retired: bool = False  # closed when the last of them is done
+    # Of each report that was asked for: when its table was written, and its mistakes, if it has pictures of the index.
+    mistakes: dict[Path, tuple[int, dict[str, Any] | None]] = field(default_factory=dict)
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _collection: Collection | None = None
     _maps: OnnxMaps | None = None

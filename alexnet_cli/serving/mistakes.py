@@ -23,20 +23,30 @@ def mistakes(opened: Opened, space: Workspace) -> dict[str, Any]:
     ``report`` is null if there is none. A report tells of an index of its dataset, or of the folder or archive that the
     dataset was packed from; there a picture is known by its path.
     """
-    for folder in _reports(space):
+    for folder, changed in _reports(space).items():
         if not _is_about(opened.index.source, folder):
             continue
-        predictions = {row[PICTURE]: row for row in _rows(folder / TABLE)}
-        if not predictions:
-            continue
-        found = [(row, name, predictions[name]) for row, name, *_ in opened.index.table.rows() if name in predictions]
-        if found:
-            wrong = [one for one in found if one[2][LABEL] != one[2][PREDICTED]]
-            wrong.sort(key=lambda one: _number(one[2][PROBABILITY]))
-            pictures = [_picture(opened, *one) for one in wrong[:MOST]]
-            told = {"report": folder.name, "images": len(found), "mistakes": len(wrong), "pictures": pictures}
-            return told | {"generation": opened.generation}
+        kept = opened.mistakes.get(folder)
+        if kept is None or kept[0] != changed:
+            kept = opened.mistakes[folder] = (changed, _mistakes_in(folder, opened))
+        if kept[1] is not None:
+            return kept[1]
     return {"report": None}
+
+
+def _mistakes_in(report: Path, opened: Opened) -> dict[str, Any] | None:
+    """What `mistakes` tells of one report; None if it has no picture of the index."""
+    predictions = {row[PICTURE]: row for row in _rows(report / TABLE)}
+    if not predictions:
+        return None
+    found = [(row, name, predictions[name]) for row, name, *_ in opened.index.table.rows() if name in predictions]
+    if not found:
+        return None
+    wrong = [one for one in found if one[2][LABEL] != one[2][PREDICTED]]
+    wrong.sort(key=lambda one: _number(one[2][PROBABILITY]))
+    pictures = [_picture(opened, *one) for one in wrong[:MOST]]
+    told = {"report": report.name, "images": len(found), "mistakes": len(wrong), "pictures": pictures}
+    return told | {"generation": opened.generation}
 
 
 def _picture(opened: Opened, row: int, name: str, prediction: dict[str, str]) -> dict[str, Any]:
@@ -52,13 +62,13 @@ def _picture(opened: Opened, row: int, name: str, prediction: dict[str, str]) ->
     }
 
 
-def _reports(space: Workspace) -> list[Path]:
-    """The folders of reports in the workspace, newest first."""
+def _reports(space: Workspace) -> dict[Path, int]:
+    """The folders of reports in the workspace, newest first, and when the table of each was written."""
     times = {}
     for file in space.root.glob(f"*/{TABLE}"):
         with suppress(OSError):
             times[file.parent] = file.stat().st_mtime_ns
-    return sorted(times, key=lambda folder: times[folder], reverse=True)
+    return dict(sorted(times.items(), key=lambda one: one[1], reverse=True))
 
 
 def _is_about(source: Path, report: Path) -> bool:

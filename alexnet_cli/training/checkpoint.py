@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from alexnet_cli.artefacts import CHECKPOINT_FILE, MODEL_FILE, check_format
 from alexnet_cli.errors import BadArtefact, Diverged, first_line
 from alexnet_cli.files import check_opens, read_tensors, write_tensors
-from alexnet_cli.nets.alexnet import AlexNet
+from alexnet_cli.nets.network import ColumnNetwork
 from alexnet_cli.training.sgd import SGD
 
 FORMAT = 1
@@ -35,7 +35,7 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per epoch
 
 
-def save(folder: Path, net: AlexNet, sgd: SGD, mean_image: np.ndarray, state: TrainingState) -> None:
+def save(folder: Path, net: ColumnNetwork, sgd: SGD, mean_image: np.ndarray, state: TrainingState) -> None:
     """Replace the checkpoint in ``folder``; ``mean_image`` (S, S, 3) float32 is what the run subtracts.
 
     Raises Diverged if a weight is not finite and OSError if it cannot be written; both keep the last checkpoint.
@@ -51,7 +51,7 @@ def save(folder: Path, net: AlexNet, sgd: SGD, mean_image: np.ndarray, state: Tr
 
 
 @torch.no_grad()
-def load(folder: Path, net: AlexNet, sgd: SGD) -> np.ndarray:
+def load(folder: Path, net: ColumnNetwork, sgd: SGD) -> np.ndarray:
     """Copy the weights and velocities of the checkpoint in ``folder`` into ``net`` and ``sgd``; return its mean image.
 
     Raises BadArtefact if it is damaged: the checksum of the whole file is compared.

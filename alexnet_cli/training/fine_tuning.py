@@ -4,15 +4,15 @@ import torch
 
 from alexnet_cli.errors import BadRecipe
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import AlexNet, layer_of
+from alexnet_cli.nets.network import ColumnNetwork, layer_of
 
 
-def _new_layers(start: AlexNet, net: AlexNet) -> list[str]:
+def _new_layers(start: ColumnNetwork, net: ColumnNetwork) -> list[str]:
     """The layers that do not start from those of ``start``: what it lacks, and the last one."""
     return [name for name in net.network.layers if name == net.last or name not in start.network.layers]
 
 
-def notes(start: Model, net: AlexNet) -> list[str]:
+def notes(start: Model, net: ColumnNetwork) -> list[str]:
     """What is not carried over from ``start``."""
     unused = [name for name in start.net.network.layers if name not in net.network.layers]
     new, model = _new_layers(start.net, net), start.path or "the model"
@@ -25,7 +25,7 @@ def _listed(names: list[str]) -> str:
 
 
 @torch.no_grad()
-def copy_weights(start: Model, net: AlexNet) -> None:
+def copy_weights(start: Model, net: ColumnNetwork) -> None:
     """Copy every layer but `_new_layers`. Raises BadRecipe naming the first tensor that differs."""
     weights, new = start.net.state_dict(), _new_layers(start.net, net)
     for name, weight in net.state_dict().items():

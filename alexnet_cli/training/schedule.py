@@ -4,8 +4,8 @@ weight decay of each parameter."""
 import math
 from collections.abc import Iterable
 
-from alexnet_cli.nets.alexnet import is_bias, layer_of
 from alexnet_cli.nets.layers import Layer
+from alexnet_cli.nets.network import is_bias, layer_of
 from alexnet_cli.recipe import Recipe, Training
 
 

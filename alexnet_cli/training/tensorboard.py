@@ -11,9 +11,9 @@ import numpy as np
 from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import KERNELS, TENSORBOARD
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.figures.mosaic import as_colours, mosaic
+from alexnet_cli.figures.mosaic import ACROSS, as_colours, mosaic
 from alexnet_cli.training.checkpoint import TrainingState
-from alexnet_cli.visualization.kernels import ACROSS, read_kept
+from alexnet_cli.training.kernels import read_kept
 
 SCALARS = {  # a column of history.jsonl -> its name in TensorBoard, which draws those before one "/" together
     "loss": "loss/training",

@@ -27,7 +27,7 @@ from alexnet_cli.files import atomic_write
 from alexnet_cli.inference.evaluation import count_errors
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.model import Model
-from alexnet_cli.nets.alexnet import initialize
+from alexnet_cli.nets.network import initialize
 from alexnet_cli.progress import Progress
 from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint, fine_tuning
@@ -72,7 +72,7 @@ class Trainer:
         self.device, self.world = torch.device(options.devices[0]), options.world
         self.split = dataset.split("train")
         self.net = initialize(recipe.build(len(dataset.classes)), seed_of(stream(seed, INITIAL)))
-        self.net = self.net.to(memory_format=torch.channels_last).place([torch.device(d) for d in options.devices])
+        self.net = self.net.to(memory_format=torch.channels_last).to_devices([torch.device(d) for d in options.devices])
         parameters = dict(self.net.named_parameters())
         self.sgd = SGD(parameters, recipe.training.momentum, weight_decays(recipe, parameters))
         self.state = TrainingState(settings=self._settings(start))

@@ -45,14 +45,14 @@ class Embedding:
     """Where pictures of an index lie in the plane."""
 
     rows: np.ndarray  # (N,) int64, in the index
-    places: np.ndarray  # (N, 2) float32, from 0 to 1: x, y
+    coordinates: np.ndarray  # (N, 2) float32, from 0 to 1: x, y
     generation: str  # of the index
 
 
 def embed(index: Index, progress: Progress = SILENT) -> Embedding:
     """Compute where the pictures of ``index`` lie, MOST of them if there are more, and keep that in its folder.
 
-    What is kept already is used if the index has not changed. The same index gives the same places on the same
+    What is kept already is used if the index has not changed. The same index gives the same coordinates on the same
     machine with as many threads. Raises AlexNetError if it has fewer than 3 pictures, BadArtefact if it is damaged.
     """
     with contextlib.suppress(BadArtefact):  # it is made again
@@ -68,12 +68,14 @@ def embed(index: Index, progress: Progress = SILENT) -> Embedding:
     components = principal_components(index.vectors, index.vectors.sample(SAMPLE), COMPONENTS)[rows]
     components /= max(float(np.abs(components).max()), 1e-30)  # lengths differ from model to model
     perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
-    places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
-    low, high = places.min(axis=0), places.max(axis=0)
-    places = ((places - low) / np.maximum(high - low, 1e-30)).astype(np.float32)
-    found = Embedding(rows=rows, places=places, generation=index.facts["generation"])
+    coordinates = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
+    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
+    coordinates = ((coordinates - low) / np.maximum(high - low, 1e-30)).astype(np.float32)
+    found = Embedding(rows=rows, coordinates=coordinates, generation=index.facts["generation"])
     sweep(index.path, of=index.path / EMBEDDING_FILE)
-    write_tensors(index.path / EMBEDDING_FILE, {"rows": rows, "places": places}, {"generation": found.generation})
+    write_tensors(
+        index.path / EMBEDDING_FILE, {"rows": rows, "coordinates": coordinates}, {"generation": found.generation}
+    )
     return found
 
 
@@ -86,12 +88,12 @@ def read_embedding(folder: Path) -> Embedding | None:
     if not path.exists():
         return None
     metadata, tensors = read_tensors(path, what="map", remedy="make it again with `alexnet visualize embedding`")
-    rows, places = tensors.get("rows", np.empty(0)), tensors.get("places", np.empty(0))
-    is_right = rows.ndim == 1 and rows.dtype == np.int64 and places.dtype == np.float32
-    is_right = is_right and places.shape == (len(rows), 2)
-    if not (is_right and (rows >= 0).all() and (places >= 0).all() and (places <= 1).all()):  # not so of NaN
+    rows, coordinates = tensors.get("rows", np.empty(0)), tensors.get("coordinates", np.empty(0))
+    is_right = rows.ndim == 1 and rows.dtype == np.int64 and coordinates.dtype == np.float32
+    is_right = is_right and coordinates.shape == (len(rows), 2)
+    if not (is_right and (rows >= 0).all() and (coordinates >= 0).all() and (coordinates <= 1).all()):  # not so of NaN
         raise BadArtefact(f"{path} is damaged: make it again with `alexnet visualize embedding`")
-    return Embedding(rows=rows, places=places, generation=metadata.get("generation", ""))
+    return Embedding(rows=rows, coordinates=coordinates, generation=metadata.get("generation", ""))
 
 
 def draw_embedding(
@@ -103,7 +105,7 @@ def draw_embedding(
 ) -> None:
     """Draw the pictures where they lie: dots in the colours of their classes, and thumbnails over them.
 
-    Each place of a grid that has pictures shows the one nearest to its middle. ``collection``: what was indexed, or
+    Each square of a grid that has pictures shows the one nearest to its middle. ``collection``: what was indexed, or
     None if it is not there.
     """
     names = index.facts["names"]
@@ -111,12 +113,12 @@ def draw_embedding(
     classes = [label if label is None else names.get(label, label) for _, label in pictures]
     colour_of = _colours(classes)
     colours = [colour_of.get(name, OTHER) for name in classes]
-    chosen = _one_a_place(embedding.places)
+    chosen = _one_a_square(embedding.coordinates)
     loaded = load_pictures(collection, [pictures[i][0] for i in chosen], index.facts["image_size"])
     with drawing(path, size, height=PAGE_HEIGHT) as figure:
         axes = figure.subplots()
-        axes.scatter(embedding.places[:, 0], embedding.places[:, 1], c=colours, s=6, linewidths=0)
-        thumbnails = _thumbnails(embedding.places[chosen], loaded, [colours[i] for i in chosen])
+        axes.scatter(embedding.coordinates[:, 0], embedding.coordinates[:, 1], c=colours, s=6, linewidths=0)
+        thumbnails = _thumbnails(embedding.coordinates[chosen], loaded, [colours[i] for i in chosen])
         axes.imshow(thumbnails, extent=(0, 1, 0, 1), zorder=2)
         axes.set_axis_off()
         told = f"{counted(len(embedding.rows), 'picture')}, {len(chosen):,} of them on top"
@@ -127,28 +129,28 @@ def draw_embedding(
         _draw_legend(figure, colour_of, Counter(classes), size)
 
 
-def _one_a_place(places: np.ndarray) -> list[int]:
-    """Of the pictures at ``places`` (N, 2) in each square of a grid, ACROSS × ACROSS, the one nearest to its middle."""
-    squares = _squares(places)
-    off = np.linalg.norm(places * ACROSS - squares - 0.5, axis=1)
+def _one_a_square(coordinates: np.ndarray) -> list[int]:
+    """Of the pictures at ``coordinates`` (N, 2) in each square of the grid, the one nearest to its middle."""
+    squares = _squares(coordinates)
+    off = np.linalg.norm(coordinates * ACROSS - squares - 0.5, axis=1)
     nearest: dict[tuple[int, int], int] = {}
     for i in np.argsort(off, kind="stable").tolist():
         nearest.setdefault((int(squares[i, 0]), int(squares[i, 1])), i)
     return sorted(nearest.values())
 
 
-def _squares(places: np.ndarray) -> np.ndarray:
-    """The square of the grid of each of ``places`` (N, 2): (N, 2) int64, column and row."""
-    return np.asarray(np.minimum(np.floor(places * ACROSS), ACROSS - 1), np.int64)
+def _squares(coordinates: np.ndarray) -> np.ndarray:
+    """The square of the grid of each of ``coordinates`` (N, 2): (N, 2) int64, column and row."""
+    return np.asarray(np.minimum(np.floor(coordinates * ACROSS), ACROSS - 1), np.int64)
 
 
-def _thumbnails(places: np.ndarray, loaded: Sequence[Loaded], colours: Sequence[str]) -> np.ndarray:
+def _thumbnails(coordinates: np.ndarray, loaded: Sequence[Loaded], colours: Sequence[str]) -> np.ndarray:
     """Framed thumbnails on their squares, transparent elsewhere: (side, side, 4) uint8; y grows upwards."""
     from matplotlib.colors import to_rgb
 
     sheet = np.zeros((ACROSS * THUMBNAIL, ACROSS * THUMBNAIL, 4), np.uint8)
     inner = THUMBNAIL - 2 * FRAME
-    for (column, row), pixels, colour in zip(_squares(places), loaded, colours, strict=True):
+    for (column, row), pixels, colour in zip(_squares(coordinates), loaded, colours, strict=True):
         if isinstance(pixels, str):  # a picture that is not there any more stays a dot
             continue
         top, left = (ACROSS - 1 - row) * THUMBNAIL, column * THUMBNAIL

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alexnet_cli.artefacts import KERNELS
-from alexnet_cli.errors import AlexNetError, BadArtefact, first_line
+from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.figures.canvas import Size, drawing, show_picture
-from alexnet_cli.figures.mosaic import as_colours, mosaic, squarest
-from alexnet_cli.files import check_opens
+from alexnet_cli.figures.mosaic import ACROSS, as_colours, mosaic, squarest
 from alexnet_cli.model import Model
+from alexnet_cli.training.kernels import read_kept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ACROSS = 16  # kernels in a row
 EPOCHS, GROWN = 8, 6  # of the picture of their growth: how many epochs, and how many kernels of each column
 
 
@@ -51,20 +50,6 @@ def growth_of(folder: Path, columns: Sequence[np.ndarray]) -> Growth:
         growth.epochs.append(int(file.stem))
         growth.kernels.append(np.split(kept.astype(np.float32), np.cumsum([*map(len, columns)])[:-1]))
     return growth
-
-
-def read_kept(file: Path) -> np.ndarray:
-    """The kernels (K, C, h, w) float16, column after column, that a run kept in ``file``. Raises BadArtefact."""
-    try:
-        check_opens(file)
-        kept = np.load(file)
-    except OSError:
-        raise
-    except Exception as error:  # NumPy raises all kinds of errors on damaged files
-        raise BadArtefact(f"{file} is damaged ({first_line(error)}): remove it") from None
-    if not isinstance(kept, np.ndarray) or kept.dtype != np.float16 or not np.isfinite(kept).all():
-        raise BadArtefact(f"{file} is damaged: it holds no float16 numbers; remove it")
-    return kept
 
 
 def saturation(kernels: np.ndarray) -> np.ndarray:

@@ -75,14 +75,14 @@ def activations_of(model: NetworkModel, picture: np.ndarray) -> Activations:
     return Activations(picture=picture, view=np.broadcast_to(view, (*view.shape[:2], 3)), layers=layers)
 
 
-def strength(maps: np.ndarray) -> np.ndarray:
-    """The mean size of each map's activations: (C, H, W) or (units,) to (C,)."""
+def mean_activation(maps: np.ndarray) -> np.ndarray:
+    """The mean activation of each map, without its sign: (C, H, W) or (units,) to (C,)."""
     return np.asarray(np.abs(maps).mean(axis=tuple(range(1, maps.ndim))))
 
 
 def strongest_first(maps: np.ndarray) -> np.ndarray:
-    """``maps`` in descending order of `strength`."""
-    return np.asarray(maps[np.argsort(-strength(maps), kind="stable")])
+    """``maps`` in descending order of `mean_activation`."""
+    return np.asarray(maps[np.argsort(-mean_activation(maps), kind="stable")])
 
 
 def draw_overview(
@@ -91,7 +91,7 @@ def draw_overview(
     """Draw what leaves every hidden layer: all maps, and a square for each unit of a dense layer.
 
     The columns stand side by side on a page, and one below the other on a slide, as in figure 2. Each layer has its own
-    scale. ``strongest``: each column's maps are in the order of `strength`.
+    scale. ``strongest``: each column's maps are in the order of `mean_activation`.
     """
     is_slide, count = size is Size.slide, len(seen.layers)
     blocks = {layer: seen.leaving(layer) for layer in seen.layers}
@@ -161,8 +161,8 @@ def draw_steps(seen: Activations, layer: str, path: Path, size: Size = Size.page
     seen.check(layer)
     steps, width = seen.layers[layer], len(seen.leaving(layer)[0])
     is_dense = seen.leaving(layer)[0].ndim == 1
-    strengths = np.concatenate([strength(maps) for maps in seen.leaving(layer)])
-    followed = np.argsort(-strengths, kind="stable")[: FOLLOWED[size]]
+    activations = np.concatenate([mean_activation(maps) for maps in seen.leaving(layer)])
+    followed = np.argsort(-activations, kind="stable")[: FOLLOWED[size]]
     lines = len(steps[0].columns) if is_dense else len(followed)
     with drawing(
         path, size, height=1.2 + lines * (2.0 if is_dense else 8.5 / max(len(steps), 4)), model=model

@@ -17,8 +17,8 @@ from alexnet_cli.inference.classes import find_class
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Prediction, Predictor
 from alexnet_cli.inference.views import centre_view
-from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.nets.layers import Convolution, Local
+from alexnet_cli.nets.network import ColumnNetwork
 from alexnet_cli.nets.operations import Operation, Pooling
 from alexnet_cli.visualization.occlusion import occlusion
 
@@ -78,20 +78,20 @@ def saliency(network: NetworkModel, predictor: Predictor, image: np.ndarray, wan
     )
 
 
-def last_convolution(net: AlexNet) -> str:
-    """The last layer that has maps: conv5. Raises AlexNetError if there is none."""
+def last_convolution(net: ColumnNetwork) -> str:
+    """The last layer that has maps, in AlexNet conv5. Raises AlexNetError if there is none."""
     layers = [name for name, layer in net.hidden.items() if isinstance(layer, Convolution | Local)]
     if not layers:
         raise AlexNetError("the network has no convolutional layer, and so no class activation")
     return layers[-1]
 
 
-def _before_pooling(net: AlexNet, layer: str) -> list[Operation]:
+def _before_pooling(net: ColumnNetwork, layer: str) -> list[Operation]:
     """What follows the weights of ``layer`` before pooling or a norm, so before maps become smaller: the ReLU."""
     return list(takewhile(lambda operation: not operation.needs_maps, net.operations(layer)))
 
 
-def gradients_of(net: AlexNet, inputs: Tensor, number: int) -> Gradients:
+def gradients_of(net: ColumnNetwork, inputs: Tensor, number: int) -> Gradients:
     """The gradients of the logit of class ``number``; ``inputs`` (1, C, h, w): centred, as the network takes them.
 
     This is what lectures call setting the output of one neuron to 1 and going back to the input, by every layer's
@@ -122,7 +122,7 @@ def class_activation(maps: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(np.einsum("k,khw->hw", weights, maps), 0))
 
 
-def position_of_units(net: AlexNet, layer: str) -> tuple[float, int]:
+def position_of_units(net: ColumnNetwork, layer: str) -> tuple[float, int]:
     """Where in the view the units of ``layer`` look, before its pooling: the centre of the first unit's receptive field
     and the distance to the next, in pixels; 17 and 16 for the paper's conv5."""
     first, distance = 0.0, 1

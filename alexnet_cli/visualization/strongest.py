@@ -13,8 +13,8 @@ from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadArtefact, NoSuchLayer, NotFinite
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import BATCH
-from alexnet_cli.nets.alexnet import AlexNet
 from alexnet_cli.nets.describe import LayerRow, layer_table
+from alexnet_cli.nets.network import ColumnNetwork
 from alexnet_cli.nets.operations import Dropout
 from alexnet_cli.prefetch import prefetch
 from alexnet_cli.progress import SILENT, Progress
@@ -133,7 +133,7 @@ def strongest_places(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def recording(net: AlexNet, layers: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
+def recording(net: ColumnNetwork, layers: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
     """While ``net`` runs, keeps the responses of ``layers``, (B, K, H, W) for each column in turn.
 
     The responses of a layer are what its units give before the first operation that looks at other places or maps: in
@@ -155,7 +155,7 @@ def recording(net: AlexNet, layers: Iterable[str]) -> Iterator[dict[str, list[Te
             hook.remove()
 
 
-def responding(net: AlexNet, name: str) -> list[nn.Module]:
+def responding(net: ColumnNetwork, name: str) -> list[nn.Module]:
     """The modules that give the responses of layer ``name``, one for each column."""
     pointwise = takewhile(lambda one: not one.needs_maps and not isinstance(one, Dropout), net.operations(name))
     count = len(list(pointwise))

@@ -24,9 +24,7 @@ from alexnet_cli.workspace import Workspace, path_of
 
 
 def units(
-    layer: Annotated[
-        str | None, typer.Option(metavar="LAYER", help="A layer with maps. Default: the last, conv5.")
-    ] = None,
+    layer: Annotated[str | None, typer.Option(metavar="LAYER", help="A layer with maps. Default: the last.")] = None,
     unit: Annotated[
         list[int] | None,
         typer.Option(metavar="N", help="A unit to draw, may be repeated. Default: those that respond most."),

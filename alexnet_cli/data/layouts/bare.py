@@ -23,8 +23,8 @@ class BarePictures:
         height, width = pixels.shape[:2]
         content = b"P%d %d %d 255\n" % (6 if pixels.ndim == 3 else 5, width, height) + pixels.tobytes()
         self._file.write(content)
-        place = Location(self._file.name, self._offset, len(content), len(content), zlib.crc32(content))
-        self._locations.add(name, place)
+        location = Location(self._file.name, self._offset, len(content), len(content), zlib.crc32(content))
+        self._locations.add(name, location)
         self._pictures.append((name, split, label))
         self._offset += len(content)
 

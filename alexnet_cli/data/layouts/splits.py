@@ -28,34 +28,34 @@ def looks_like_split(folder: str) -> bool:
     return not {*words, "".join(words)}.isdisjoint(SPLIT_OF_NAME.keys() | OTHER_WORDS)
 
 
-def find_splits(folders: Set[Parts], with_pictures: Set[Parts], place: str) -> dict[str, str]:
-    """The folders directly in ``place`` that are splits, and the split that each is; {} if all are classes.
+def find_splits(folders: Set[Parts], with_pictures: Set[Parts], path: str) -> dict[str, str]:
+    """The folders directly in ``path`` that are splits, and the split that each is; {} if all are classes.
 
-    ``folders``: the paths of all folders below ``place``; ``with_pictures``: of those with pictures. Raises BadSource,
+    ``folders``: the paths of all folders below ``path``; ``with_pictures``: of those with pictures. Raises BadSource,
     with what to rename or move, if it is not clear what they are.
     """
     splits = {name: split for name in sorted({folder[0] for folder in folders}) if (split := split_of(name))}
     others = sorted({folder[0] for folder in with_pictures} - splits.keys())
     unclear = [name for name in others if looks_like_split(name)]
     if unclear and splits:
-        raise BadSource(f"in {place}, {_listed(unclear)} may be a split: rename to train, val or test, or move out")
+        raise BadSource(f"in {path}, {_listed(unclear)} may be a split: rename to train, val or test, or move out")
     if len(unclear) == len(others) > 1:
         raise BadSource(
-            f"in {place}, {_listed(unclear)} may be splits: rename to train, val or test, or, if they are classes, "
+            f"in {path}, {_listed(unclear)} may be splits: rename to train, val or test, or, if they are classes, "
             "move into a new folder train"
         )
     for split in NAMES:
         same = [name for name in splits if splits[name] == split]
         if len(same) > 1:
-            raise BadSource(f"in {place}, {_listed(same)} are the same split: move all into one folder {split}")
+            raise BadSource(f"in {path}, {_listed(same)} are the same split: move all into one folder {split}")
     if len(splits) == 1 and others:
         raise BadSource(
-            f"in {place}, is {_listed(list(splits))} beside {_listed(others)} a split or a class? "
+            f"in {path}, is {_listed(list(splits))} beside {_listed(others)} a split or a class? "
             "If a split, move the others out; if a class, move all into a new folder train"
         )
     inner = {folder[:2] for folder in with_pictures if len(folder) > 1 and split_of(folder[1])}
     if not splits and others and {name for name, _ in inner} == set(others):
-        raise BadSource(f"in {place}, the splits are inside the class folders ({'/'.join(min(inner))}): swap the two")
+        raise BadSource(f"in {path}, the splits are inside the class folders ({'/'.join(min(inner))}): swap the two")
     return splits
 
 

@@ -11,7 +11,7 @@ const OTHER = "#9a958c", NONE = "#5c5850"; // the other classes; no class
 
 export async function showMap(main, context, { workspace, go, signal }) {
   const found = await ask("/api/embedding", { index: context.index }, { signal });
-  if (!found.places) {
+  if (!found.coordinates) {
     main.replaceChildren(
       notice(
         "This index has no map yet",
@@ -120,7 +120,7 @@ class Plane {
     const taken = new Map(); // thumbnails by the squares of a grid that they touch
     this.shown = [];
     for (const i of this.order) {
-      const [left, top] = this.at(this.found.places[i]);
+      const [left, top] = this.at(this.found.coordinates[i]);
       if (left < -TILE || top < -TILE || left > this.width + TILE || top > this.height + TILE) continue;
       const colour = this.colours.get(this.found.of[i])?.colour ?? OTHER;
       if (this.isFree(taken, left, top)) this.shown.push({ i, left, top, colour });

@@ -155,9 +155,9 @@ function search(picture) {
   number += 1;
   uploads.set(number, { number, file: picture, url: URL.createObjectURL(picture) });
   if (uploads.size > KEPT) {
-    const [oldest, { url }] = uploads.entries().next().value;
+    const [oldest, { url, square }] = uploads.entries().next().value;
     uploads.delete(oldest);
-    URL.revokeObjectURL(url);
+    for (const made of [url, square]) if (made) URL.revokeObjectURL(made);
   }
   const here = new URLSearchParams(location.search);
   const kept = here.get("view") === "network" ? { view: "network", layer: here.get("layer"), unit: here.get("unit") } : {};

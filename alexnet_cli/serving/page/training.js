@@ -11,15 +11,15 @@ const STATES = { training: "training", finished: "finished", stopped: "stopped" 
 export async function showTraining(main, { workspace, signal }) {
   const list = h("div", { class: "runs" }, h("p", { class: "loading waiting" }, "Loading …"));
   main.replaceChildren(h("section", { class: "training" }, h("h1", {}, "Training runs"), list));
-  let before = "";
+  let [before, timer] = ["", null];
+  signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
   const look = async () => {
     const { runs } = await ask("/api/runs", {}, { signal });
     const now = JSON.stringify(runs);
     if (now !== before) draw(list, runs, workspace);
     before = now;
     const wait = runs.some((run) => run.state === "training") ? SECONDS : IDLE_SECONDS;
-    const timer = setTimeout(() => look().catch((error) => lost(list, error, look, signal)), 1000 * wait);
-    signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+    timer = setTimeout(() => look().catch((error) => lost(list, error, look, signal)), 1000 * wait);
   };
   await look();
 }

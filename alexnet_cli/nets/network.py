@@ -1,10 +1,11 @@
-"""The 2012 network (§3.5, figure 2): columns, and the exchanges between them.
+"""A network of columns with exchanges between them, as that of 2012 is (§3.5, figure 2); most others have one column.
 
             column 0   conv1 - conv2 \\ / conv3 - conv4 - conv5 \\ / fc6 \\ / fc7 \\
     image <                           X                          X       X        fc8 - softmax
             column 1   conv1 - conv2 / \\ conv3 - conv4 - conv5 / \\ fc6 / \\ fc7 /
 
-In 2012 each column was a GPU. A layer takes its input from its own column or, behind an X, from all columns.
+This is AlexNet, each of whose columns was a GPU in 2012. A layer takes its input from its own column or, behind an X,
+from all columns.
 """
 
 import copy
@@ -37,8 +38,8 @@ class Column(nn.Module):
     """What one GPU held in 2012: its part of every hidden layer, as submodules conv1 ... fc7."""
 
 
-class AlexNet(nn.Module):
-    """The network that ``network`` describes, for ``classes`` classes and images of ``shape`` (C, H, W).
+class ColumnNetwork(nn.Module):
+    """The network of columns that ``network`` describes, for ``classes`` classes and images of ``shape`` (C, H, W).
 
     It is built on the meta device, where running the layers gives the shape of the next one's input. It has no weights
     until `initialize` or `load_state_dict(..., assign=True)` gives it some. Raises BadRecipe if the images are too
@@ -90,8 +91,8 @@ class AlexNet(nn.Module):
         (first, total) says where the images stand in a batch of which other processes have the rest.
         """
         wanted = self._before_dropout(self.features_name)
-        for *place, parts in self._run(images, dropout_seed, rows):
-            if place == wanted:
+        for *position, parts in self._run(images, dropout_seed, rows):
+            if position == wanted:
                 features = parts
         logits = self._classify(gather(parts, self.devices[0]))
         return logits, gather(features, self.devices[0]).flatten(1)
@@ -105,7 +106,7 @@ class AlexNet(nn.Module):
             raise AlexNetError(f"this network has no hidden layer {layer!r}: it has {', '.join(self.hidden)}")
         wanted = self._before_dropout(layer)
         return next(
-            gather(parts, self.devices[0]) for *place, parts in self._run(images, None, None) if place == wanted
+            gather(parts, self.devices[0]) for *position, parts in self._run(images, None, None) if position == wanted
         )
 
     def steps(self, images: Tensor) -> Iterator[tuple[str, str, list[Tensor]]]:
@@ -127,8 +128,8 @@ class AlexNet(nn.Module):
     def _run(
         self, images: Tensor, dropout_seed: int | None, rows: tuple[int, int] | None
     ) -> Iterator[tuple[str, int, list[Tensor]]]:
-        """Layer by layer, operation by operation: the layer, the operation's place in it, or -1 for the weighted sums,
-        and the activations after it, column by column."""
+        """Layer by layer, operation by operation: the layer, the operation's position in it, or -1 for the weighted
+        sums, and the activations after it, column by column."""
         parts = [images.to(device) for device in self.devices]
         for i, (name, layer) in enumerate(self.hidden.items()):
             if layer.input == "all":
@@ -169,7 +170,7 @@ class AlexNet(nn.Module):
 
     @property
     def features_name(self) -> str:
-        """The last hidden layer: fc7."""
+        """The last hidden layer, in AlexNet fc7."""
         return list(self.hidden)[-1]
 
     @property
@@ -177,7 +178,7 @@ class AlexNet(nn.Module):
         """The device of each column."""
         return [next(column.parameters()).device for column in self.columns]
 
-    def place(self, devices: Sequence[torch.device]) -> "AlexNet":
+    def to_devices(self, devices: Sequence[torch.device]) -> "ColumnNetwork":
         """Put the columns on ``devices``, one each as in 2012, or all on the only one; the last layer on the first.
 
         Raises BadRecipe unless given one device, or one per column.
@@ -214,7 +215,7 @@ def _check_name(module: nn.Module, name: str) -> None:
 
 
 @torch.no_grad()
-def without_dropout(net: AlexNet) -> AlexNet:
+def without_dropout(net: ColumnNetwork) -> ColumnNetwork:
     """A copy of ``net`` without dropout that computes the same in testing: the factor by which dropout multiplies a
     layer's outputs is in the weights of the next layer. For the paper's 0.5 this is exact."""
     net = copy.deepcopy(net)
@@ -233,7 +234,7 @@ def without_dropout(net: AlexNet) -> AlexNet:
 
 
 @torch.no_grad()
-def initialize(net: AlexNet, seed: int) -> AlexNet:
+def initialize(net: ColumnNetwork, seed: int) -> ColumnNetwork:
     """Give ``net`` the initial weights and biases of its layers (§5), on the CPU: a pure function of ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     net.to_empty(device="cpu")
@@ -246,7 +247,7 @@ def initialize(net: AlexNet, seed: int) -> AlexNet:
     return net
 
 
-def parameters_by_layer(net: AlexNet) -> dict[str, int]:
+def parameters_by_layer(net: ColumnNetwork) -> dict[str, int]:
     """The number of weights and biases of each layer, over all columns."""
     return {
         name: sum(map(parameter_count, net.parts(name) if name in net.hidden else net.weighted(name)))
