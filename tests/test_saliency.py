@@ -1,6 +1,7 @@
 """What in a picture speaks for a class: each map against another computation, and a net that looks at one corner."""
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Prediction
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize
+from alexnet_cli.nets.describe import Field, fields
+from alexnet_cli.nets.operations import Operation, Shape, Window
 from alexnet_cli.opening import open_model
 from alexnet_cli.visualization.occlusion import POSITIONS, hidden_rows, hide, occlusion
 from alexnet_cli.visualization.saliency import (
@@ -27,7 +30,6 @@ from alexnet_cli.visualization.saliency import (
     draw_saliency,
     enlarged,
     gradients_of,
-    position_of_units,
     saliency,
     title_of,
 )
@@ -173,9 +175,9 @@ def test_class_activation_equals_what_hooks_and_loops_give():
 
 @pytest.mark.parametrize(("recipe", "expected"), [("paper", (17, 16)), ("cifar-19", (3, 4)), ("torchvision", (15, 16))])
 def test_units_are_where_they_look(recipe, expected):
-    net = recipes.load(recipe).build(10)
     layer = {"paper": "conv5", "cifar-19": "conv3", "torchvision": "conv5"}[recipe]
-    assert position_of_units(net, layer) == expected
+    field = fields(recipes.load(recipe).network)[layer]
+    assert (field.centre, field.stride) == expected
 
 
 def test_a_unit_looks_at_the_pixels_around_its_place():
@@ -188,18 +190,49 @@ def test_a_unit_looks_at_the_pixels_around_its_place():
     pool2 = net.activations(image, "conv2")  # (1, 8, 3, 3); those of conv5 see beyond the picture
     (gradient,) = torch.autograd.grad(pool2[0, :, 1, 1].sum(), image)
     rows = np.flatnonzero(gradient.abs().amax(dim=(0, 1, 3)).numpy())
-    first, distance = position_of_units(net, "conv5")
+    field = fields(net.network)["conv5"]
+    first, distance = field.centre, field.stride
     assert (first, distance) == (17, 16)
     assert abs((rows[0] + rows[-1]) / 2 - (first + distance)) <= 4  # max-pooling takes one place of each window
 
 
 def test_enlarged_maps_are_bilinear_between_units():
     values = np.array([[0.0, 4.0], [8.0, 12.0]])
-    large = enlarged(values, 1.0, 4, 8)
+    large = enlarged(values, Field(size=3, stride=4, start=0), 8)
     assert large.shape == (8, 8)
     np.testing.assert_allclose(large[1], [0, 0, 1, 2, 3, 4, 4, 4])
     np.testing.assert_allclose(large[:, 1], [0, 0, 2, 4, 6, 8, 8, 8])
     assert large[3, 3] == 6
+
+
+def test_dropout_after_the_last_convolution_is_no_part_of_its_responses():
+    net = initialize(recipes.load("paper", [*CORNER, 'conv1.then=["relu", "dropout"]']).build(3), 0).eval()
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = gradients_of(net, image, 1)
+    with torch.no_grad():
+        expected = torch.cat([part.weighted(image) for part in net.parts("conv1")], dim=1)[0].relu()
+    np.testing.assert_array_equal(found.maps, expected.numpy())
+
+
+@dataclass(frozen=True, kw_only=True)
+class EveryOther(Operation):
+    """A stride without pooling."""
+
+    needs_maps = True
+
+    @property
+    def window(self) -> Window:
+        return Window(1, 2, 0)
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.MaxPool2d(1, 2)
+
+
+def test_an_operation_of_a_new_kind_moves_the_units_apart():
+    network = recipes.load("paper").network
+    layers = network.layers | {"conv4": replace(network.layers["conv4"], then=["relu", "every_other"])}
+    seen = fields(replace(network, layers=layers, operations=network.operations | {"every_other": EveryOther()}))
+    assert [seen[layer].stride for layer in ("conv4", "conv5")] == [16, 32]
 
 
 LABELS = ["n02012849", "n03126707", "n01440764", "dog", "Dog", "spaniels"]
