@@ -1,5 +1,6 @@
 """What in a picture speaks for a class: each map against another computation, and a net that looks at one corner."""
 
+import itertools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,13 @@ from torch import nn
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
+from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.figures.canvas import Size
 from alexnet_cli.inference.classes import find_class
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Prediction
+from alexnet_cli.inference.views import centre_view
 from alexnet_cli.model import Model
 from alexnet_cli.nets.alexnet import AlexNet, initialize
 from alexnet_cli.nets.describe import Field, fields
@@ -131,6 +134,19 @@ def test_the_square_is_of_the_mean_image_and_goes_over_the_whole_view():
     assert seen[6:73, 6:73].all()  # the central view
     assert seen.sum() == 67**2
     assert not image.any()
+
+
+@pytest.mark.parametrize("colour", ["rgb", "grey"])
+def test_the_input_under_the_square_is_0_for_a_network_that_standardizes_its_views(colour, picture):
+    image = replace(recipes.load("paper", CORNER).image, colour=colour, standardize=True)
+    preprocessor = Preprocessor(image, np.full((72, 72, 3), 30, np.float32), "cpu")
+    tinted = np.clip(picture + np.array([0, 40, -20]), 0, 255).astype(np.uint8)
+    view = centre_view(72, 64)
+    pictures = hide(tinted, preprocessor.mean_image.numpy(), 64, standardized=image.weights)
+    inputs = preprocessor(torch.from_numpy(pictures), *map(torch.from_numpy, view)).numpy()
+    half = 0.5 / tinted[4:68, 4:68].mean(axis=2).std()  # a grey level; the deviation with a square is about the same
+    for i, (row, column) in enumerate(itertools.product(hidden_rows(64), repeat=2)):
+        assert np.abs(inputs[i, :, row, column]).max() < 1.2 * half
 
 
 def test_the_gradient_equals_finite_differences():

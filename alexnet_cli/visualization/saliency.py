@@ -64,13 +64,16 @@ def saliency(network: NetworkModel, predictor: Predictor, image: np.ndarray, wan
     preprocessor = network.preprocessor
     pixels, *view = (torch.tensor(each, device=preprocessor.device) for each in (image[None], rows, columns))
     gradients = gradients_of(network.net, preprocessor(pixels, *view), number)
+    mean_image, standardized = preprocessor.mean_image.cpu().numpy(), None
+    if preprocessor.image.standardize:
+        standardized = preprocessor.image.weights
     activation = class_activation(gradients.maps, gradients.to_maps)
     predictions = {one.label: one for one in predictor.best(probabilities, len(probabilities))}
     return Saliency(
         view=image[np.ix_(rows, columns)],
         shown=predictions[predictor.classes[number]],
         best=predictions[predictor.classes[best]],
-        occlusion=occlusion(predictor, image, preprocessor.mean_image.cpu().numpy(), number),
+        occlusion=occlusion(predictor, image, mean_image, number, standardized),
         gradient=np.abs(gradients.inputs).max(axis=0) / preprocessor.image.unit,
         activation=enlarged(activation, fields(network.net.network)[layer], network.crop),
         layer=layer,
