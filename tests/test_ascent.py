@@ -10,9 +10,9 @@ from PIL import Image
 
 from alexnet_cli.commands import main
 from alexnet_cli.errors import NoSuchLayer
+from alexnet_cli.nets.responses import recording
 from alexnet_cli.opening import open_network
 from alexnet_cli.visualization.ascent import ascend
-from alexnet_cli.visualization.strongest import recording
 
 
 @pytest.fixture(scope="module")

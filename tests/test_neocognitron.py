@@ -192,8 +192,8 @@ def test_the_receptive_field_is_what_changes_a_cell():
             y = s_cells(z, weights[depth - 1], 0.5)
             (gradient,) = torch.autograd.grad(y[0, :, 1, 1].sum(), other)
             seen |= gradient[0, 0].abs().sum(0) > 0
-        side, step = receptive_field(layers[:depth])
-        assert seen.nonzero().flatten().tolist() == list(range(step, step + side))
+        field = receptive_field(layers[:depth])
+        assert seen.nonzero().flatten().tolist() == list(range(field.stride, field.stride + field.size))
 
 
 def test_favourites_are_where_a_plane_responds_most():

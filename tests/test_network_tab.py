@@ -132,7 +132,7 @@ def test_a_kernel_of_the_first_layer_is_a_colour_picture(client: TestClient, spa
         ("patches?layer=conv1&unit=0", 404, "the strongest patches of conv1 were not searched for"),
         ("unit?layer=conv1&unit=0&index=other", 404, "there is no index 'other'"),
         ("unit?layer=conv1&unit=0&generation=old", 409, "the index colours was updated meanwhile"),
-        ("maps?layer=fc6&row=0", 404, "the model has no convolutional layer 'fc6'"),
+        ("maps?layer=fc6&row=0", 404, "the model has no layer 'fc6' with maps"),
         ("maps?layer=conv1&row=999", 404, "the index has no row 999"),
     ],
 )

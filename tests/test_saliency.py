@@ -1,6 +1,8 @@
 """What in a picture speaks for a class: each map against another computation, and a net that looks at one corner."""
 
+import itertools
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,17 @@ from torch import nn
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
+from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.figures.canvas import Size
 from alexnet_cli.inference.classes import find_class
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Prediction
+from alexnet_cli.inference.views import centre_view
 from alexnet_cli.model import Model
+from alexnet_cli.nets.describe import Field, fields
 from alexnet_cli.nets.network import ColumnNetwork, initialize
+from alexnet_cli.nets.operations import Operation, Shape, Window
 from alexnet_cli.opening import open_model
 from alexnet_cli.visualization.occlusion import POSITIONS, hidden_rows, hide, occlusion
 from alexnet_cli.visualization.saliency import (
@@ -27,7 +33,6 @@ from alexnet_cli.visualization.saliency import (
     draw_saliency,
     enlarged,
     gradients_of,
-    position_of_units,
     saliency,
     title_of,
 )
@@ -131,6 +136,19 @@ def test_the_square_is_of_the_mean_image_and_goes_over_the_whole_view():
     assert not image.any()
 
 
+@pytest.mark.parametrize("colour", ["rgb", "grey"])
+def test_the_input_under_the_square_is_0_for_a_network_that_standardizes_its_views(colour, picture):
+    image = replace(recipes.load("paper", CORNER).image, colour=colour, standardize=True)
+    preprocessor = Preprocessor(image, np.full((72, 72, 3), 30, np.float32), "cpu")
+    tinted = np.clip(picture + np.array([0, 40, -20]), 0, 255).astype(np.uint8)
+    view = centre_view(72, 64)
+    pictures = hide(tinted, preprocessor.mean_image.numpy(), 64, standardized=image.weights)
+    inputs = preprocessor(torch.from_numpy(pictures), *map(torch.from_numpy, view)).numpy()
+    half = 0.5 / tinted[4:68, 4:68].mean(axis=2).std()  # a grey level; the deviation with a square is about the same
+    for i, (row, column) in enumerate(itertools.product(hidden_rows(64), repeat=2)):
+        assert np.abs(inputs[i, :, row, column]).max() < 1.2 * half
+
+
 def test_the_gradient_equals_finite_differences():
     net, random = narrow_net(), np.random.default_rng(0)
     image = torch.from_numpy(random.normal(0, 50, (1, 3, 67, 67)))
@@ -173,9 +191,9 @@ def test_class_activation_equals_what_hooks_and_loops_give():
 
 @pytest.mark.parametrize(("recipe", "expected"), [("paper", (17, 16)), ("cifar-19", (3, 4)), ("torchvision", (15, 16))])
 def test_units_are_where_they_look(recipe, expected):
-    net = recipes.load(recipe).build(10)
     layer = {"paper": "conv5", "cifar-19": "conv3", "torchvision": "conv5"}[recipe]
-    assert position_of_units(net, layer) == expected
+    field = fields(recipes.load(recipe).network)[layer]
+    assert (field.centre, field.stride) == expected
 
 
 def test_a_unit_looks_at_the_pixels_around_its_place():
@@ -188,18 +206,49 @@ def test_a_unit_looks_at_the_pixels_around_its_place():
     pool2 = net.activations(image, "conv2")  # (1, 8, 3, 3); those of conv5 see beyond the picture
     (gradient,) = torch.autograd.grad(pool2[0, :, 1, 1].sum(), image)
     rows = np.flatnonzero(gradient.abs().amax(dim=(0, 1, 3)).numpy())
-    first, distance = position_of_units(net, "conv5")
+    field = fields(net.network)["conv5"]
+    first, distance = field.centre, field.stride
     assert (first, distance) == (17, 16)
     assert abs((rows[0] + rows[-1]) / 2 - (first + distance)) <= 4  # max-pooling takes one place of each window
 
 
 def test_enlarged_maps_are_bilinear_between_units():
     values = np.array([[0.0, 4.0], [8.0, 12.0]])
-    large = enlarged(values, 1.0, 4, 8)
+    large = enlarged(values, Field(size=3, stride=4, start=0), 8)
     assert large.shape == (8, 8)
     np.testing.assert_allclose(large[1], [0, 0, 1, 2, 3, 4, 4, 4])
     np.testing.assert_allclose(large[:, 1], [0, 0, 2, 4, 6, 8, 8, 8])
     assert large[3, 3] == 6
+
+
+def test_dropout_after_the_last_convolution_is_no_part_of_its_responses():
+    net = initialize(recipes.load("paper", [*CORNER, 'conv1.then=["relu", "dropout"]']).build(3), 0).eval()
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = gradients_of(net, image, 1)
+    with torch.no_grad():
+        expected = torch.cat([part.weighted(image) for part in net.parts("conv1")], dim=1)[0].relu()
+    np.testing.assert_array_equal(found.maps, expected.numpy())
+
+
+@dataclass(frozen=True, kw_only=True)
+class EveryOther(Operation):
+    """A stride without pooling."""
+
+    needs_maps = True
+
+    @property
+    def window(self) -> Window:
+        return Window(1, 2, 0)
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.MaxPool2d(1, 2)
+
+
+def test_an_operation_of_a_new_kind_moves_the_units_apart():
+    network = recipes.load("paper").network
+    layers = network.layers | {"conv4": replace(network.layers["conv4"], then=["relu", "every_other"])}
+    seen = fields(replace(network, layers=layers, operations=network.operations | {"every_other": EveryOther()}))
+    assert [seen[layer].stride for layer in ("conv4", "conv5")] == [16, 32]
 
 
 LABELS = ["n02012849", "n03126707", "n01440764", "dog", "Dog", "spaniels"]

@@ -396,9 +396,7 @@ def test_maps_are_a_picture_for_each_layer_of_a_model_that_names_its_layers(
         assert Image.open(io.BytesIO(maps.content)).mode == "L"
         assert client.get("/api/maps?layer=conv1&row=0").content == maps.content
         assert client.get("/api/maps?layer=conv5&row=0").content != maps.content
-        assert "no convolutional layer 'fc6': conv1, conv2" in error(
-            client.post("/api/maps?layer=fc6", content=first), 404
-        )
+        assert "no layer 'fc6' with maps: conv1, conv2" in error(client.post("/api/maps?layer=fc6", content=first), 404)
         assert error(client.post("/api/maps", content=b"x"), 400) == "not a picture that can be read"
 
 

@@ -102,6 +102,14 @@ def test_the_view_is_the_centre_less_the_mean_image(network, picture, packed, se
     assert seen.view.shape == (67, 67, 3)
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_the_view_says_what_is_subtracted(standardize, packed, picture, figures, tmp_path):
+    settings = ["image.standardize=true"] if standardize else []
+    seen = activations_of(open_network(save_untrained(packed, tmp_path / "m", settings=settings), "cpu"), picture)
+    draw_overview(seen, tmp_path / "m.png")
+    assert f"less {'its own mean' if standardize else 'the mean image'}: grey is 0" in titles(figures[0])
+
+
 def test_the_strongest_maps_come_first():
     maps = np.random.default_rng(0).standard_normal((7, 3, 4)).astype(np.float32) * np.arange(7)[:, None, None]
     means = [np.mean([abs(x) for x in one.ravel()]) for one in maps]

@@ -44,6 +44,11 @@ class Image(Settings):
         return (self.size - self.crop) // 2
 
     @property
+    def weights(self) -> tuple[float, float, float]:
+        """How much of red, green and blue is in a pixel's brightness as the network sees it."""
+        return (1 / 3, 1 / 3, 1 / 3) if self.colour == "rgb" else LUMA
+
+    @property
     def unit(self) -> float:
         """How many grey levels 1 is in the network's input; of standardized pictures, each with its own, the usual."""
         return USUAL_DEVIATION if self.standardize else self.divide_by

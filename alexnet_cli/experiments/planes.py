@@ -22,7 +22,8 @@ def favourites(pictures: Tensor, layers: Sequence[SCLayer], weights: Sequence[We
     strongest cell, weighted by its output. A plane that never responds has zeros.
     """
     y = s_cells(run(pictures, layers[:-1], weights[:-1]), weights[-1], layers[-1].selectivity)
-    side, step = receptive_field(layers)
+    field = receptive_field(layers)
+    side, step = field.size, field.stride
     outputs, places = y.flatten(2).max(2)  # (N, planes)
     means = torch.zeros(layers[-1].planes, side, side)
     for plane, mean in enumerate(means):

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_cli.data.preprocess import Preprocessor
+from alexnet_cli.inference.onnx_maps import response_name
 from alexnet_cli.inference.onnx_model import FORMAT
 from alexnet_cli.inference.views import View, centre_view
 from alexnet_cli.model import Model
-from alexnet_cli.nets.describe import layer_table
+from alexnet_cli.nets.describe import fields, layer_table
 from alexnet_cli.nets.network import ColumnNetwork, without_dropout
 from alexnet_cli.nets.normalization import LocalResponseNorm
+from alexnet_cli.nets.responses import recording
 from alexnet_cli.recipe import dumps
 from alexnet_cli.wordnet import class_names
 
@@ -26,12 +28,16 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 class ExportModule(nn.Module):
-    """The network with its preprocessing: pictures in, probabilities and features out, in a form for ``precision``."""
+    """The network with its preprocessing, in a form for ``precision``.
+
+    Pictures in; probabilities, features and the responses of each layer that has maps, of each column, out.
+    """
 
     def __init__(self, net: ColumnNetwork, preprocessor: Preprocessor, precision: Precision) -> None:
         super().__init__()
         self.net = without_dropout(net)  # a copy, so that nothing here changes the caller's network
         self.preprocessor = preprocessor
+        self.layers = list(fields(net.network))
         self.half_precision = precision == "fp16"
         if self.half_precision:
             self.net.half()
@@ -40,11 +46,13 @@ class ExportModule(nn.Module):
                 if isinstance(module, LocalResponseNorm):
                     module.channels_last = True
 
-    def forward(self, image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, ...]:
         """``image`` (N, S, S, 3) uint8; ``rows``, ``columns`` (crop,) int64: the view's pixels."""
         inputs = self.preprocessor(image, rows, columns)  # (N, C, crop, crop)
-        logits, features = self.net(inputs.half() if self.half_precision else inputs)
-        return logits.float().softmax(dim=1), features.float()
+        with recording(self.net, self.layers) as responses:
+            logits, features = self.net(inputs.half() if self.half_precision else inputs)
+        each = [part for layer in self.layers for part in responses[layer]]
+        return logits.float().softmax(dim=1), features.float(), *each
 
 
 def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto":
@@ -55,7 +63,8 @@ def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto
     """
     image = model.recipe.image
     deployed = ExportModule(model.net, Preprocessor(image, model.mean_image, "cpu"), precision).eval()
-    view = centre_view(image.size, image.crop)
+    view, outputs = centre_view(image.size, image.crop), ["probabilities", model.net.features_name]
+    responses = [response_name(layer, i) for layer in deployed.layers for i in range(len(model.net.columns))]
     examples = (torch.zeros(2, image.size, image.size, 3, dtype=torch.uint8), *map(torch.from_numpy, view))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own code
@@ -63,7 +72,7 @@ def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto
             deployed,
             examples,
             input_names=["image", *view._fields],
-            output_names=["probabilities", model.net.features_name],
+            output_names=outputs + responses,
             dynamic_shapes=({0: torch.export.Dim("N")}, None, None),
             opset_version=OPSET,
             dynamo=True,
@@ -71,6 +80,7 @@ def build_graph(model: Model, precision: Precision = "fp32") -> "onnx.ModelProto
         )
     assert program is not None
     proto = program.model_proto
+    del proto.graph.output[len(outputs) :]  # the responses keep their names, by which the page finds them
     _make_constants(proto.graph, view)
     _remove_comments(proto)
     names = zip(model.classes, class_names(model.classes, model.words), strict=True)

@@ -1,4 +1,4 @@
-"""The maps of an ONNX file's convolutional layers: what each of their kernels shows for a picture. Imports no torch."""
+"""The maps of an ONNX file's layers: what each of their kernels responds to a picture. Imports no torch."""
 
 import re
 from typing import TYPE_CHECKING
@@ -11,19 +11,19 @@ from alexnet_cli.inference.onnx_model import CPU, OnnxModel, Runtime, session_op
 if TYPE_CHECKING:
     import onnx
 
-WEIGHT = re.compile(r"net\.columns\.\d+\.([\w-]+)\.weighted\.weight")  # as the exporter names them
+RESPONSE = re.compile(r"([\w-]+)\.response\.(\d+)")  # as `response_name` has it
 
 
 class OnnxMaps:
-    """The convolutional part of a model, open for inference on the CPU. Several threads may use it at once."""
+    """The part of a model that has maps, open for inference on the CPU. Several threads may use it at once."""
 
     def __init__(self, model: OnnxModel) -> None:
         """Raises AlexNetError if ONNX Runtime cannot run its layers."""
         import onnx
 
         proto = onnx.load_model_from_string(model.file.read())
-        self._outputs = _outputs(proto.graph)
-        outputs = [name for names in self._outputs.values() for name in names]
+        self._responses = _responses(proto.graph)
+        outputs = [name for names in self._responses.values() for name in names]
         if not outputs:
             return
         _cut(proto.graph, outputs)
@@ -34,30 +34,33 @@ class OnnxMaps:
 
     @property
     def layers(self) -> list[str]:
-        """The names of the layers, first to last; none if the file does not name them, as one of int8 does not."""
-        return list(self._outputs)
+        """The names of the layers, first to last; none if the file does not name them, as an older one does not."""
+        return list(self._responses)
 
     def run(self, image: np.ndarray, layer: str) -> np.ndarray:
-        """The activations of ``layer``, after its ReLU, for ``image`` (S, S, 3) uint8: (kernels, h, w) float32.
+        """The responses of ``layer`` to ``image`` (S, S, 3) uint8: (kernels, h, w) float32.
 
-        The columns' kernels follow one another. Raises NoSuchLayer.
+        What they are, `nets/responses.py` says. The columns' kernels follow one another. Raises NoSuchLayer.
         """
-        if layer not in self._outputs:
-            known = ", ".join(self.layers) or "its file names none, as one of precision int8"
-            raise NoSuchLayer(f"the model has no convolutional layer {layer!r}: {known}")
-        columns = self._session.run(self._outputs[layer], {"image": image[None]})
+        if layer not in self._responses:
+            known = ", ".join(self.layers) or "its file names none; if the network has some, export it again"
+            raise NoSuchLayer(f"the model has no layer {layer!r} with maps: {known}")
+        columns = self._session.run(self._responses[layer], {"image": image[None]})
         return np.concatenate([maps[0] for maps in columns]).astype(np.float32)
 
 
-def _outputs(graph: "onnx.GraphProto") -> dict[str, list[str]]:
-    """Layer -> the values that are its activations, one for each column."""
-    rectified = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Relu"}
-    outputs: dict[str, list[str]] = {}
-    for node in graph.node:
-        weight = WEIGHT.fullmatch(node.input[1]) if node.op_type == "Conv" else None
-        if weight is not None:
-            outputs.setdefault(weight[1], []).append(rectified.get(node.output[0], node.output[0]))
-    return outputs
+def response_name(layer: str, column: int) -> str:
+    """What a file of ours calls the responses of one column's part of ``layer``, (N, K, H, W): conv1.response.0."""
+    return f"{layer}.response.{column}"  # no layer has a point in its name
+
+
+def _responses(graph: "onnx.GraphProto") -> dict[str, list[str]]:
+    """Layer -> the names of its responses, one for each column; in the order of the graph."""
+    found: dict[str, dict[int, str]] = {}
+    for name in (name for node in graph.node for name in node.output):
+        if response := RESPONSE.fullmatch(name):
+            found.setdefault(response[1], {})[int(response[2])] = name
+    return {layer: [name for _, name in sorted(columns.items())] for layer, columns in found.items()}
 
 
 def _cut(graph: "onnx.GraphProto", outputs: list[str]) -> None:

@@ -28,8 +28,25 @@ class Field:
             start=self.start - window.padding * self.stride,
         )
 
+    @property
+    def centre(self) -> float:
+        """Of unit (0, 0)'s field, in both directions."""
+        return self.start + (self.size - 1) / 2
+
 
 PIXEL = Field(size=1, stride=1, start=0)
+
+
+def fields(network: Network) -> dict[str, Field]:
+    """The receptive fields of the units of each layer that has maps, before its operations; first to last."""
+    found, field = dict[str, Field](), PIXEL
+    for name, layer in network.layers.items():
+        if layer.window is None:  # a dense layer: after it there are no maps
+            break
+        found[name] = field = field.through(layer.window)
+        for step in layer.then:
+            field = field.through(network.operations[step].window)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +81,10 @@ def layer_table(network: Network, shape: Shape, classes: int) -> list[LayerRow]:
     BadRecipe if the images are too small for its layers.
     """
     net = ColumnNetwork(network, shape, classes)
-    rows, field = list[LayerRow](), PIXEL
+    rows, seen = list[LayerRow](), fields(network)
     for name, output in _outputs(net, shape).items():
         layer, modules = network.layers[name], net.weighted(name)
         columns, window = len(modules), layer.window
-        if window is not None:
-            field = field.through(window)
         weights, biases = (sum(module.get_parameter(kind).numel() for module in modules) for kind in ("weight", "bias"))
         neurons = columns * math.prod(output)
         rows.append(
@@ -88,11 +103,9 @@ def layer_table(network: Network, shape: Shape, classes: int) -> list[LayerRow]:
                 weights=weights,
                 biases=biases,
                 connections=neurons * (weights // biases),  # a unit, or a kernel, has one bias
-                field=field if window else None,
+                field=seen.get(name),
             )
         )
-        for operation in net.operations(name):
-            field = field.through(operation.window)
     return rows
 
 

@@ -46,7 +46,7 @@ class Layer(Settings, ABC):
 
     @property
     def window(self) -> Window | None:
-        """What its kernels read of each input map; None: all of it."""
+        """What its kernels read of each input map; None: all of it, and they give no maps."""
         return None
 
     @property
@@ -183,8 +183,11 @@ class Network:
             isinstance(output, Dense) and output.units == "classes" and output.input == "all" and not output.then,
             f'layers: the last one, {last}, must have type = "dense", units = "classes", input = "all" and then = []',
         )
-        dense = [isinstance(layer, Dense) for layer in self.layers.values()]
-        require(dense == sorted(dense), "layers: a convolution needs maps, and there are none after a dense layer")
+        has_maps = [layer.window is not None for layer in self.layers.values()]
+        require(
+            has_maps == sorted(has_maps, reverse=True),
+            "layers: a convolution needs maps, and there are none after a dense layer",
+        )
         first, sees_image = next(iter(self.layers.items()))
         require(
             self.columns == 1 or sees_image.input == "own",
@@ -198,7 +201,7 @@ class Network:
             )
             without_maps = [step for step in layer.then if self.operations[step].needs_maps]
             require(
-                not isinstance(layer, Dense) or not without_maps,
+                layer.window is not None or not without_maps,
                 f"layers: {name} is a dense layer and has no maps for {', '.join(without_maps)}",
             )
             dropped = [isinstance(self.operations[step], Dropout) for step in layer.then]

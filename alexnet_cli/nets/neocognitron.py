@@ -24,6 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d
 
+from alexnet_cli.nets.describe import PIXEL, Field
+from alexnet_cli.nets.operations import Window
+
 RATE = 16.0  # q, the learning rate: 1 in the first layer of 1980 and 16 in the others
 INITIAL_WEIGHT = 1e-4  # the largest weight before learning
 BATCH = 256  # pictures
@@ -135,12 +138,9 @@ def run(pictures: Tensor, layers: Sequence[SCLayer], weights: Sequence[Weights])
     return torch.cat(batches)
 
 
-def receptive_field(layers: Sequence[SCLayer]) -> tuple[int, int]:
-    """What an S-cell of the last of ``layers`` sees of the picture: side in pixels, and pixels to its neighbour's."""
-    side, step = 1, 1
-    for i, layer in enumerate(layers):
-        side += (layer.kernel - 1) * step
-        if i + 1 < len(layers):
-            side += (layer.region - 1) * step
-            step *= layer.stride
-    return side, step
+def receptive_field(layers: Sequence[SCLayer]) -> Field:
+    """What an S-cell of the last of ``layers`` sees of the picture."""
+    field, (*before, last) = PIXEL, layers
+    for layer in before:
+        field = field.through(Window(layer.kernel, 1, 0)).through(Window(layer.region, layer.stride, 0))
+    return field.through(Window(last.kernel, 1, 0))

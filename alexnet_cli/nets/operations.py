@@ -41,6 +41,11 @@ class Operation(Settings, ABC):
         return False
 
     @property
+    def in_response(self) -> bool:
+        """Whether what a unit gives after it is still that unit's own response (`nets/responses.py`)."""
+        return not (self.needs_maps or self.crosses_columns)
+
+    @property
     def window(self) -> Window:
         """What it reads of each map."""
         return Window(1, 1, 0)
@@ -208,6 +213,10 @@ class Dropout(Operation):
 
     p: Annotated[float, Within(0, 0.999)]
     inverted: bool = False
+
+    @property
+    def in_response(self) -> bool:
+        return False  # it is between a unit and the next layer
 
     def build(self, shape: Shape) -> nn.Module:
         return nn.Identity()  # the network draws one mask over all columns: nets/columns.py

@@ -13,7 +13,7 @@ from alexnet_cli.artefacts import MODEL_FILE, model_fingerprint
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadArtefact, NoSuchLayer
-from alexnet_cli.figures.maps import draw_maps, sheet_of
+from alexnet_cli.figures.maps import draw_maps, sheet_of, zero_of
 from alexnet_cli.figures.mosaic import as_colours, mosaic
 from alexnet_cli.serving.library import NotThere, Opened
 from alexnet_cli.visualization.units import Units, patches_of, read_units, units_file
@@ -39,10 +39,11 @@ def layers(opened: Opened) -> dict[str, Any]:
 
 
 def maps(opened: Opened, query: bytes | int, layer: str) -> tuple[bytes, dict[str, str]]:
-    """What each kernel of a layer shows for a picture, the content of a file, or the one in a row.
+    """What each kernel of a layer responds to a picture, the content of a file, or the one in a row.
 
     A PNG, and headers that tell of it: X-Maps, "kernels height width"; X-Sheet, how they lie on it, "across times gap";
-    X-Strongest, for each map "value row column" of its strongest place. Raises BadPicture, NotThere, NoSuchLayer.
+    X-Zero, the grey of 0; X-Strongest, for each map "value row column" of its strongest place. Raises BadPicture,
+    NotThere, NoSuchLayer.
     """
     size = opened.searcher.model.image_size
     pixels = load_picture(query, size) if isinstance(query, bytes) else opened.pixels(query, size)
@@ -53,6 +54,7 @@ def maps(opened: Opened, query: bytes | int, layer: str) -> tuple[bytes, dict[st
     return draw_maps(found), {
         "X-Maps": " ".join(map(str, found.shape)),
         "X-Sheet": " ".join(map(str, sheet_of(kernels, width))),
+        "X-Zero": str(zero_of(found)),
         "X-Strongest": ",".join(strongest),
     }
 

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from alexnet_cli.errors import NoSuchLayer
 from alexnet_cli.inference.network_model import NetworkModel
+from alexnet_cli.nets.responses import recording
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.visualization.strongest import check_layer, map_layers, recording
+from alexnet_cli.visualization.strongest import check_layer, map_layers
 
 STEPS = 96  # later ones change little that can be seen
 START = 4.0  # grey levels, the standard deviation of the noise: too faint to decide what is found
@@ -29,7 +30,7 @@ TOGETHER = 16  # units in a batch: bounds memory
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ascents:
-    """Inputs that excite N units, and the units' responses to them, as in `strongest.recording`."""
+    """Inputs that excite N units, and the units' responses to them, as in `nets/responses.py`."""
 
     pictures: list[np.ndarray]  # (h, w, 3) uint8: the receptive field of each unit
     responses: np.ndarray  # (N,) float32, at the end

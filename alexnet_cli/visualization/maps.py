@@ -46,7 +46,8 @@ class Activations:
     """A picture, and what a network makes of its centre view, in testing."""
 
     picture: np.ndarray  # (S, S, 3) uint8
-    view: np.ndarray  # (crop, crop, 3) uint8, as the network gets it: less the mean image, where middle grey is 0
+    view: np.ndarray  # (crop, crop, 3) uint8, as the network gets it, where middle grey is 0
+    standardized: bool = False  # the view is less its own mean, and not less the mean image
     layers: dict[str, list[Step]]  # the hidden layers and their steps, in order
 
     def leaving(self, layer: str) -> list[np.ndarray]:
@@ -72,7 +73,8 @@ def activations_of(model: NetworkModel, picture: np.ndarray) -> Activations:
             layers[layer].append(Step(operation=operation, columns=each))
     centred = inputs[0].permute(1, 2, 0).float().cpu().numpy() * image.unit  # in 0-255 units
     view = np.clip(127.5 + centred, 0, 255).round().astype(np.uint8)
-    return Activations(picture=picture, view=np.broadcast_to(view, (*view.shape[:2], 3)), layers=layers)
+    view = np.broadcast_to(view, (*view.shape[:2], 3))
+    return Activations(picture=picture, view=view, layers=layers, standardized=image.standardize)
 
 
 def mean_activation(maps: np.ndarray) -> np.ndarray:
@@ -200,7 +202,8 @@ def _show_input(panels: Sequence["Axes"], seen: Activations, *, is_wide: bool = 
     panels[0].add_patch(Rectangle((border - 0.5, border - 0.5), crop, crop, fill=False, ec=EDGE, lw=1.5))
     panels[1].imshow(seen.view)
     panels[0].set_title(f"the picture, and the {crop} × {crop} that the network sees" if is_wide else "picture")
-    panels[1].set_title("less the mean image: grey is 0" if is_wide else "less mean")
+    mean = "its own mean" if seen.standardized else "the mean image"
+    panels[1].set_title(f"less {mean}: grey is 0" if is_wide else "less mean")
     for axes in panels:
         axes.set_axis_off()
 

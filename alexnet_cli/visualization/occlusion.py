@@ -3,6 +3,8 @@
 Imports no torch.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from alexnet_cli.inference.predictor import Predictor
@@ -26,24 +28,40 @@ def hidden_rows(crop: int) -> list[slice]:
     return [slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
 
 
-def hide(image: np.ndarray, mean_image: np.ndarray, crop: int) -> np.ndarray:
+def hide(
+    image: np.ndarray, mean_image: np.ndarray, crop: int, standardized: Sequence[float] | None = None
+) -> np.ndarray:
     """``image`` (S, S, 3) uint8 with the square at each position of its central view, row by row: (N, S, S, 3) uint8.
 
-    The square is a piece of ``mean_image`` (S, S, 3), 0-255: the network subtracts the mean image, so that its input
-    there is 0, apart from rounding to whole grey levels.
+    The network's input in the square is 0, apart from rounding to whole grey levels. What it subtracts is the mean
+    image, so the square is a piece of ``mean_image`` (S, S, 3), 0-255; or, if its views are ``standardized``, the mean
+    of the view, so the square is as light as the rest of the view is on average. ``standardized``: how much of red,
+    green and blue is in what that mean is of.
     """
     mean, view, rows = np.round(mean_image).astype(np.uint8), centre_view(len(image), crop), hidden_rows(crop)
     pictures = np.repeat(image[None], len(rows) ** 2, axis=0)
     for i, picture in enumerate(pictures):
-        square = np.ix_(view.rows[rows[i // len(rows)]], view.columns[rows[i % len(rows)]])
-        picture[square] = mean[square]
+        row, column = rows[i // len(rows)], rows[i % len(rows)]
+        square = np.ix_(view.rows[row], view.columns[column])
+        if standardized is None:
+            picture[square] = mean[square]
+        else:
+            rest = np.ones((crop, crop), bool)
+            rest[row, column] = False
+            picture[square] = round(float(image[np.ix_(*view)][rest].mean(axis=0) @ standardized))
     return pictures
 
 
-def occlusion(predictor: Predictor, image: np.ndarray, mean_image: np.ndarray, number: int) -> np.ndarray:
+def occlusion(
+    predictor: Predictor,
+    image: np.ndarray,
+    mean_image: np.ndarray,
+    number: int,
+    standardized: Sequence[float] | None = None,
+) -> np.ndarray:
     """The probability of class ``number`` with the square at each position: (POSITIONS, POSITIONS) float32, 0 to 1.
 
-    ``image`` (S, S, 3) uint8; ``mean_image``: as in `hide`.
+    ``image`` (S, S, 3) uint8; ``mean_image``, ``standardized``: as in `hide`.
     """
-    probabilities, _ = predictor.run(hide(image, mean_image, predictor.crop))
+    probabilities, _ = predictor.run(hide(image, mean_image, predictor.crop, standardized))
     return np.asarray(probabilities[:, number].reshape(POSITIONS, POSITIONS))

@@ -2,7 +2,6 @@
 
 import textwrap
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,9 @@ from alexnet_cli.inference.classes import find_class
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Prediction, Predictor
 from alexnet_cli.inference.views import centre_view
-from alexnet_cli.nets.layers import Convolution, Local
+from alexnet_cli.nets.describe import Field, fields
 from alexnet_cli.nets.network import ColumnNetwork
-from alexnet_cli.nets.operations import Operation, Pooling
+from alexnet_cli.nets.responses import recording
 from alexnet_cli.visualization.occlusion import occlusion
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Gradients:
     """The gradients of a class's logit."""
 
     inputs: np.ndarray  # (C, h, w), with respect to the network's input
-    maps: np.ndarray  # (K, H, W): activations of the last convolutional layer, column after column
+    maps: np.ndarray  # (K, H, W): responses of the last convolutional layer, column after column
     to_maps: np.ndarray  # (K, H, W), with respect to these
 
 
@@ -65,30 +64,28 @@ def saliency(network: NetworkModel, predictor: Predictor, image: np.ndarray, wan
     preprocessor = network.preprocessor
     pixels, *view = (torch.tensor(each, device=preprocessor.device) for each in (image[None], rows, columns))
     gradients = gradients_of(network.net, preprocessor(pixels, *view), number)
+    mean_image, standardized = preprocessor.mean_image.cpu().numpy(), None
+    if preprocessor.image.standardize:
+        standardized = preprocessor.image.weights
     activation = class_activation(gradients.maps, gradients.to_maps)
     predictions = {one.label: one for one in predictor.best(probabilities, len(probabilities))}
     return Saliency(
         view=image[np.ix_(rows, columns)],
         shown=predictions[predictor.classes[number]],
         best=predictions[predictor.classes[best]],
-        occlusion=occlusion(predictor, image, preprocessor.mean_image.cpu().numpy(), number),
+        occlusion=occlusion(predictor, image, mean_image, number, standardized),
         gradient=np.abs(gradients.inputs).max(axis=0) / preprocessor.image.unit,
-        activation=enlarged(activation, *position_of_units(network.net, layer), network.crop),
+        activation=enlarged(activation, fields(network.net.network)[layer], network.crop),
         layer=layer,
     )
 
 
 def last_convolution(net: ColumnNetwork) -> str:
-    """The last layer that has maps, in AlexNet conv5. Raises AlexNetError if there is none."""
-    layers = [name for name, layer in net.hidden.items() if isinstance(layer, Convolution | Local)]
+    """The last layer that has maps: conv5. Raises AlexNetError if there is none."""
+    layers = list(fields(net.network))
     if not layers:
         raise AlexNetError("the network has no convolutional layer, and so no class activation")
     return layers[-1]
-
-
-def _before_pooling(net: ColumnNetwork, layer: str) -> list[Operation]:
-    """What follows the weights of ``layer`` before pooling or a norm, so before maps become smaller: the ReLU."""
-    return list(takewhile(lambda operation: not operation.needs_maps, net.operations(layer)))
 
 
 def gradients_of(net: ColumnNetwork, inputs: Tensor, number: int) -> Gradients:
@@ -98,16 +95,10 @@ def gradients_of(net: ColumnNetwork, inputs: Tensor, number: int) -> Gradients:
     derivative (Simonyan et al., 2014). ``net`` is in testing mode. Raises AlexNetError as `last_convolution` does.
     """
     layer = last_convolution(net)
-    step = len(_before_pooling(net, layer))
-    modules = [[part.weighted, *part.then][step] for part in net.parts(layer)]
-    columns: list[Tensor] = []  # (1, K / columns, H, W) each
-    hooks = [module.register_forward_hook(lambda module, entering, maps: columns.append(maps)) for module in modules]
-    try:
-        inputs = inputs.detach().requires_grad_()
+    inputs = inputs.detach().requires_grad_()
+    with recording(net, [layer]) as recorded:
         logits, _ = net(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    columns = recorded[layer]  # (1, K / columns, H, W) each
     to_inputs, *to_columns = torch.autograd.grad(logits[0, number], [inputs, *columns])
     maps, to_maps = (torch.cat([each.cpu() for each in some], dim=1) for some in (columns, to_columns))
     return Gradients(inputs=to_inputs[0].cpu().numpy(), maps=maps[0].detach().numpy(), to_maps=to_maps[0].numpy())
@@ -122,28 +113,14 @@ def class_activation(maps: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(np.einsum("k,khw->hw", weights, maps), 0))
 
 
-def position_of_units(net: ColumnNetwork, layer: str) -> tuple[float, int]:
-    """Where in the view the units of ``layer`` look, before its pooling: the centre of the first unit's receptive field
-    and the distance to the next, in pixels; 17 and 16 for the paper's conv5."""
-    first, distance = 0.0, 1
-    for name, weighted in net.hidden.items():
-        operations = _before_pooling(net, name) if name == layer else net.operations(name)
-        for each in (weighted, *operations):
-            if isinstance(each, Convolution | Local | Pooling):
-                first += distance * ((each.size - 1) / 2 - each.padding)
-                distance *= getattr(each, "stride", 1)
-        if name == layer:
-            break
-    return first, distance
-
-
-def enlarged(values: np.ndarray, first: float, distance: int, crop: int) -> np.ndarray:
+def enlarged(values: np.ndarray, field: Field, crop: int) -> np.ndarray:
     """``values`` (H, W) of units at the size of the view, (crop, crop): each at its place, bilinear between them.
 
-    ``first``, ``distance``: as `position_of_units`. Outside of the outermost units their values are repeated.
+    A unit's place is the centre of its receptive ``field``. Outside of the outermost units their values are repeated.
     """
+    places = field.centre + field.stride * np.arange(max(values.shape))
     height, width = (
-        np.stack([np.interp(np.arange(crop), first + distance * np.arange(count), one) for one in np.eye(count)], 1)
+        np.stack([np.interp(np.arange(crop), places[:count], one) for one in np.eye(count)], 1)
         for count in values.shape
     )  # (crop, H) and (crop, W)
     return np.asarray(height @ values @ width.T)

@@ -1,21 +1,17 @@
 """Finds the patches of a dataset that excite the units of a network most, of all layers with maps in one pass."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadArtefact, NoSuchLayer, NotFinite
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import BATCH
 from alexnet_cli.nets.describe import LayerRow, layer_table
-from alexnet_cli.nets.network import ColumnNetwork
-from alexnet_cli.nets.operations import Dropout
+from alexnet_cli.nets.responses import recording
 from alexnet_cli.prefetch import prefetch
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.visualization.units import PATCHES, Units, read_units, units_file
@@ -130,33 +126,3 @@ def strongest_places(maps: Tensor) -> tuple[Tensor, Tensor]:
     positions = torch.arange(flat.shape[2], device=flat.device)
     first = torch.where(flat == strongest[:, :, None], positions, flat.shape[2] - 1).amin(dim=2)
     return strongest, torch.stack([first // maps.shape[3], first % maps.shape[3]], dim=2)
-
-
-@contextmanager
-def recording(net: ColumnNetwork, layers: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """While ``net`` runs, keeps the responses of ``layers``, (B, K, H, W) for each column in turn.
-
-    The responses of a layer are what its units give before the first operation that looks at other places or maps: in
-    `paper` after ReLU, before response norm and pooling.
-    """
-    recorded: dict[str, list[Tensor]] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def record(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            recorded.setdefault(name, []).append(output)
-
-        return record
-
-    hooks = [module.register_forward_hook(keep(name)) for name in layers for module in responding(net, name)]
-    try:
-        yield recorded
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def responding(net: ColumnNetwork, name: str) -> list[nn.Module]:
-    """The modules that give the responses of layer ``name``, one for each column."""
-    pointwise = takewhile(lambda one: not one.needs_maps and not isinstance(one, Dropout), net.operations(name))
-    count = len(list(pointwise))
-    return [part.then[count - 1] if count else part.weighted for part in net.parts(name)]

@@ -150,5 +150,5 @@ function summary(layer, isFirst) {
 
 function mapless(layer) {
   if (layer.output.length === 1) return DENSE;
-  return `The model's file names no maps of a layer of this kind (${layer.kind}).`;
+  return "The model's file names no maps of this layer: export it again with alexnet export.";
 }

@@ -4,7 +4,7 @@ import { askPicture } from "./api.js";
 import { h } from "./dom.js";
 import { stepped } from "./wall.js";
 
-// A list of {unit, canvas, pixels, value, row, column}: a map, and its strongest place.
+// A list of {unit, canvas, pixels, zero, value, row, column}: a map, the grey of 0 on it, and its strongest place.
 export async function askMaps(query, layer, context, signal) {
   const parameters = { index: context.index, layer, row: query.row, generation: query.upload ? null : query.generation };
   const options = query.upload ? { method: "POST", body: query.upload.file, signal } : { signal };
@@ -12,6 +12,7 @@ export async function askMaps(query, layer, context, signal) {
   const numbers = (name) => headers.get(name).split(" ").map(Number);
   const [kernels, height, width] = numbers("X-Maps");
   const [across, times, gap] = numbers("X-Sheet");
+  const [zero] = numbers("X-Zero");
   const strongest = headers.get("X-Strongest").split(",").map((place) => place.split(" ").map(Number));
   const sheet = await createImageBitmap(picture);
   return Array.from({ length: kernels }, (_, unit) => {
@@ -21,7 +22,7 @@ export async function askMaps(query, layer, context, signal) {
     const [left, top] = [(unit % across) * (width * times + gap), Math.floor(unit / across) * (height * times + gap)];
     context2d.drawImage(sheet, left, top, width * times, height * times, 0, 0, width, height);
     const [value, row, column] = strongest[unit];
-    return { unit, canvas, pixels: context2d.getImageData(0, 0, width, height), value, row, column };
+    return { unit, canvas, pixels: context2d.getImageData(0, 0, width, height), zero, value, row, column };
   });
 }
 

@@ -50,11 +50,12 @@ function place(element, left, top, width, height, crop) {
 
 // Each map by its own strongest place.
 function coloured(map) {
-  const { data, width, height } = map.pixels;
-  const most = data.reduce((largest, value, i) => (i % 4 ? largest : Math.max(largest, value)), 1);
+  const { zero, pixels } = map;
+  const { data, width, height } = pixels;
+  const most = data.reduce((largest, value, i) => (i % 4 ? largest : Math.max(largest, value)), zero + 1);
   const shown = new ImageData(width, height);
   for (let i = 0; i < data.length; i += 4) {
-    const part = data[i] / most;
+    const part = Math.max(0, data[i] - zero) / (most - zero); // what is negative counts as 0
     for (let j = 0; j < 4; j += 1) shown.data[i + j] = NONE[j] + part * (MOST[j] - NONE[j]);
   }
   return shown;
