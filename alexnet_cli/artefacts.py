@@ -9,6 +9,7 @@ from alexnet_cli.files import check_opens
 DATASET_FILE = "dataset.json"  # written last: its presence marks a complete dataset
 STATISTICS_FILE = "statistics.safetensors"
 REJECTED_FILE = "rejected.csv"
+GREY = ("mnist", "digits")  # layouts of sources whose pictures are grey and must not be mirrored: LeNet-5's
 
 # In models/NAME/
 MODEL_FILE = "model.safetensors"  # its presence marks a trained model

@@ -1,11 +1,11 @@
 """The recipe that a dataset is trained with if none is named. Imports no torch."""
 
+from alexnet_cli.artefacts import GREY
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadRecipe
 
 # Side of the dataset's pictures in pixels, least number of them to train on, recipe.
 RECIPES = ((256, 100_000, "paper"), (256, 0, "small-data"), (32, 0, "cifar-18"))
-GREY = ("mnist", "digits")  # layouts whose 32×32 pictures are grey and must not be mirrored: LeNet-5's
 IMPORTED_SIZE = 256  # of the pictures that imported models take, in pixels
 FEW = 2000  # pictures: with fewer, it is better to fine-tune a model of many than to train from the start
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alexnet_cli.artefacts import CHECKPOINT_FILE, DATASET_FILE, INDEX_FILE, MODEL_FILE, model_header
+from alexnet_cli.artefacts import CHECKPOINT_FILE, DATASET_FILE, GREY, INDEX_FILE, MODEL_FILE, model_header
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.files import read_json, with_article
 
@@ -163,8 +163,6 @@ class Workspace:
         neither. ``grey``: only digits, or only others."""
         folders = [] if model is None else [path for path in self._paths("model", model) if path.exists()]
         trained_on = {told.get("fingerprint") for told in map(_told, folders[:1])} - {None}
-        from alexnet_cli.defaults import GREY
-
         facts = [(path, self._facts(path)) for path in self.all("dataset")]
         its_own = [path for path, each in facts if each.get("fingerprint") in trained_on]
         fitting = [
