@@ -62,6 +62,13 @@ def test_pictures_of_one_class_need_a_model_first(tmp_path, packed, monkeypatch,
     assert capsys.readouterr().out.splitlines()[1:] == ["Next: alexnet index data/three"]
 
 
+def test_a_folder_in_the_place_of_a_dataset_is_to_be_packed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("my pictures").mkdir()
+    assert main(["train", "my pictures"]) == 1
+    assert "; make one with `alexnet prep 'my pictures'`" in capsys.readouterr().err
+
+
 def test_a_model_indexes_what_it_was_trained_on(tmp_path, packed, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()

@@ -364,6 +364,26 @@ def test_pictures_that_are_gone_are_said_to_be(searchable: Path, capsys: pytest.
     assert len(tags.images) == 1
 
 
+def test_paths_that_lead_nowhere_are_said_to_with_the_command_that_helps(
+    searchable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = str(picture(searchable / "query.png", 102))
+    Path("photos/dog/2.png").rename("photos/dog/moved.png")
+    again = f"alexnet index {searchable / 'photos'} --out photos"
+    for words, command in (([], "alexnet index"), (["--index", "photos"], again)):
+        capsys.readouterr()
+        assert main(["search", query, "-k", "2", "--paths", *words]) == 0
+        assert capsys.readouterr().err.endswith(
+            f"1 picture that the index has is no longer there; to bring it up to date: {command}\n"
+        )
+    assert main(command.split()[1:]) == 0
+    capsys.readouterr()
+    assert main(["search", query, "-k", "2", "--paths"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("photos/dog/moved.png\n")
+    assert "no longer" not in err
+
+
 @pytest.mark.parametrize("kind", ["zip", "dataset"])
 def test_sheets_of_archives_and_datasets(searchable: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     if kind == "zip":

@@ -183,6 +183,9 @@ def test_a_missing_foreign_or_damaged_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one.JPEG").write_bytes(encoded(np.zeros((8, 8, 3), np.uint8), "JPEG"))
     with pytest.raises(BadSource, match=r"one\.JPEG is one picture: name a folder of pictures$"):
         open_source(tmp_path / "one.JPEG")
+    (tmp_path / "one.CR2").write_bytes(b"II*\0 and what a camera writes")
+    with pytest.raises(BadSource, match=r"one\.CR2 is one picture: name a folder of pictures$"):
+        open_source(tmp_path / "one.CR2")
     with pytest.raises(BadSource, match="neither a folder nor a"):
         open_source(tmp_path / "text.zip")
     whole = write_tar(tmp_path / "whole.tar", files()).read_bytes()
