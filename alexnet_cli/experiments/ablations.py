@@ -225,7 +225,10 @@ def _report(errors: dict[str, list[float]], comparison: Comparison, dataset: Dat
     scaled_down = column = ""
     if comparison.has_published:
         scaled_down = "A scaled-down version of the paper's experiment: "
-        column = "The paper's column is ILSVRC with the whole network, where the net is the published one."
+        column = (
+            "The paper's column is ILSVRC with the whole network, where the net is the published one: over 1 for "
+            "colour noise, about 2 for a middle layer; that of one GPU is of ILSVRC-2010."
+        )
     note = (
         f"{scaled_down}{'' if width == 1 else f'nets of {width:g} times the width, '}"
         f"trained for {counted(training.epochs, 'epoch')} on the {dataset.counts['train']:,} pictures of dataset "

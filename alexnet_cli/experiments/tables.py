@@ -92,9 +92,11 @@ def _report(table: Table, dataset: Dataset, folder: Path, command: str, *, devic
         measured = facts.get(row.name)
         cells = [percent(measured, "top1"), percent(measured, "top5")] if measured else ["", ""]
         rows.append([f"{row.name} (measured here)", str(row.views), *cells, ""])
-    # Table 1 never has the paper's images: prep has no layout for ILSVRC-2010.
-    same_images = table.name == "table-2" and are_of_table2(dataset, split)
-    other = "" if same_images else " These are other images than the published rows': the numbers cannot be compared."
+    other = ""
+    if table.name == "table-1":  # prep has no layout for it
+        other = " The published rows are of ILSVRC-2010's test images; whether these are they, the program cannot tell."
+    elif not are_of_table2(dataset, split):
+        other = " These are other images than the published rows': the numbers cannot be compared."
     used = [f"{model_name(path)} ({model.recipe.name}, {model.fingerprint})" for path, model in loaded.items()]
     note = (
         f"Measured on the {dataset.counts[split]:,} {split} images of dataset {dataset.name}, with 95 % intervals; "
