@@ -143,7 +143,9 @@ def test_the_command_prints_fractions_as_json(packed, workspace, capsys):
     assert (said["models"], said["dataset"], said["split"]) == (["m0"], "colours", "val")
     assert (said["views"], said["images"], said["top5_error"]) == (10, 21, 0.0)
     assert main([*asked, "m0/model.onnx", "--views", "1"]) == 0
-    assert "│ m0 + m0 │" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "│ m0 + m0 │" in out
+    assert "predictions are averaged" in " ".join(out.split())
 
 
 def test_published_rows_stand_beside_ours_on_ilsvrc_only(packed, tmp_path):

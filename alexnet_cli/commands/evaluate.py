@@ -108,10 +108,13 @@ def as_table(
     if len(dataset.classes) <= 5:
         cells[1] = "–"  # no answer of five classes can be wrong
     measured = [" + ".join(map(model_name, paths)) + (" (measured here)" if ilsvrc else ""), *cells]
+    notes = ["published: table 2 of the paper, ILSVRC-2012 validation images, ten views"] if ilsvrc else []
+    if len(paths) > 1:
+        notes.append("the models' predictions are averaged: for the error of each, evaluate it alone")
     published = [[f"{row.name} (published)", row.top1, row.top5] for row in TABLE2 if row.top1 != "–"]
     return (
         f"{dataset.name}, {split}: {counted(evaluation.images, 'image')}, {counted(evaluation.views, 'view')}",
         ["model", "top-1 error, %  (95 % interval)", "top-5 error, %  (95 % interval)"],
         [*(published if ilsvrc else []), measured],
-        "published: table 2 of the paper, ILSVRC-2012 validation images, ten views" if ilsvrc else "",
+        "\n".join(notes),
     )

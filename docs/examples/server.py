@@ -30,7 +30,8 @@ class Classifier:
     """The model of an ONNX file."""
 
     def __init__(self, path: str) -> None:
-        self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+        # With a GPU: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         facts = self.session.get_modelmeta().custom_metadata_map
         self.classes: list[str] = json.loads(facts["classes"])
         self.words: dict[str, str] = json.loads(facts["words"])  # for labels that are WordNet ids
