@@ -18,6 +18,7 @@ from PIL import Image, TiffImagePlugin
 from test_pictures import close
 
 from alexnet_cli.data import tables
+from alexnet_cli.data.jpeg import read_header
 from alexnet_cli.data.limits import FILE_BYTES, HEAVY_PIXELS, PIXELS
 from alexnet_cli.data.pictures import ORIENTATION, load_picture
 from alexnet_cli.errors import BadPicture
@@ -249,6 +250,11 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     scan = content[last:-2]
     with pytest.raises(BadPicture, match=r"^a JPEG of more than 100 scans$"):
         load_picture(content[:-2] + 100 * scan + content[-2:], 32)
+    scans = read_header(content).scans
+    large = with_size(content[:-2] + (16 - scans) * scan, 8192, 8192)
+    read_header(large + content[-2:]).check(1)
+    with pytest.raises(BadPicture, match=r"^a JPEG of 17 scans of 67,108,864 pixels: save it with fewer$"):
+        load_picture(large + scan + content[-2:])
     with pytest.raises(BadPicture, match=r"^a JPEG of more than 10,000 segments$"):
         load_picture(content[:2] + 10_001 * b"\xff\xfe\x00\x02" + content[2:], 32)
 

@@ -285,6 +285,16 @@ def test_without_an_index_the_command_is_told(tmp_path: Path) -> None:
         assert client.get("/").status_code == 200
 
 
+def test_what_is_no_file_is_named(client: TestClient, searchable: Path) -> None:
+    Path("indexes/photos/embedding.safetensors").mkdir()
+    assert error(client.get("/api/embedding"), 500) == "indexes/photos/embedding.safetensors: Is a directory"
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "x", ""])
+def test_what_is_no_probability_counts_as_none(text: str) -> None:
+    assert mistakes._number(text) == 0
+
+
 def test_an_unexpected_error_says_so_and_shows_no_traceback(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from alexnet_cli.data.limits import JPEG_FILL, JPEG_PIXELS, JPEG_SCANS, JPEG_SEGMENTS, PIXELS
+from alexnet_cli.data.limits import JPEG_FILL, JPEG_PIXELS, JPEG_SCANNED, JPEG_SCANS, JPEG_SEGMENTS, PIXELS
 from alexnet_cli.errors import BadPicture
 
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not of the coded pixels: there, 0 or a restart follows 255
@@ -30,6 +30,8 @@ class JpegHeader:
         limit = PIXELS if self.is_held else JPEG_PIXELS
         if self.width * self.height > limit:
             raise BadPicture(f"more than {limit:,} pixels")
+        if self.is_held and self.scans * self.width * self.height > JPEG_SCANNED:
+            raise BadPicture(f"a JPEG of {self.scans} scans of {self.width * self.height:,} pixels: save it with fewer")
         if self.width * self.height > PIXELS * divisor**2:
             raise BadPicture(f"more than {PIXELS:,} pixels when decoded at 1/{divisor} of its size")
 

@@ -32,6 +32,7 @@ PLAIN_COMMENTS = 1000
 JPEG_PIXELS = 2**28
 # Each scan of a progressive JPEG passes over all pixels; encoders write some ten.
 JPEG_SCANS = 100
+JPEG_SCANNED = 16 * PIXELS  # pixels times scans
 JPEG_SEGMENTS = 10_000  # before, between and after the scans; 256 MB of comments or EXIF are 4,096
 JPEG_FILL = 2**20  # bytes between the segments before the first scan, which belong to none
 TIFF_STRIPS = 2**17  # strips or tiles of a TIFF; Pillow keeps a list of them

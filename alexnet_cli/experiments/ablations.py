@@ -32,7 +32,6 @@ ABLATIONS = (
     "no-colour-noise",
     "no-dropout",
     "tanh",
-    "without-conv3",
     "without-conv4",
     "without-conv5",
 )
@@ -239,7 +238,8 @@ def _report(errors: dict[str, list[float]], comparison: Comparison, dataset: Dat
         f"{counted(comparison.recipes[first].views, 'view')} each. {claims}"
         f"{column}"
     ).strip()
-    title = f"{comparison.title} on {dataset.name}"
+    narrow = "" if width == 1 else f", {width:g} times the width"
+    title = f"{comparison.title} on {dataset.name}{narrow}, {counted(training.epochs, 'epoch')}"
     figures = [] if seeds == 1 else [f"{comparison.name}{suffix}" for suffix in SUFFIXES]
     return Report(
         name=comparison.name,

@@ -99,7 +99,7 @@ def create_app(
             Route("/api/pictures/{row}", picture),
             Route("/api/runs", training_runs),
         ],
-        exception_handlers={HTTPException: refused, AlexNetError: failed, Exception: unexpected},
+        exception_handlers={HTTPException: refused, AlexNetError: failed, OSError: unreadable, Exception: unexpected},
         lifespan=lifespan,
     )
     app.state.space = space
@@ -119,6 +119,12 @@ async def failed(request: Request, error: Exception) -> Response:
     """
     told = why_unread(request.query_params.get("name", "")) if isinstance(error, BadPicture) else None
     return Json({"error": told or str(error)}, STATUS.get(type(error), 500))
+
+
+async def unreadable(request: Request, error: Exception) -> Response:
+    """The answer where the system does not let a file of the workspace be read."""
+    assert isinstance(error, OSError)
+    return Json({"error": f"{error.filename}: {error.strerror}" if error.filename else first_line(error)}, 500)
 
 
 async def page(request: Request) -> Response:

@@ -1,6 +1,7 @@
 """The model's mistakes among the pictures of an index, from the table of predictions of `alexnet eval --report`."""
 
 import csv
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -93,5 +94,6 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
 
 def _number(text: str) -> float:
     with suppress(ValueError):
-        return float(text)
+        number = float(text)
+        return number if math.isfinite(number) else 0.0
     return 0.0

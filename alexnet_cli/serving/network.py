@@ -98,7 +98,10 @@ def patches(opened: Opened, layer: str, number: int) -> bytes:
     units = _units(opened, layer)
     if units is None:
         raise NotThere(f"the strongest patches of {layer} were not searched for: use `alexnet visualize units`")
-    found = patches_of(units, number, _images(units).split(units.split))
+    images = _images(units).split(units.split)
+    if units.rows[number].max() >= len(images):
+        raise BadArtefact(f"the strongest patches of {layer} are damaged: search again with `alexnet visualize units`")
+    found = patches_of(units, number, images)
     if not found:
         raise NotThere(f"nothing excites unit {number} of {layer}")
     fields = _in_their_fields(units, number, found)
@@ -108,7 +111,7 @@ def patches(opened: Opened, layer: str, number: int) -> bytes:
 def folder_of(opened: Opened) -> Path | None:
     """The folder of the model as it is in the index; None if there is only its ONNX file."""
     folder = opened.model_path if opened.model_path.is_dir() else opened.model_path.parent
-    with suppress(BadArtefact):
+    with suppress(BadArtefact, OSError):
         if model_fingerprint(folder) == opened.searcher.model.fingerprint:
             return folder
     return None
@@ -148,6 +151,9 @@ def _units(opened: Opened, layer: str) -> Units | None:
     if folder is None or not units_file(folder, layer).is_file():
         return None
     units = read_units(folder, layer)
+    (kernels,) = (row["kernels"] for row in opened.model.layers if row["name"] == layer)
+    if len(units.rows) != kernels:
+        raise BadArtefact(f"{units_file(folder, layer)} is damaged (it is of {len(units.rows)} units): remove it")
     return units if units.model_fingerprint == opened.searcher.model.fingerprint else None
 
 

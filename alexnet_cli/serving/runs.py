@@ -14,6 +14,7 @@ from alexnet_cli.files import LOCK_FILE, open_regular
 from alexnet_cli.workspace import Workspace
 
 KEYS = ("epoch", "loss", "train_error", "validation_error", "learning_rate", "seconds")
+LONGEST = 200  # letters of a recipe's name that are told
 PATIENCE = 3  # times its last epoch that a run may take over the next before it counts as killed
 FIRST_EPOCH = 3600.0  # seconds that it may take over the first
 
@@ -39,7 +40,7 @@ def _run(folder: Path) -> dict[str, Any]:
     return {
         "name": visible(folder.name),
         "state": _state(folder, changed, history, epochs),
-        "recipe": name if isinstance(name := recipe.get("name"), str) else "",
+        "recipe": name[:LONGEST] if isinstance(name := recipe.get("name"), str) else "",
         "epochs": epochs if _is_number(epochs) else None,
         "changed": changed,
         "history": history,

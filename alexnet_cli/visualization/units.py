@@ -100,7 +100,8 @@ def _check(units: Units) -> None:
     numbers = [units.columns, units.crop, *field]
     if not all(isinstance(number, int) and abs(number) <= MAX_SIDE for number in numbers):
         raise ValueError("its sizes are no numbers, or too large")
-    is_right = units.columns >= 1 and units.crop >= 1 and field[0] >= 1 and len(units.rows) >= 1
+    is_right = units.columns >= 1 and units.crop >= 1 and len(units.rows) >= 1 and isinstance(units.dataset, str)
+    is_right = is_right and field[0] >= 1 and -field[0] < field[2] < units.crop
     in_bounds = (units.rows >= -1).all() and (units.places >= 0).all() and (units.places <= MAX_SIDE).all()
     if not (is_right and in_bounds and np.isfinite(units.responses).all()):
         raise ValueError("its numbers are out of bounds")
