@@ -253,6 +253,10 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     scans = read_header(content).scans
     large = with_size(content[:-2] + (16 - scans) * scan, 8192, 8192)
     read_header(large + content[-2:]).check(1)
+    frame = content.index(b"\xff\xc2")
+    small = content[frame : frame + 2 + int.from_bytes(content[frame + 2 : frame + 4], "big")]
+    with pytest.raises(BadPicture, match=r"^a JPEG of two frames$"):
+        load_picture(large + 80 * scan + small + content[-2:])
     with pytest.raises(BadPicture, match=r"^a JPEG of 17 scans of 67,108,864 pixels: save it with fewer$"):
         load_picture(large + scan + content[-2:])
     with pytest.raises(BadPicture, match=r"^a JPEG of more than 10,000 segments$"):

@@ -20,6 +20,7 @@ from alexnet_cli.serving import app as app_module
 from alexnet_cli.serving import guard
 from alexnet_cli.serving.app import INFERENCES, READINGS, create_app
 from alexnet_cli.serving.guard import Guard, Room
+from alexnet_cli.serving.server import bind
 from alexnet_cli.serving.thumbnails import FILE, Cache, cache_folder
 from alexnet_cli.workspace import Workspace
 
@@ -124,6 +125,13 @@ def test_names_are_not_looked_up_for_each_request(monkeypatch: pytest.MonkeyPatc
 def test_who_can_reach_a_server(host: str, is_alone: bool) -> None:
     assert guard.is_local(host) == is_alone
     assert Guard(lambda *_: None, host).is_own("192.0.2.7") != is_alone
+
+
+def test_a_short_address_is_served_as_browsers_spell_it() -> None:
+    address = bind("127.2", 0)
+    address.socket.close()
+    assert address.url == f"http://127.0.0.2:{address.port}/"
+    assert Guard(lambda *_: None, "127.2").is_own(f"127.0.0.2:{address.port}")
 
 
 def test_of_two_sites_that_a_request_may_come_from_both_count(client: TestClient) -> None:

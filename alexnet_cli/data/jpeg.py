@@ -18,6 +18,7 @@ class JpegHeader:
 
     width: int = 0
     height: int = 0
+    has_frame: bool = False
     components: int = 0
     scans: int = 0
     is_held: bool = False  # in memory as coefficients while it is decoded: it is progressive, or has several scans
@@ -67,6 +68,9 @@ def read_header(jpeg: bytes) -> JpegHeader:
 def _note(header: JpegHeader, marker: int, segment: bytes) -> None:
     """Note in ``header`` what a ``segment``, which begins with its length, tells."""
     if marker in FRAMES and len(segment) == 8:
+        if header.has_frame:  # libjpeg decodes all scans by the first before it calls the second an error
+            raise BadPicture("a JPEG of two frames")
+        header.has_frame = True
         header.height, header.width = int.from_bytes(segment[3:5], "big"), int.from_bytes(segment[5:7], "big")
         header.components, header.is_held = segment[7], marker not in ONE_PASS
     elif marker == START_OF_SCAN:

@@ -5,7 +5,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -42,7 +42,7 @@ class Guard:
         self.app, self.is_local = app, is_local(host)
         machine = socket.gethostname()
         others = () if self.is_local else (machine, f"{machine}.local", socket.getfqdn())
-        self.names = LOOPBACK | {name.lower() for name in (host, *others)}
+        self.names = LOOPBACK | {name.lower() for name in (host, spelled_out(host), *others)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,10 +103,17 @@ def _pages_of(host: str) -> tuple[str, str]:
     return f"http://{host.lower()}", f"https://{host.lower()}"
 
 
+def spelled_out(host: str) -> str:
+    """An IPv4 address as browsers name it: 127.1 is 127.0.0.1. Any other ``host`` stays as it is."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host
+
+
 def is_local(host: str) -> bool:
     """Whether a server that binds ``host`` can only be reached from this machine."""
-    with suppress(OSError):
-        host = socket.inet_ntoa(socket.inet_aton(host))  # 127.1 is 127.0.0.1
+    host = spelled_out(host)
     return host.lower() == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 

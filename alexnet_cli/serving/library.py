@@ -48,7 +48,7 @@ class Opened:
     users: int = 0  # requests that are using it
     is_retired: bool = False  # closed when the last of them is done
     # Of each report that was asked for: when its table was written, and its mistakes, if it has pictures of the index.
-    mistakes: dict[Path, tuple[int, dict[str, Any] | None]] = field(default_factory=dict)
+    mistakes: dict[Path, tuple[object, dict[str, Any] | None]] = field(default_factory=dict)
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _collection: Collection | None = None
     _maps: OnnxMaps | None = None

@@ -63,13 +63,14 @@ def _picture(opened: Opened, row: int, name: str, prediction: dict[str, str]) ->
     }
 
 
-def _reports(space: Workspace) -> dict[Path, int]:
-    """The folders of reports in the workspace, newest first, and when the table of each was written."""
-    times = {}
+def _reports(space: Workspace) -> dict[Path, tuple[int, ...]]:
+    """The folders of reports in the workspace, newest first, with the time, size and inode of the table of each."""
+    states = {}
     for file in space.root.glob(f"*/{TABLE}"):
         with suppress(OSError):
-            times[file.parent] = file.stat().st_mtime_ns
-    return dict(sorted(times.items(), key=lambda one: one[1], reverse=True))
+            found = file.stat()
+            states[file.parent] = (found.st_mtime_ns, found.st_size, found.st_ino)
+    return dict(sorted(states.items(), key=lambda one: one[1], reverse=True))
 
 
 def _is_about(source: Path, report: Path) -> bool:

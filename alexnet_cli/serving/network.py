@@ -98,10 +98,7 @@ def patches(opened: Opened, layer: str, number: int) -> bytes:
     units = _units(opened, layer)
     if units is None:
         raise NotThere(f"the strongest patches of {layer} were not searched for: use `alexnet visualize units`")
-    images = _images(units).split(units.split)
-    if units.rows[number].max() >= len(images):
-        raise BadArtefact(f"the strongest patches of {layer} are damaged: search again with `alexnet visualize units`")
-    found = patches_of(units, number, images)
+    found = patches_of(units, number, _images(units).split(units.split))
     if not found:
         raise NotThere(f"nothing excites unit {number} of {layer}")
     fields = _in_their_fields(units, number, found)
@@ -162,6 +159,8 @@ def _images(units: Units) -> Dataset:
     dataset = Dataset.open(Path(units.dataset))
     if dataset.fingerprint != units.dataset_fingerprint:
         raise BadArtefact(f"{dataset.path} has changed since its strongest patches were searched for")
+    if units.rows.max() >= len(dataset.split(units.split)):
+        raise BadArtefact("the file of the strongest patches is damaged: search again with `alexnet visualize units`")
     return dataset
 
 

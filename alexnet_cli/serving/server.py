@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.serving.guard import HEADERS, is_local
+from alexnet_cli.serving.guard import HEADERS, is_local, spelled_out
 
 GRACE = 2  # seconds that requests have to end in when the server is stopped
 WAITING = 64  # connections that the system holds until they are accepted, which are then accepted at once
@@ -67,7 +67,7 @@ def bind(host: str, port: int) -> Address:
         if error.errno == errno.EADDRINUSE:
             raise AlexNetError(f"port {port} is taken, perhaps by another `alexnet serve`") from error
         raise AlexNetError(f"cannot bind {host}, port {port}: {error.strerror}") from None
-    return Address(bound, host, bound.getsockname()[1])
+    return Address(bound, spelled_out(host), bound.getsockname()[1])
 
 
 class WithoutChunks(h11.Connection):

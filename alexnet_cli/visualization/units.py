@@ -78,13 +78,13 @@ def read_units(folder: Path, layer: str) -> Units:
     """
     path = units_file(folder, layer)
     metadata, tensors = read_tensors(path, what="file of units", remedy="remove it")
-    check_format(metadata.get("format"), FORMAT, path)
     try:
+        check_format(metadata.get("format"), FORMAT, path)
         fields: dict[str, Any] = json.loads(metadata["facts"]) | tensors
         units = Units(**fields)
         _check(units)
         return units
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BadArtefact(f"{path} is damaged ({error!r}): remove it") from None
 
 
@@ -98,9 +98,10 @@ def _check(units: Units) -> None:
             raise ValueError(f"{name} is {array.dtype} of {array.shape}")
     field = [units.field[key] for key in ("size", "stride", "start")]
     numbers = [units.columns, units.crop, *field]
-    if not all(isinstance(number, int) and abs(number) <= MAX_SIDE for number in numbers):
+    if not all(type(number) is int and abs(number) <= MAX_SIDE for number in numbers):
         raise ValueError("its sizes are no numbers, or too large")
     is_right = units.columns >= 1 and units.crop >= 1 and len(units.rows) >= 1 and isinstance(units.dataset, str)
+    is_right = is_right and isinstance(units.split, str)
     is_right = is_right and field[0] >= 1 and -field[0] < field[2] < units.crop
     in_bounds = (units.rows >= -1).all() and (units.places >= 0).all() and (units.places <= MAX_SIDE).all()
     if not (is_right and in_bounds and np.isfinite(units.responses).all()):
