@@ -79,6 +79,8 @@ def test_a_model_indexes_what_it_was_trained_on(tmp_path, packed, monkeypatch):
     dataset_of(Path("data/newer"), SIZE)
     assert Workspace(Path(".")).dataset_of_size(SIZE) == Path("data/newer")
     assert common.next_index("m", SIZE, Workspace(Path("."))) == "Next: alexnet index 'its own' --model m"
+    Path("its own").mkdir()  # what it was packed from: `index` would take that
+    assert common.next_index("m", SIZE, Workspace(Path("."))) == "Next: alexnet index 'data/its own' --model m"
 
 
 @pytest.mark.parametrize("words", [["train", "unter", "--resume"], ["train", "unter"]], ids=" ".join)

@@ -133,7 +133,8 @@ def next_index(model: str, size: int, space: Workspace) -> str:
     elif fitting == datasets[0] and not space.all("index"):
         source = []  # as it is without a name
     else:
-        source = [name_of(fitting, "dataset", space)]
+        name = name_of(fitting, "dataset", space)
+        source = [str(fitting) if Path(name).exists() else name]  # a folder of that name comes first for `index`
     out = [] if fitting is None else _another_index(space.home("index") / fitting.name, model)
     return next_line("index", *source, "--model", model, *out, workspace=space.root)
 
