@@ -66,6 +66,13 @@ def test_copies_are_found(copied: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert printed["threshold"] == pytest.approx(FRACTION * np.median(pairs), rel=1e-6)
 
 
+def test_a_copy_that_was_deleted_is_no_copy(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("photos/cat/1.bmp").unlink()
+    Path("photos/dog/again.png").unlink()
+    groups = answer("duplicates", capsys=capsys)["groups"]
+    assert [sorted(group) for group in groups] == [["photos/dog/2.png", "photos/dog/small.jpg"]]
+
+
 def test_the_table_and_the_csv_file(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = answer("duplicates", "photos", capsys=capsys)["groups"]
     assert main(["duplicates", "photos"]) == 0
