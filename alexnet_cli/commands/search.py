@@ -112,8 +112,7 @@ def search(
         is_quiet = as_json or paths or table is not None
         for answer in _answers(searcher, inputs, failures, k, mean, console if is_quiet else SILENT):
             answer = answer.within(max_distance)
-            if searcher.index.facts["are_files"] and searcher.index.source.exists():
-                gone.update(one.path for one in answer.neighbours if not Path(one.path).exists())
+            gone.update(one.path for one in answer.neighbours if searcher.index.is_gone(one.path))
             if sheet or page:  # else memory stays flat, however many queries there are
                 drawn.append(answer)
             if as_json:

@@ -8,7 +8,6 @@ from disk and measured.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,14 +61,10 @@ def find_duplicates(index: Index, max_distance: float | None = None, progress: P
         for start in range(0, len(pairs), CHUNK):
             some = groups.not_joined(pairs[start : start + CHUNK])
             groups.join(some[_distances(vectors, some) <= threshold])
-    still = [[row for row in rows if _is_there(index, row)] for rows in groups.of_several()]
+    # Who deletes one of two copies must not be told of two.
+    still = [[row for row in rows if not index.is_gone(index.path_of(row))] for rows in groups.of_several()]
     found = [_group(index, rows) for rows in still if len(rows) > 1]
     return Duplicates(groups=found, threshold=threshold, median=median)
-
-
-def _is_there(index: Index, row: int) -> bool:
-    """Whether a picture has not been deleted since: who deletes one of two copies must not be told of two."""
-    return not index.facts["are_files"] or not index.source.exists() or Path(index.path_of(row)).exists()
 
 
 def _median_distance(sample: np.ndarray) -> float:

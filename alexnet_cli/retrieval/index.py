@@ -206,6 +206,10 @@ class Index:
         """A file as the user reaches it, or the name within an archive, or of a file that a dataset was made from."""
         return self._reached(self.table.picture(row)[0])
 
+    def is_gone(self, path: str) -> bool:
+        """Whether the file ``path``, as of `path_of`, was deleted or renamed in a folder that is still there."""
+        return self.facts["are_files"] and self.source.exists() and not Path(path).exists()
+
     def _reached(self, source_path: str) -> str:
         if self._dataset is None:
             return str(self.file_of(source_path) or source_path)
