@@ -39,6 +39,7 @@ from alexnet_cli.nets.neocognitron import (
     self_organize,
     untrained,
 )
+from alexnet_cli.wording import duration
 
 TINY = SCLayer(planes=2, kernel=2, selectivity=1.0, column=3, region=2, stride=2)
 
@@ -276,16 +277,17 @@ def test_the_experiment_end_to_end_and_lenet_is_not_trained_again(digits, tmp_pa
     assert np.shape(facts["neocognitron"]["errors"]["left"]) == (2, 5)  # seeds, shifts
     assert np.shape(facts["raw pixels"]["errors"]["up"]) == (1, 5)
     assert facts["raw pixels"]["parameters"] == 32 * 32 + 1  # of two classes
+    assert printed["rows"][-1][3] == duration(facts["LeNet-5"]["training_seconds"])
     unshifted = [each[0] for each in facts["LeNet-5"]["errors"]["down"]]
     standard_error = abs(unshifted[0] - unshifted[1]) / 2
-    assert printed["rows"][-1][3] == f"{50 * sum(unshifted):.1f} ± {100 * standard_error:.1f}"
+    assert printed["rows"][-1][4] == f"{50 * sum(unshifted):.1f} ± {100 * standard_error:.1f}"
     for name in ("planes", "shifts"):
         assert Image.open(folder / f"{name}.png").width == 1500
         assert (folder / f"{name}.svg").exists()
     assert "6 validation pictures of dataset few" in (folder / "table.md").read_text()
     assert main(command) == 0
     again = json.loads(capsys.readouterr().out)
-    assert again["rows"] == printed["rows"]
+    assert [[*row[:3], *row[4:]] for row in again["rows"]] == [[*row[:3], *row[4:]] for row in printed["rows"]]
     assert again["facts"]["LeNet-5"] == facts["LeNet-5"]  # with the seconds of its training
 
 
@@ -308,8 +310,8 @@ def test_the_planes_of_a_seed_learn_once(digits, tmp_path, monkeypatch, pretende
 def test_columns_and_note_say_how_far_pictures_are_shifted(digits, tmp_path, monkeypatch, pretended):
     monkeypatch.setattr(module, "LARGEST_SHIFT", 2)
     report = neocognitron(digits, recipes.load("lenet-5"), tmp_path, "c", seeds=1)
-    assert report.columns[3:] == ["error, %", "shifted by 1", "shifted by 2"]
-    assert {len(row) for row in report.rows} == {6}
+    assert report.columns[3:] == ["time to learn", "error, %", "shifted by 1", "shifted by 2"]
+    assert {len(row) for row in report.rows} == {7}
     assert "shifted by 1 to 2 pixels" in report.note
 
 

@@ -280,10 +280,10 @@ def test_ablations_end_to_end_and_no_run_is_repeated(packed, tmp_path, monkeypat
     assert main(command) == 0
     printed = json.loads(capsys.readouterr().out)
     facts = printed["facts"]
-    assert set(facts) == {"paper", "no-response-norm"}
+    assert set(facts) == {"baseline", "no-response-norm"}
     assert all(len(one["top1_errors"]) == 2 for one in facts.values())
     means = {name: statistics.mean(one["top1_errors"]) for name, one in facts.items()}
-    assert facts["no-response-norm"]["difference"] == pytest.approx(means["no-response-norm"] - means["paper"])
+    assert facts["no-response-norm"]["difference"] == pytest.approx(means["no-response-norm"] - means["baseline"])
     assert [row[0] for row in printed["rows"]] == ["baseline", "no-response-norm"]
     assert Image.open(tmp_path / "a" / "ablations.png").width == 1500
     assert (tmp_path / "a" / "ablations.svg").exists()
@@ -324,8 +324,10 @@ def test_a_dataset_without_validation_images_is_refused_before_the_training(sour
 
 def test_each_addition_differs_from_its_base_by_one_line_of_the_list_or_of_the_image():
     made = additions([], "small-data", 0.25, ["training.batch=32"], 12).recipes
-    base = made["small-data"]
-    assert list(made) == ["small-data", *ADDITIONS]
+    base = made["baseline"]
+    assert base.name == "baseline"
+    assert base.description == "the baseline of a comparison: small-data"
+    assert list(made) == ["baseline", *ADDITIONS]
     assert (base.training.epochs, base.training.batch, base.network.layers["conv1"].kernels) == (12, 32, 24)
     theirs = ["random_crop", "reflection", "colour_noise"]
     expected = {

@@ -23,7 +23,7 @@ from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
 from alexnet_cli.wording import counted
 
-BASELINE = "paper"
+BASELINE = "baseline"
 ABLATIONS = (
     "no-response-norm",
     "non-overlapping-pooling",
@@ -55,15 +55,10 @@ class Comparison:
 
     name: str  # what `alexnet reproduce` calls it
     title: str
-    recipes: Mapping[str, Recipe]  # the baseline first
+    recipes: Mapping[str, Recipe]  # that of BASELINE first
     base: str  # the recipe that all of them are made of
     width: float  # how many times as wide
     has_published: bool  # whether some differences are in the paper or its logs
-
-    @property
-    def baseline(self) -> str:
-        """The name of the baseline."""
-        return next(iter(self.recipes))
 
 
 def ablations(names: Sequence[str], base: str, width: float, settings: Sequence[str], epochs: int | None) -> Comparison:
@@ -76,7 +71,8 @@ def ablations(names: Sequence[str], base: str, width: float, settings: Sequence[
         name="ablations",
         title="Ablations",
         recipes={
-            name: _adjusted(variant(name, base, width), settings, epochs) for name in (BASELINE, *(names or ABLATIONS))
+            BASELINE: _baseline(_adjusted(variant("paper", base, width), settings, epochs), base),
+            **{name: _adjusted(variant(name, base, width), settings, epochs) for name in names or ABLATIONS},
         },
         base=base,
         width=width,
@@ -89,15 +85,20 @@ def additions(names: Sequence[str], base: str, width: float, settings: Sequence[
     for name in names:
         if name not in ADDITIONS:
             raise BadRecipe(unknown(name, ADDITIONS, "addition"))
-    recipe = _adjusted(recipes.load(base).scaled(width), settings, epochs)
+    recipe = _baseline(_adjusted(recipes.load(base).scaled(width), settings, epochs), base)
     return Comparison(
         name="augmentation",
         title="Augmentation and standardization beyond the paper",
-        recipes={recipe.name: recipe, **{name: _with(recipe, name) for name in names or ADDITIONS}},
+        recipes={BASELINE: recipe, **{name: _with(recipe, name) for name in names or ADDITIONS}},
         base=base,
         width=width,
         has_published=False,
     )
+
+
+def _baseline(recipe: Recipe, base: str) -> Recipe:
+    """``recipe``, made of recipe ``base``, as what others are compared with."""
+    return replace(recipe, name=BASELINE, description=f"the baseline of a comparison: {base}")
 
 
 def _with(recipe: Recipe, name: str) -> Recipe:
@@ -126,7 +127,7 @@ def compare(
     """
     recipe_of = comparison.recipes
     dataset.split("val")  # raises before the training, not after it
-    views = recipe_of[comparison.baseline].views
+    views = recipe_of[BASELINE].views
     errors: dict[str, list[float]] = {name: [] for name in recipe_of}
     for seed in range(seeds):  # seed by seed, so that a run that is stopped leaves a complete table of fewer seeds
         for name, recipe in recipe_of.items():
@@ -190,26 +191,26 @@ def _error(
 
 def _report(errors: dict[str, list[float]], comparison: Comparison, dataset: Dataset, command: str) -> Report:
     rows, facts = [], {}
-    first, width, base = comparison.baseline, comparison.width, comparison.base
-    baseline = statistics.mean(errors[first])
+    width, base = comparison.width, comparison.base
+    baseline = statistics.mean(errors[BASELINE])
     for name, top1_errors in errors.items():
         mean = statistics.mean(top1_errors)
         deviation = statistics.stdev(top1_errors) if len(top1_errors) > 1 else None
         increase = recipes.published(name).get("top1_increase")
-        difference, uncertainty = mean - baseline, _standard_error(top1_errors, errors[first])
+        difference, uncertainty = mean - baseline, _standard_error(top1_errors, errors[BASELINE])
         facts[name] = {"top1_errors": top1_errors, "mean": mean, "deviation": deviation, "difference": difference}
         facts[name]["standard_error"] = uncertainty
         rows.append(
             [
-                "baseline" if name == first else name,
+                name,
                 f"{_parameters(comparison.recipes[name], dataset):,}",
                 f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}"),
-                "" if name == first else _difference(difference, uncertainty, len(top1_errors)),
+                "" if name == BASELINE else _difference(difference, uncertainty, len(top1_errors)),
                 "" if increase is None else f"+{100 * increase:.2g}",
             ]
         )
-    training = comparison.recipes[first].training
-    seeds = len(errors[first])
+    training = comparison.recipes[BASELINE].training
+    seeds = len(errors[BASELINE])
     columns = ["recipe", "parameters", "top-1 error, %", "difference to the baseline", "in the paper or its logs"]
     # A difference of single runs shows nothing.
     kept = [0, 1, 2, *([3] if seeds > 1 else []), *([4] if comparison.has_published else [])]
@@ -235,7 +236,7 @@ def _report(errors: dict[str, list[float]], comparison: Comparison, dataset: Dat
         f"{'' if base == 'paper' else f', by the recipe {base}'}; {counted(seeds, 'seed')} each"
         f"{'' if seeds == 1 else ', mean ± standard deviation over seeds'}, top-1 error of "
         f"{counted(dataset.counts['val'], 'validation picture')}, "
-        f"{counted(comparison.recipes[first].views, 'view')} each. {claims}"
+        f"{counted(comparison.recipes[BASELINE].views, 'view')} each. {claims}"
         f"{column}"
     ).strip()
     narrow = "" if width == 1 else f", {width:g} times the width"

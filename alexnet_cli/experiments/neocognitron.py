@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alexnet_cli.data.preprocess import LUMA
 from alexnet_cli.data.store import Dataset
+from alexnet_cli.distributed import available_cores
 from alexnet_cli.experiments.planes import draw_planes
 from alexnet_cli.experiments.report import Report
 from alexnet_cli.figures.canvas import SUFFIXES, Size, drawing
@@ -24,7 +25,7 @@ from alexnet_cli.recipe import Recipe
 from alexnet_cli.training import checkpoint
 from alexnet_cli.training.train import train
 from alexnet_cli.training.trainer import Options
-from alexnet_cli.wording import counted
+from alexnet_cli.wording import counted, duration
 
 LAYERS = (
     SCLayer(planes=16, kernel=5, selectivity=4.0, column=5, region=4, stride=2),
@@ -215,8 +216,9 @@ def _report(
     rows, facts = [], {}
     for name, measured in errors.items():
         means = [[float(each[:, by].mean()) for each in measured] for by in range(LARGEST_SHIFT + 1)]
-        rows.append([name, YEARS.get(name, ""), f"{classifiers[name].parameters:,}", *map(_mean, means)])
-        facts[name] = _facts(measured, classifiers[name])
+        one = classifiers[name]
+        rows.append([name, YEARS.get(name, ""), f"{one.parameters:,}", duration(one.seconds), *map(_mean, means)])
+        facts[name] = _facts(measured, one)
     seeds = len(errors[LEARNED])
     note = (
         f"The error of {counted(dataset.counts['val'], 'validation picture')} of dataset {dataset.name}, as they are "
@@ -228,7 +230,8 @@ def _report(
         f"learn without labels from {min(LEARN_FROM, dataset.counts['train'])} of the pictures, each seen once; copied "
         "planes are as many random places of the same pictures, without competition; random planes are random. LeNet-5 "
         f"is the recipe {recipe.name}, trained for {counted(recipe.training.epochs, 'epoch')}. Shapes and "
-        "selectivities were chosen on held-out training pictures."
+        "selectivities were chosen on held-out training pictures. Time is that of one seed, on "
+        f"{counted(available_cores(), 'core')}."
     )
     return Report(
         name="neocognitron",
@@ -237,6 +240,7 @@ def _report(
             "network",
             "year",
             "parameters",
+            "time to learn",
             "error, %",
             *(f"shifted by {by}" for by in range(1, LARGEST_SHIFT + 1)),
         ],
