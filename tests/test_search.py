@@ -386,6 +386,28 @@ def test_paths_that_lead_nowhere_are_said_to_with_the_command_that_helps(
     assert "no longer" not in err
 
 
+@pytest.mark.parametrize(
+    ("kind", "source", "names"), [("zip", "photos.zip", "6 of 12"), ("dataset", "data/pets", "5 of 10")]
+)
+def test_paths_that_are_no_files_are_said_to_be_names_in_the_source(
+    searchable: Path, kind: str, source: str, names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if kind == "zip":
+        update(archive(searchable, "zip"), model="models/pets/model.onnx", name="other")
+    else:
+        prepare(Path("photos"), Path("data/pets"), size=SIZE, workers=1, val_fraction=0.2)
+        update("data/pets", model="models/pets/model.onnx", name="other")
+    query = str(picture(searchable / "query.png", 102))
+    shutil.rmtree("photos/dog")  # the cats are still where the names lead to
+    command = ["search", query, "-k", "12", "--index", "other"]
+    capsys.readouterr()
+    assert main([*command, "--paths"]) == 0
+    note = f"not files here, but names within {searchable / source}: {names} paths\n"
+    assert capsys.readouterr().err.endswith(note)
+    assert main(command) == 0
+    assert "not files here" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["zip", "dataset"])
 def test_sheets_of_archives_and_datasets(searchable: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     if kind == "zip":

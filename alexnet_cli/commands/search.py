@@ -28,6 +28,7 @@ from alexnet_cli.workspace import Workspace
 
 if TYPE_CHECKING:
     from alexnet_cli.data.inputs import Inputs
+    from alexnet_cli.retrieval.index import Index
     from alexnet_cli.retrieval.searcher import Answer, Searcher
 
 COLUMNS = ("query", "rank", "path", "label", "name", "distance")  # of the CSV file
@@ -109,6 +110,7 @@ def search(
         )
         write = None if table is None else stack.enter_context(write_csv(table, COLUMNS))
         failures, queries, drawn, gone = Failures(inputs, console), JsonArray(), list[Answer](), set[str]()
+        printed = names = 0  # of the paths, and those of them that are no files
         is_quiet = as_json or paths or table is not None
         for answer in _answers(searcher, inputs, failures, k, mean, console if is_quiet else SILENT):
             answer = answer.within(max_distance)
@@ -123,6 +125,8 @@ def search(
             if paths:
                 for one in answer.neighbours:
                     show_path(one.path)
+                printed += len(answer.neighbours)
+                names += _names(answer, searcher.index)
             if not is_quiet:
                 _show(answer)
         if as_json:
@@ -132,6 +136,8 @@ def search(
             _draw(drawn, searcher, sheet, page, console)
     if table is not None:
         console.note(f"wrote {table}")
+    if names:
+        console.note(f"not files here, but names within {searcher.index.source}: {names:,} of {printed:,} paths")
     if gone:
         again = space.command("index", *([] if index is None else [searcher.index.source, "--out", index]))
         console.note(
@@ -162,6 +168,11 @@ def _answers(
         neighbours = searcher.search_features(total / len(used), k)
         path = used[0] if len(used) == 1 else f"the mean of {len(used):,} pictures"
         yield Answer(path=path, pictures=used, neighbours=neighbours)
+
+
+def _names(answer: "Answer", index: "Index") -> int:
+    """How many paths of ``answer`` are only names in the archive or dataset that was indexed."""
+    return 0 if index.facts["are_files"] else sum(not Path(one.path).is_file() for one in answer.neighbours)
 
 
 def _show(answer: "Answer") -> None:

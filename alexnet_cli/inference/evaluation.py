@@ -9,9 +9,10 @@ import numpy as np
 
 from alexnet_cli.data.store import Dataset, Split
 from alexnet_cli.distributed import SINGLE_PROCESS, World
-from alexnet_cli.errors import BadArtefact
+from alexnet_cli.errors import BadArtefact, abbreviate
 from alexnet_cli.inference.predictor import BATCH, Predictor
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.wording import counted
 
 TOP = 5  # the classes that are kept of each image, and the five of the top-5 error
 
@@ -126,15 +127,25 @@ def check_fit(model: Predictor, dataset: Dataset) -> None:
     """Raises BadArtefact if the model's classes or image size are not the dataset's."""
     if model.classes != dataset.classes:
         raise BadArtefact(
-            f"the model knows {len(model.classes)} classes ({', '.join(model.classes[:3])} ...), "
-            f"dataset {dataset.name} has {len(dataset.classes)} ({', '.join(dataset.classes[:3])} ...): "
-            "evaluate on a dataset with the model's classes"
+            f"{_difference(model.classes, dataset)}: evaluate on a dataset with the model's "
+            f"{counted(len(model.classes), 'class')}"
         )
     if model.image_size != dataset.image_size:
         raise BadArtefact(
             f"the model takes pictures of {model.image_size} pixels, dataset {dataset.name} has "
             f"{dataset.image_size}: prep it with --size {model.image_size}"
         )
+
+
+def _difference(classes: Sequence[str], dataset: Dataset) -> str:
+    """How the ``classes`` of a model are not those of ``dataset``, in words."""
+    unknown, absent = set(dataset.classes) - set(classes), set(classes) - set(dataset.classes)
+    if not unknown and not absent:
+        return f"dataset {dataset.name} has the model's classes in another order"
+    if not unknown:
+        return f"dataset {dataset.name} does not have {abbreviate(absent)}"
+    does_not_have = f", which does not have {abbreviate(absent)}" if absent else ""
+    return f"the model does not know {abbreviate(unknown)} of dataset {dataset.name}{does_not_have}"
 
 
 def count_errors(
