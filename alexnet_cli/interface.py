@@ -260,14 +260,16 @@ def build_index(
     model: Path | str,
     split: str | None = None,
     kind: str | None = None,
+    uri: str | None = None,
     datasets: Iterable[Path] = (),
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
 ) -> "Built":
     """Make the index in ``folder`` of all pictures of ``source`` (a folder, an archive or a dataset), or update it.
 
-    ``split``: of a dataset, the one to index, or "all"; train if None. ``kind``: flat, sq8, ivfpq, hnsw, binary or
-    autoencoder; by size if None. ``datasets``: as in `export`, if ``model`` has no ONNX file yet. An index whose source
+    ``split``: of a dataset, the one to index, or "all"; train if None. ``kind``: flat, sq8, ivfpq, hnsw, binary,
+    autoencoder or milvus; by size if None. ``uri``: of Milvus, for that kind: "http://host:port" or a file, one in
+    ``folder`` if None. ``datasets``: as in `export`, if ``model`` has no ONNX file yet. An index whose source
     is gone may be updated from another that has most of its pictures. Raises BadSource if no picture can be embedded,
     WrongModel or BadArtefact if the index in ``folder`` is of another model, source or split.
     """
@@ -278,7 +280,14 @@ def build_index(
         predictor = open_model(model, datasets=datasets, progress=progress)
     with contextlib.closing(open_collection(Path(source), Path(folder), split)) as collection:
         return build.build_index(
-            collection, predictor, Path(folder), model_path=Path(model), kind=kind, progress=progress, world=world
+            collection,
+            predictor,
+            Path(folder),
+            model_path=Path(model),
+            kind=kind,
+            uri=uri,
+            progress=progress,
+            world=world,
         )
 
 

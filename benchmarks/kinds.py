@@ -23,7 +23,7 @@ from common import RESULTS
 from alexnet_cli.environment import environment
 from alexnet_cli.files import write_json
 from alexnet_cli.retrieval.kinds import KINDS, build_kind, recall
-from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
+from alexnet_cli.retrieval.vectors import VectorFile, VectorWriter
 
 QUERIES, COMPONENTS, CHUNK = 100, 256, 4096
 
@@ -88,7 +88,7 @@ def write(real: np.ndarray, count: int, folder: Path) -> dict[str, float]:
 
 def build_and_measure(name: str, folder: Path, count: int, dimension: int) -> None:
     """Build one kind in this process, measure it, and print the result."""
-    vectors, queries = Vectors.open(folder / "flat", count, dimension), np.load(folder / "queries.npy")
+    vectors, queries = VectorFile.open(folder / "flat", count, dimension), np.load(folder / "queries.npy")
     file, kind = folder / f"{name}.faiss", KINDS[name]()
     facts = build_kind(name, vectors, file)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

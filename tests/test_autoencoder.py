@@ -21,7 +21,7 @@ from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.kinds import KINDS, AutoEncoder, build_kind
 from alexnet_cli.retrieval.layout import read_facts
-from alexnet_cli.retrieval.vectors import Vectors
+from alexnet_cli.retrieval.vectors import VectorFile
 
 
 def codes_of(kind: AutoEncoder) -> np.ndarray:
@@ -109,7 +109,7 @@ def test_clusters_are_found_by_codes_alone(tmp_path: Path) -> None:
     flat = faiss.IndexFlatL2(64)
     flat.add(values)
     faiss.write_index(flat, str(tmp_path / "vectors"))
-    stored = Vectors.open(tmp_path / "vectors", 1000, 64)
+    stored = VectorFile.open(tmp_path / "vectors", 1000, 64)
     facts = build_kind("autoencoder", stored, tmp_path / "codes")
     kind = KINDS["autoencoder"]()
     kind.load(tmp_path / "codes", facts)

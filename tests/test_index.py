@@ -259,7 +259,7 @@ def test_what_cannot_be_indexed(space: Path, capsys: pytest.CaptureFixture[str])
     assert fails("text").startswith("none of 1 pictures could be embedded (a.png: not a picture")
     assert (
         fails("photos", "--kind", "tree")
-        == "no kind 'tree' of index: there are flat, sq8, ivfpq, hnsw, binary, autoencoder"
+        == "no kind 'tree' of index: there are flat, sq8, ivfpq, hnsw, binary, autoencoder, milvus"
     )
     assert fails().startswith("no dataset in data yet")
     assert not list(Path("indexes").iterdir())

@@ -16,9 +16,9 @@ from alexnet_cli.errors import AlexNetError
 from alexnet_cli.retrieval import kinds, vectors
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.kinds import KINDS, Coded, build_kind, choose_kind, recall
-from alexnet_cli.retrieval.vectors import Vectors
+from alexnet_cli.retrieval.vectors import VectorFile, Vectors
 
-OTHERS = [kind for kind in KINDS if kind != "flat"]
+OTHERS = [name for name, kind in KINDS.items() if kind.has_codes]
 
 
 def written(tmp_path: Path, count: int, dimension: int = 64) -> tuple[Vectors, np.ndarray]:
@@ -31,7 +31,7 @@ def written(tmp_path: Path, count: int, dimension: int = 64) -> tuple[Vectors, n
     flat = faiss.IndexFlatL2(dimension)
     flat.add(values)
     faiss.write_index(flat, str(file))
-    return Vectors.open(file, count, dimension), values
+    return VectorFile.open(file, count, dimension), values
 
 
 def test_vectors_are_read_as_they_lie(tmp_path):
@@ -61,7 +61,7 @@ def test_brute_force_tells_near_duplicates_apart_however_many_ask(tmp_path):
     flat = faiss.IndexFlatL2(4096)
     flat.add(values)
     faiss.write_index(flat, str(tmp_path / "vectors"))
-    stored = Vectors.open(tmp_path / "vectors", 60, 4096)
+    stored = VectorFile.open(tmp_path / "vectors", 60, 4096)
     squares = ((values[:, None].astype(np.float64) - values[None]) ** 2).sum(2)
     found = stored.brute_force(values, 5)  # 60 queries
     assert recall(found, np.argsort(squares, axis=1)[:, :5]) == 1.0
@@ -124,7 +124,7 @@ def test_a_kind_is_chosen_by_size_unless_it_is_named():
     assert choose_kind(None, 1_000_000, 4096) == "ivfpq"
     assert choose_kind("binary", 10, 4096) == "binary"
     with pytest.raises(
-        AlexNetError, match=r"^no kind 'tree' of index: there are flat, sq8, ivfpq, hnsw, binary, autoencoder$"
+        AlexNetError, match=r"^no kind 'tree' of index: there are flat, sq8, ivfpq, hnsw, binary, autoencoder, milvus$"
     ):
         choose_kind("tree", 1, 1)
 

@@ -31,7 +31,7 @@ from alexnet_cli.retrieval import vectors as vectors_module
 from alexnet_cli.retrieval.index import Index, Neighbour
 from alexnet_cli.retrieval.layout import read_facts, tidy, write_facts
 from alexnet_cli.retrieval.table import Table, TableWriter
-from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
+from alexnet_cli.retrieval.vectors import VectorFile, VectorWriter
 
 
 def answer(*arguments: str, capsys: pytest.CaptureFixture[str]) -> dict:
@@ -134,7 +134,7 @@ def test_an_index_that_is_updated_while_it_is_opened(
     searchable: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Updates come between table and vectors, or before both, one at each attempt; all files keep their sizes."""
-    owner, name = (Table, "open") if moment == "table" else (Vectors, "open")
+    owner, name = (Table, "open") if moment == "table" else (VectorFile, "open")
     original, updated, updating = getattr(owner, name), [], []
 
     def update_first(*given: object, **named: object) -> object:

@@ -58,7 +58,18 @@ def index(
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="flat (exact), sq8, ivfpq, hnsw, binary or autoencoder. Default: by size."),
+        typer.Option(
+            metavar="KIND",
+            help="flat (exact), sq8, ivfpq, hnsw, binary, autoencoder or milvus. Default: by size.",
+        ),
+    ] = None,
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Where --kind milvus has its vectors: a server (http://host:19530), or a file that ends in .db. "
+            "Default: a file in the index.",
+        ),
     ] = None,
     split: Annotated[
         SplitName | None, typer.Option(help="The pictures of a dataset to index. Default: train.", show_default=False)
@@ -87,6 +98,7 @@ def index(
             model=path,
             split=chosen,
             kind=kind,
+            uri=uri,
             datasets=space.all("dataset"),
             progress=console,
             world=world,

@@ -5,29 +5,29 @@ import contextlib
 import datetime
 import math
 import secrets
-import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alexnet_cli.artefacts import INDEX_FILE, model_name
-from alexnet_cli.data.unread import HEIC, reads_heic
+from alexnet_cli.artefacts import model_name
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
-from alexnet_cli.files import atomic_write, file_checksum, free_name, is_utf8, one_writer
+from alexnet_cli.files import atomic_write, file_checksum, is_utf8, one_writer
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
+from alexnet_cli.retrieval.changes import Changes, chosen_uri, compare, is_made, kind_of, open_old
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture
 from alexnet_cli.retrieval.embedding import Embedded, Part, embed, embed_again, parts_of, remove_parts
 from alexnet_cli.retrieval.index import Index
-from alexnet_cli.retrieval.kinds import KINDS, Flat, build_kind, check_kind, choose_kind
-from alexnet_cli.retrieval.layout import CODES, FORMAT, TABLE, VECTORS, of_generation, tidy, write_facts
+from alexnet_cli.retrieval.kinds import KINDS, build_kind, check_kind
+from alexnet_cli.retrieval.layout import CODES, ENGINE, FORMAT, TABLE, VECTORS, of_generation, tidy, write_facts
+from alexnet_cli.retrieval.milvus import MilvusVectors, MilvusWriter, Place, check_reachable
 from alexnet_cli.retrieval.table import TableWriter
-from alexnet_cli.retrieval.vectors import Vectors, VectorWriter
+from alexnet_cli.retrieval.vectors import VectorFile, Vectors, VectorWriter
 from alexnet_cli.wordnet import class_names
 
 
@@ -65,14 +65,16 @@ def build_index(
     *,
     model_path: Path,
     kind: str | None = None,
+    uri: str | None = None,
     progress: Progress = SILENT,
     world: World = SINGLE_PROCESS,
 ) -> Built:
     """Bring the index in ``folder`` up to date with ``collection``: embed what is new or changed, drop what is gone.
 
-    ``model_path``: the folder or ONNX file of ``model``. ``kind``: one of `kinds.KINDS`; by size if None. The old index
-    stays as it is until the new one is complete. KeyboardInterrupt during the embedding makes an index of what is
-    embedded by then, marked as unfinished, and raises Interrupted. The ranks of ``world`` share the embedding, and
+    ``model_path``: the folder or ONNX file of ``model``. ``kind``: one of `kinds.KINDS`; by size if None. ``uri``: for
+    kind milvus, its server or file; where the vectors are, or a file in ``folder``, if None. The old index stays as it
+    is until the new one is complete. KeyboardInterrupt during the embedding makes an index of what is embedded by then,
+    marked as unfinished, and raises Interrupted. The ranks of ``world`` share the embedding, and
     rank 0 writes the index; what the others return has only the speed. Raises WrongModel or BadArtefact if the index in
     ``folder`` is of another model or source; BadSource if no picture can be embedded; AlexNetError for an unknown
     ``kind``, for a name that is not UTF-8, for a full disk, or if another process updates the index.
@@ -89,16 +91,17 @@ def build_index(
             tidy(folder)
             stack.callback(tidy, folder)  # also after a full disk
         world.barrier()
-        old = _open_old(folder, collection, model)
+        old = open_old(folder, collection, model)
         if old is not None:
             stack.callback(old.close)
-        changes = _compare(old, collection.all())
+        changes = compare(old, collection.all())
         named_kind = kind or (None if old is None else old.facts["named_kind"])
-        kind = _kind_of(named_kind, old, changes, model)
+        kind = kind_of(named_kind, old, changes, model)
+        uri = chosen_uri(kind, uri, old)
         parts = parts_of(changes.fresh, model, folder)
         if world.is_main:
             remove_parts(folder, keep=parts)  # those of pictures that have changed since
-        if old is not None and changes.none and not old.facts["unfinished"] and old.facts["kind"] == kind:
+        if old is not None and changes.none and not old.facts["unfinished"] and is_made(old, kind, uri):
             progress.note(f"all {len(old):,} pictures are in {folder} already")
             facts = old.facts | _source_facts(collection) | {"named_kind": named_kind}
             if world.is_main and facts != old.facts:
@@ -106,104 +109,16 @@ def build_index(
             refused = [(picture.name, reason) for picture, reason in changes.refused]
             counts = {"images": len(old), "added": 0, "kept": len(old), "removed": 0}
             return Built(**counts, refused=refused, left_out=collection.left_out(), images_per_second=0.0)
+        if uri is not None and world.is_main:
+            check_reachable(folder, uri)  # before the work
         _check_disk_space(changes, parts, model.feature_size, folder, progress)
         embedded = embed(parts, collection, model, progress=progress, world=world)
         with world.main_first():
             if world.is_main:
-                writer = _Writer(collection, model, folder, model_path, kind, named_kind, progress)
+                writer = _Writer(collection, model, folder, model_path, kind, named_kind, uri, progress)
                 return writer.write(old, changes, embedded)
         counts = {"images": 0, "added": 0, "kept": 0, "removed": 0}
         return Built(**counts, refused=[], left_out=[], images_per_second=embedded.images_per_second)
-
-
-# What has changed
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Changes:
-    """How a collection differs from the old index."""
-
-    total: int  # pictures in the collection
-    kept: list[tuple[int, IndexedPicture]]  # row in the old index
-    refused: list[tuple[IndexedPicture, str]]  # by the old index, for a reason, and unchanged since
-    fresh: list[IndexedPicture]  # new or changed
-    removed: int
-    same_labels: bool
-
-    @property
-    def none(self) -> bool:
-        """Whether the old index is up to date."""
-        return not self.fresh and not self.removed and self.same_labels
-
-
-def _compare(old: Index | None, pictures: list[IndexedPicture]) -> _Changes:
-    known = {} if old is None else {name: (row, label, stamp) for row, name, label, stamp in old.table.rows()}
-    refusals = {} if old is None else {name: (reason, stamp) for name, reason, stamp in old.table.refused()}
-    fresh, refused, kept, same_labels = [], [], [], True
-    for picture in pictures:
-        row, label, stamp = known.get(picture.name, (-1, None, None))
-        if stamp == picture.stamp:
-            kept.append((row, picture))
-            same_labels &= label == picture.label
-        elif picture.name in refusals and _is_refused_still(*refusals[picture.name], picture.stamp):
-            refused.append((picture, refusals[picture.name][0]))
-        else:
-            fresh.append(picture)
-    removed = len(known.keys() - {picture.name for picture in pictures})
-    kept.sort(key=lambda pair: pair[0])  # by row: the old vectors are then read from front to back
-    return _Changes(
-        total=len(pictures), kept=kept, refused=refused, fresh=fresh, removed=removed, same_labels=same_labels
-    )
-
-
-def _is_refused_still(reason: str, old_stamp: str, stamp: str) -> bool:
-    """Whether a picture that was refused is not worth another try: it is the same, and so is what can be read here."""
-    return stamp == old_stamp and not (reason == HEIC and reads_heic())
-
-
-def _kind_of(named: str | None, old: Index | None, changes: _Changes, model: Predictor) -> str:
-    """The kind that the user named, now or before; else the old index's, if it is not flat; else by size."""
-    if named is None and old is not None and old.facts["kind"] != Flat.name:
-        named = old.facts["kind"]
-    return choose_kind(named, len(changes.kept) + len(changes.fresh), model.feature_size)
-
-
-def _open_old(folder: Path, collection: Collection, model: Predictor) -> Index | None:
-    """The index that is to be updated. Raises WrongModel or BadArtefact if it is of another model or source."""
-    if not (folder / INDEX_FILE).exists():
-        return None
-    old = Index.open(folder)
-    try:
-        old.check_model(model)
-        _check_source(old, collection)
-    except Exception:
-        old.close()
-        raise
-    return old
-
-
-def _check_source(old: Index, collection: Collection) -> None:
-    """Raise BadArtefact unless ``old`` is an index of ``collection``, or of one that is gone and had mostly the same.
-
-    So a folder may move, and no index is replaced because another folder has its name.
-    """
-    name, split = collection.source, old.facts["split"]
-    is_same = old.source == name.resolve()
-    if is_same and split == collection.split:
-        return
-    why, advice = f"{old.path} is an index of {old.source}, not of {name}", _another_name(old.path)
-    if is_same:
-        raise BadArtefact(f"{old.path} is an index of the split {split} of {name}, not of {collection.split}: {advice}")
-    if old.source.exists():
-        raise BadArtefact(f"{why}: {advice}")
-    there = {picture.name for picture in collection.all()}
-    found = sum(path in there for _, path, _, _ in old.table.rows())
-    if 2 * found <= len(old):
-        raise BadArtefact(f"{why}, where only {found:,} of its {len(old):,} pictures are: {advice}")
-
-
-def _another_name(folder: Path) -> str:
-    return f"name another with --out {shlex.quote(free_name(folder))}"
 
 
 def _source_facts(collection: Collection) -> dict[str, Any]:
@@ -215,9 +130,7 @@ def _source_facts(collection: Collection) -> dict[str, Any]:
     }
 
 
-def _check_disk_space(
-    changes: _Changes, parts: Sequence[Part], features: int, folder: Path, progress: Progress
-) -> None:
+def _check_disk_space(changes: Changes, parts: Sequence[Part], features: int, folder: Path, progress: Progress) -> None:
     """Note the size of the index before the work. Raises AlexNetError if the disk has no room for it."""
     size, free = changes.total * features * 4, shutil.disk_usage(folder).free
     pending = sum(len(part.pictures) for part in parts if not part.is_complete)  # parts stay until the index is there
@@ -247,19 +160,20 @@ class _Writer:
         model_path: Path,
         kind: str,
         named_kind: str | None,
+        uri: str | None,
         progress: Progress,
     ) -> None:
         self.collection, self.model, self.folder, self.model_path = collection, model, folder, model_path
         self.kind, self.named_kind, self.progress, self.generation = kind, named_kind, progress, secrets.token_hex(4)
-        names = (VECTORS, TABLE, CODES) if KINDS[kind].has_codes else (VECTORS, TABLE)
+        self.place = None if uri is None else Place(uri=uri, collection=f"alexnet_{self.generation}")
+        names = [VECTORS if uri is None else ENGINE, TABLE, *([CODES] if KINDS[kind].has_codes else [])]
         self.files = {name: of_generation(folder, name, self.generation) for name in names}
 
-    def write(self, old: Index | None, changes: _Changes, embedded: Embedded) -> Built:
+    def write(self, old: Index | None, changes: Changes, embedded: Embedded) -> Built:
         """Raises Interrupted if the embedding was stopped, once what was embedded is in the index."""
         rows = self._write_rows(old, changes, embedded)
         unfinished = changes.total - rows.count - len(rows.refused)
-        vectors = Vectors.open(self.files[VECTORS], rows.count, self.model.feature_size, rows.vectors.checksum)
-        with contextlib.closing(vectors):
+        with contextlib.closing(self._vectors(rows)) as vectors:
             facts = self._facts() | build_kind(self.kind, vectors, self.files.get(CODES, Path()), self.progress)
         facts |= {"unfinished": unfinished, "count": rows.count, "dimension": self.model.feature_size}
         facts["names"] = self._names(rows.labels)
@@ -281,12 +195,12 @@ class _Writer:
             images_per_second=embedded.images_per_second,
         )
 
-    def _write_rows(self, old: Index | None, changes: _Changes, embedded: Embedded) -> "_Rows":
+    def _write_rows(self, old: Index | None, changes: Changes, embedded: Embedded) -> "_Rows":
         """Vectors and table of what is kept, refused and embedded. Raises Interrupted or BadSource if that is empty."""
         with (
-            atomic_write(self.files[VECTORS]) as vectors,
+            self._vector_writer() as vectors,
             atomic_write(self.files[TABLE]) as table,
-            contextlib.closing(_Rows(vectors, table, self.model.feature_size)) as rows,
+            contextlib.closing(_Rows(vectors, table)) as rows,
         ):
             if old is not None:
                 _copy(old, changes.kept, rows)
@@ -302,6 +216,27 @@ class _Writer:
                 raise BadSource(f"none of {len(rows.refused):,} pictures could be embedded ({name}: {reason})")
             rows.finish()
         return rows
+
+    @contextlib.contextmanager
+    def _vector_writer(self) -> Iterator[VectorWriter | MilvusWriter]:
+        if self.place is not None:
+            with contextlib.closing(MilvusWriter(self.files[ENGINE], self.model.feature_size, self.place)) as writer:
+                yield writer
+            return
+        with (
+            atomic_write(self.files[VECTORS]) as file,
+            contextlib.closing(VectorWriter(file, self.model.feature_size)) as writer,
+        ):
+            yield writer
+
+    def _vectors(self, rows: "_Rows") -> Vectors:
+        """What `_vector_writer` has written."""
+        count, dimension, checksum = rows.count, self.model.feature_size, rows.vectors.checksum
+        if self.place is None:
+            return VectorFile.open(self.files[VECTORS], count, dimension, checksum)
+        return MilvusVectors(
+            folder=self.folder, count=count, dimension=dimension, checksum=checksum, check_rows=None, place=self.place
+        )
 
     def _add_part(self, part: Part, rows: "_Rows") -> None:
         try:
@@ -336,11 +271,11 @@ class _Writer:
         return {label: name for label, name in names if name != label}
 
     def _file_facts(self, vectors_checksum: str) -> dict[str, dict[str, Any]]:
-        """Size and checksum of each file; of the vectors, the checksum is without the header."""
+        """Size and checksum of each file; of the vectors, the checksum is of themselves."""
         return {
             name: {
                 "bytes": file.stat().st_size,
-                "checksum": vectors_checksum if name == VECTORS else file_checksum(file),
+                "checksum": vectors_checksum if name in (VECTORS, ENGINE) else file_checksum(file),
             }
             for name, file in self.files.items()
         }
@@ -349,8 +284,8 @@ class _Writer:
 class _Rows:
     """The vectors and the table of their pictures, row by row."""
 
-    def __init__(self, vectors: Path, table: Path, dimension: int) -> None:
-        self.vectors, self.table = VectorWriter(vectors, dimension), TableWriter(table)
+    def __init__(self, vectors: VectorWriter | MilvusWriter, table: Path) -> None:
+        self.vectors, self.table = vectors, TableWriter(table)
         self.refused: list[tuple[str, str]] = []  # name, reason
         self.labels: set[str] = set()
 
@@ -376,8 +311,7 @@ class _Rows:
         self.table.finish()
 
     def close(self) -> None:
-        with contextlib.closing(self.table):
-            self.vectors.close()
+        self.table.close()
 
 
 def _copy(old: Index, kept: list[tuple[int, IndexedPicture]], rows: _Rows) -> None:

@@ -19,9 +19,10 @@ from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.retrieval.kinds import KINDS, Kind
-from alexnet_cli.retrieval.layout import CODES, TABLE, VECTORS, compare_checksum, damaged, file_of, read_facts
+from alexnet_cli.retrieval.layout import CODES, ENGINE, TABLE, VECTORS, compare_checksum, damaged, file_of, read_facts
+from alexnet_cli.retrieval.milvus import MilvusVectors, Place
 from alexnet_cli.retrieval.table import Table
-from alexnet_cli.retrieval.vectors import Vectors
+from alexnet_cli.retrieval.vectors import VectorFile, Vectors
 
 ATTEMPTS = 1000  # at opening an index while updates replace its files
 
@@ -86,10 +87,7 @@ class Index:
             compare_checksum(file, facts, TABLE)
             table = Table.open(file)
             opened.callback(table.close)
-            rows_checksum = facts["files"][VECTORS]["checksum"]
-            vectors = Vectors.open(
-                file_of(path, facts, VECTORS), count, facts["dimension"], rows_checksum, table.check_vectors
-            )
+            vectors = _vectors(path, facts, table)
             opened.callback(vectors.close)
             if len(table) != count:
                 raise damaged(path, f"{len(table):,} pictures in {TABLE}, {count:,} vectors")
@@ -176,7 +174,7 @@ class Index:
             candidates = self._existing(self.vectors.brute_force(query[None], wanted)[0])
         rows, distances = self.vectors.rank(query, candidates, k)
         if len(rows) < wanted or not np.isfinite(distances).all():
-            raise damaged(self.path, f"not all values in {VECTORS} are numbers")
+            raise damaged(self.path, "not all values of its vectors are numbers")
         pairs = zip(rows.tolist(), distances.tolist(), strict=True)
         return [self._neighbour(rank, row, distance) for rank, (row, distance) in enumerate(pairs, 1)]
 
@@ -235,3 +233,20 @@ class Index:
         """Close the files. No thread may be searching them."""
         self.table.close()
         self.vectors.close()
+
+
+def _vectors(path: Path, facts: dict[str, Any], table: Table) -> Vectors:
+    """The vectors of the index in ``path``, with the checksums that they were written with."""
+    name = ENGINE if KINDS[facts["kind"]].in_engine else VECTORS
+    file, count, dimension = file_of(path, facts, name), facts["count"], facts["dimension"]
+    checksum = facts["files"][name]["checksum"]
+    if name == VECTORS:
+        return VectorFile.open(file, count, dimension, checksum, table.check_vectors)
+    return MilvusVectors(
+        folder=path,
+        count=count,
+        dimension=dimension,
+        checksum=checksum,
+        check_rows=table.check_vectors,
+        place=Place.read(file),
+    )

@@ -23,6 +23,7 @@ from alexnet_cli.files import atomic_write
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.autoencoder import learn_encoder
 from alexnet_cli.retrieval.layout import is_count
+from alexnet_cli.retrieval.milvus import MilvusVectors
 from alexnet_cli.retrieval.vectors import Vectors
 
 FLAT_UP_TO = 1 << 31  # bytes of vectors: up to here an index is flat unless a kind is named
@@ -47,6 +48,7 @@ class Kind(ABC):
 
     name: ClassVar[str]
     has_codes: ClassVar[bool] = True  # a file of its own, which `save` writes and `load` reads
+    in_engine: ClassVar[bool] = False  # whether the vectors are in an engine instead of a file
 
     @abstractmethod
     def train(self, sample: np.ndarray, count: int) -> None:
@@ -81,18 +83,29 @@ class Kind(ABC):
         """How many vectors have codes, and their dimension; None for a kind without codes."""
 
 
-class Flat(Kind):
-    """Every vector is compared: exact."""
+class Codeless(Kind):
+    """A kind that compares the vectors themselves."""
 
-    name = "flat"
     has_codes = False
     shape = None
 
     def train(self, sample: np.ndarray, count: int) -> None:
-        pass
+        raise AssertionError("there are no codes")
 
     def add(self, vectors: np.ndarray) -> None:
-        pass
+        raise AssertionError("there are no codes")
+
+    def save(self, file: Path) -> None:
+        raise AssertionError("there are no codes")
+
+    def load(self, file: Path, facts: dict[str, Any]) -> None:
+        raise AssertionError("there are no codes")
+
+
+class Flat(Codeless):
+    """Every vector is compared: exact."""
+
+    name = "flat"
 
     def candidates(self, vectors: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
         return vectors.brute_force(queries, k)
@@ -108,11 +121,21 @@ class Flat(Kind):
                 break
         return {"recall_at_10": 1.0, "milliseconds_per_query": round(1000 * float(np.median(times)), 3)}
 
-    def save(self, file: Path) -> None:
-        raise AssertionError("a flat index has no codes")
 
-    def load(self, file: Path, facts: dict[str, Any]) -> None:
-        raise AssertionError("a flat index has no codes")
+class Milvus(Codeless):
+    """The vectors are in Milvus, which finds their neighbours in its own way."""
+
+    name, in_engine = "milvus", True
+
+    def candidates(self, vectors: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
+        assert isinstance(vectors, MilvusVectors)
+        return vectors.nearest(queries, k)
+
+    def tune(self, vectors: Vectors) -> dict[str, Any]:
+        """There is nothing to choose: the engine's own index is measured."""
+        queries, k = vectors.sample(QUERIES), min(10, vectors.count - 1)
+        nearest = vectors.brute_force(queries, k + 1)[:, 1:]  # the first is the query itself
+        return _measured(self, vectors, queries, nearest, k + 1)
 
 
 class Coded(Kind):
@@ -156,19 +179,10 @@ class Coded(Kind):
         for self.candidate_count, self.value in itertools.product(CANDIDATE_COUNTS, values):
             if recall(self.candidates(vectors, queries[::2], k), nearest[::2]) >= WANTED_RECALL:
                 break
-        began, found = time.perf_counter(), []
-        for query in queries[1::2]:  # one at a time, as users ask
-            rows = self.candidates(vectors, query[None], k)[0]
-            vectors.rank(query, rows[rows >= 0], k)
-            found.append(rows)
-        milliseconds = 1000 * (time.perf_counter() - began) / max(1, len(found))
         facts: dict[str, Any] = {"candidates": self.candidate_count}
         if self.parameter:
             facts[self.parameter] = self.value
-        return facts | {
-            "recall_at_10": recall(np.stack(found), nearest[1::2]) if k else 1.0,
-            "milliseconds_per_query": round(milliseconds, 3),
-        }
+        return facts | _measured(self, vectors, queries[1::2], nearest[1::2], k)
 
     def save(self, file: Path) -> None:
         faiss, failures = import_module("faiss"), list[OSError]()
@@ -276,7 +290,7 @@ class AutoEncoder(Coded):
 
 
 KINDS: dict[str, type[Kind]] = {
-    kind.name: kind for kind in (Flat, ScalarQuantizer, InvertedFilePQ, Graph, Binary, AutoEncoder)
+    kind.name: kind for kind in (Flat, ScalarQuantizer, InvertedFilePQ, Graph, Binary, AutoEncoder, Milvus)
 }
 
 
@@ -314,6 +328,20 @@ def build_kind(name: str, vectors: Vectors, file: Path, progress: Progress = SIL
     facts = kind.tune(vectors)
     facts["code_bytes_per_vector"] = round(file.stat().st_size / vectors.count, 1)
     return facts | {"build_seconds": round(time.monotonic() - began, 1)}
+
+
+def _measured(kind: Kind, vectors: Vectors, queries: np.ndarray, nearest: np.ndarray, k: int) -> dict[str, Any]:
+    """How many of the ``nearest`` (Q, k) rows to ``queries`` (Q, D) are candidates, and the time of a query."""
+    began, found = time.perf_counter(), []
+    for query in queries:  # one at a time, as users ask
+        rows = kind.candidates(vectors, query[None], k)[0]
+        vectors.rank(query, rows[rows >= 0], k)
+        found.append(rows)
+    milliseconds = 1000 * (time.perf_counter() - began) / max(1, len(found))
+    return {
+        "recall_at_10": recall(np.stack(found), nearest) if nearest.size else 1.0,
+        "milliseconds_per_query": round(milliseconds, 3),
+    }
 
 
 def recall(found: np.ndarray, nearest: np.ndarray) -> float:

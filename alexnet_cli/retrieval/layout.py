@@ -3,7 +3,7 @@
 `index.json` names the generation of the files: an update writes `index.GENERATION.faiss` and
 `images.GENERATION.sqlite`, then `index.json`, and only then renames them to `index.faiss` and `images.sqlite`. Wherever
 that is cut short, `index.json` says which files belong together, and the next update completes it. An index that is not
-flat has codes as well, `codes.faiss`.
+flat has codes as well, `codes.faiss`. An index whose vectors are in Milvus has `milvus.json` instead of `index.faiss`.
 """
 
 import json
@@ -18,7 +18,7 @@ from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import checksum, file_checksum, read_json, write_json
 
 FORMAT = 1
-NAMES = VECTORS, TABLE, CODES = "index.faiss", "images.sqlite", "codes.faiss"
+NAMES = VECTORS, TABLE, CODES, ENGINE = "index.faiss", "images.sqlite", "codes.faiss", "milvus.json"
 
 
 def damaged(folder: Path, why: str) -> BadArtefact:
@@ -45,7 +45,8 @@ def _is_generation(value: object) -> bool:  # it becomes part of file names
 def _is_files(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and {VECTORS, TABLE} <= set(value)
+        and TABLE in value
+        and len({VECTORS, ENGINE} & set(value)) == 1
         and all(
             isinstance(one, dict) and is_count(one.get("bytes")) and _is_text(one.get("checksum"))
             for one in value.values()
@@ -158,9 +159,21 @@ def tidy(folder: Path) -> None:
         own = None if facts is None else of_generation(folder, name, facts["generation"])
         stem, suffix = os.path.splitext(name)
         for file in folder.glob(f"{stem}.*{suffix}"):
-            if file == own:
+            if file != own:
+                _remove(file)
+            elif name != ENGINE or _remove(folder / name):
                 os.replace(file, folder / name)
-            else:
-                file.unlink()
-    if facts is not None and CODES not in facts["files"]:
-        (folder / CODES).unlink(missing_ok=True)  # of an index that was of another kind
+        if facts is not None and name not in facts["files"]:
+            _remove(folder / name)  # of an index that was of another kind
+
+
+def _remove(file: Path) -> bool:
+    """Remove ``file``, and the collection that it tells of; whether it is gone."""
+    stem, suffix = os.path.splitext(ENGINE)
+    if file.name.startswith(f"{stem}.") and file.suffix == suffix and file.exists():
+        from alexnet_cli.retrieval.milvus import drop
+
+        if not drop(file):
+            return False  # the engine is away: the next update tries again
+    file.unlink(missing_ok=True)
+    return True

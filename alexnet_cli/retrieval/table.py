@@ -14,7 +14,7 @@ import xxhash
 
 from alexnet_cli.errors import first_line
 from alexnet_cli.files import check_opens
-from alexnet_cli.retrieval.layout import TABLE, VECTORS, damaged
+from alexnet_cli.retrieval.layout import TABLE, damaged
 
 Row = tuple[int, str, str | None, str]  # row, path within the source, label, stamp
 ASKED = 500  # rows in one question to SQLite, or one reading of an answer
@@ -80,7 +80,7 @@ class Table:
                 )
         for row, checksum in zip(rows, row_checksums(vectors), strict=True):
             if wanted.get(row) != checksum:
-                raise damaged(self.file.parent, f"the vector in row {row} of {VECTORS} is not the one that was written")
+                raise damaged(self.file.parent, f"the vector of row {row} is not the one that was written")
 
     def rows(self) -> Iterator[Row]:
         """Every picture of the index, in the order of their rows."""

@@ -1,8 +1,9 @@
-"""The vectors of an index on disk, in FAISS's own file of a flat index, read in pieces from any number of threads."""
+"""The vectors of an index, read in pieces from any number of threads; on disk, in FAISS's own file of a flat index."""
 
 import contextlib
 import os
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,65 +19,29 @@ CHUNK = 512  # vectors in memory at a time, 8 MB of fc7: they stay in the cache 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vectors:
-    """Rows of float32 in an open file. It is read, not mapped: mapped pages would count as this process's memory.
+class Vectors(ABC):
+    """Rows of float32, wherever they are."""
 
-    Reads are positional, so that threads do not move each other's place in the file.
-    """
-
-    file: BinaryIO  # it stays the same file when an update takes its name
-    offset: int  # bytes before the first vector
+    folder: Path  # of the index
     count: int
     dimension: int
     checksum: str | None  # of all vectors; not compared if None
     check_rows: Callable[[list[int], np.ndarray], None] | None  # raises if vectors are not those of their rows
 
-    @classmethod
-    def open(
-        cls,
-        path: Path,
-        count: int,
-        dimension: int,
-        checksum: str | None = None,
-        check_rows: Callable[[list[int], np.ndarray], None] | None = None,
-    ) -> "Vectors":
-        """The ``count`` vectors of the flat index in ``path``, whose ``checksum`` is that of `VectorWriter`.
-
-        Raises BadArtefact if the file has not the size or the header of as many vectors.
-        """
-        start = len(_header(0, dimension))
-        with contextlib.ExitStack() as on_error:
-            file = on_error.enter_context(open(path, "rb", buffering=0))
-            size, wanted = os.fstat(file.fileno()).st_size, start + 4 * count * dimension
-            if size != wanted:
-                raise damaged(
-                    path.parent,
-                    f"{count:,} vectors of {dimension:,} values take {wanted:,} bytes, {VECTORS} has {size:,}",
-                )
-            if file.read(start) != _header(count, dimension):
-                raise damaged(path.parent, f"{VECTORS} is not of {count:,} vectors of {dimension:,} values")
-            on_error.pop_all()
-        return cls(file=file, offset=start, count=count, dimension=dimension, checksum=checksum, check_rows=check_rows)
-
+    @abstractmethod
     def read(self, first: int, last: int, out: np.ndarray | None = None) -> np.ndarray:
         """Rows ``first`` to ``last``: (n, D) float32, written to ``out`` if it is given.
 
-        Raises BadArtefact if the file is cut short.
+        Raises BadArtefact if there are fewer.
         """
-        rows = min(last, self.count) - first
-        vectors = np.empty((rows, self.dimension), np.float32) if out is None else out[:rows]
-        content = vectors.reshape(-1).view(np.uint8).data
-        start = self.offset + 4 * first * self.dimension
-        while content:  # one call reads at most 2 GB
-            try:
-                read = os.preadv(self.file.fileno(), [content], start)
-            except OSError as error:  # which does not know the name of its file
-                error.filename = self.file.name
-                raise
-            if not read:
-                raise damaged(Path(self.file.name).parent, f"{VECTORS} is cut short")
-            content, start = content[read:], start + read
-        return vectors
+
+    @abstractmethod
+    def _take(self, rows: np.ndarray) -> np.ndarray:
+        """``rows`` (n,): (n, D) float32."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file, or the connection."""
 
     def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
         """All vectors, CHUNK at a time, with the row of the first: (n, D) float32, overwritten by the next.
@@ -89,13 +54,11 @@ class Vectors:
             digest.update(chunk.reshape(-1).view(np.uint8).data)
             yield first, chunk
         if self.checksum is not None and digest.hexdigest() != self.checksum:
-            raise damaged(Path(self.file.name).parent, f"the checksum of the vectors in {VECTORS} differs")
+            raise damaged(self.folder, "the checksum of its vectors differs")
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """``rows`` (n,): (n, D) float32. Raises BadArtefact if they are not those that were written."""
-        vectors = np.empty((len(rows), self.dimension), np.float32)
-        for i, row in enumerate(rows.tolist()):
-            self.read(row, row + 1, vectors[i : i + 1])
+        vectors = self._take(rows)
         if self.check_rows is not None:
             self.check_rows(rows.tolist(), vectors)
         return vectors
@@ -134,6 +97,78 @@ class Vectors:
             distances[some] = np.linalg.norm(vectors - query.astype(np.float64), axis=1)
         order = np.argsort(distances, kind="stable")[:k]
         return rows[order], distances[order]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorFile(Vectors):
+    """Vectors in an open file. It is read, not mapped: mapped pages would count as this process's memory.
+
+    Reads are positional, so that threads do not move each other's place in the file.
+    """
+
+    file: BinaryIO  # it stays the same file when an update takes its name
+    offset: int  # bytes before the first vector
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        count: int,
+        dimension: int,
+        checksum: str | None = None,
+        check_rows: Callable[[list[int], np.ndarray], None] | None = None,
+    ) -> "VectorFile":
+        """The ``count`` vectors of the flat index in ``path``, whose ``checksum`` is that of `VectorWriter`.
+
+        Raises BadArtefact if the file has not the size or the header of as many vectors.
+        """
+        start = len(_header(0, dimension))
+        with contextlib.ExitStack() as on_error:
+            file = on_error.enter_context(open(path, "rb", buffering=0))
+            size, wanted = os.fstat(file.fileno()).st_size, start + 4 * count * dimension
+            if size != wanted:
+                raise damaged(
+                    path.parent,
+                    f"{count:,} vectors of {dimension:,} values take {wanted:,} bytes, {VECTORS} has {size:,}",
+                )
+            if file.read(start) != _header(count, dimension):
+                raise damaged(path.parent, f"{VECTORS} is not of {count:,} vectors of {dimension:,} values")
+            on_error.pop_all()
+        return cls(
+            folder=path.parent,
+            count=count,
+            dimension=dimension,
+            checksum=checksum,
+            check_rows=check_rows,
+            file=file,
+            offset=start,
+        )
+
+    def read(self, first: int, last: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Rows ``first`` to ``last``: (n, D) float32, written to ``out`` if it is given.
+
+        Raises BadArtefact if the file is cut short.
+        """
+        rows = min(last, self.count) - first
+        vectors = np.empty((rows, self.dimension), np.float32) if out is None else out[:rows]
+        content = vectors.reshape(-1).view(np.uint8).data
+        start = self.offset + 4 * first * self.dimension
+        while content:  # one call reads at most 2 GB
+            try:
+                read = os.preadv(self.file.fileno(), [content], start)
+            except OSError as error:  # which does not know the name of its file
+                error.filename = self.file.name
+                raise
+            if not read:
+                raise damaged(self.folder, f"{VECTORS} is cut short")
+            content, start = content[read:], start + read
+        return vectors
+
+    def _take(self, rows: np.ndarray) -> np.ndarray:
+        vectors = np.empty((len(rows), self.dimension), np.float32)
+        for i, row in enumerate(rows.tolist()):
+            self.read(row, row + 1, vectors[i : i + 1])
+        return vectors
 
     def close(self) -> None:
         """Close the file."""
