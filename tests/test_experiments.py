@@ -184,5 +184,5 @@ def test_alexnet_reproduce_runs_figures_and_tables(models, packed, tmp_path, mon
 def test_a_model_with_other_classes_is_refused(models, packed, source, tmp_path):
     two = prepare(source, tmp_path / "data" / "two", size=packed.image_size, workers=1).dataset
     other = replace(two, classes=["a", "b", "c"])
-    with pytest.raises(BadArtefact, match="evaluate on a dataset with the model's classes"):
+    with pytest.raises(BadArtefact, match="evaluate on a dataset with the model's 3 classes"):
         figure4(models[0], other, tmp_path / "f", "c")

@@ -37,13 +37,15 @@ def test_structure_is_1_for_a_wave_and_little_for_noise(side):
     y, x = np.mgrid[:side, :side]
     colours = np.array([1.0, -0.5, 0.2])[:, None, None]
     waves = [np.cos(2 * np.pi * (u * x + v * y) / side + phase) for u, v, phase in ((1, 2, 0.3), (0, 3, 1), (0, 0, 0))]
-    np.testing.assert_allclose(structure(np.stack([colours * wave for wave in waves])), 1, atol=1e-12)
+    np.testing.assert_allclose(structure(np.stack([colours * wave for wave in waves])), [1, 1, 0], atol=1e-12)
+    on_a_colour = colours * waves[0] / np.linalg.norm(waves[0]) + 2 * colours * waves[2] / side
+    np.testing.assert_allclose(structure(on_a_colour[None]), 1 / 5, atol=1e-12)
     two = waves[0] / np.linalg.norm(waves[0]) + 0.5 * waves[1] / np.linalg.norm(waves[1])
     np.testing.assert_allclose(structure((colours * two)[None]), 1 / 1.25, atol=1e-12)
     noise = np.random.default_rng(0).standard_normal((500, 3, side, side))
     assert structure(noise).mean() < 0.1
     power = (np.abs(np.fft.fft2(noise[0])) ** 2).sum(axis=0)  # by a loop over frequencies
-    pairs = {frozenset([(u, v), (-u % side, -v % side)]) for u in range(side) for v in range(side)}
+    pairs = {frozenset([(u, v), (-u % side, -v % side)]) for u in range(side) for v in range(side) if u or v}
     largest = max(sum(power[place] for place in pair) for pair in pairs)
     assert structure(noise)[0] == pytest.approx(largest / power.sum())
 

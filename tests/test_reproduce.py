@@ -220,11 +220,33 @@ def test_a_base_with_other_widths_is_refused(base):
         variant("one-gpu", base, 1.0)
 
 
+def test_chance_is_that_of_the_whole_table():
+    """Held to tables of as many rows in which nothing makes a difference."""
+    random = np.random.default_rng(0)
+    measured = random.normal(0.4, 0.01, (6, 3)) + np.array([0, 0.02, -0.03, 0, 0.01, 0])[:, None]  # (rows, seeds)
+    names = ["one", "baseline", "two", "three", "four", "five"]
+    error, chances = ablations_module.by_chance(dict(zip(names, measured.tolist(), strict=True)))
+
+    def largest(tables: np.ndarray) -> np.ndarray:  # of (tables, rows, seeds): each row's difference in standard errors
+        means, variances = tables.mean(axis=2), tables.var(axis=2, ddof=1).mean(axis=1)
+        return np.abs(means - means[:, [1]]) / np.sqrt(2 * variances / 3)[:, None]
+
+    by_chance = largest(random.normal(size=(200_000, 6, 3))).max(axis=1)
+    (observed,) = largest(measured[None])
+    assert error == pytest.approx(np.sqrt(2 * measured.var(axis=1, ddof=1).mean() / 3))
+    assert list(chances) == ["one", "two", "three", "four", "five"]
+    for name, own in zip(names, observed, strict=True):
+        if name != "baseline":
+            assert chances[name] == pytest.approx((by_chance >= own).mean(), abs=0.005)
+    assert ablations_module.by_chance({"baseline": [0.1], "one": [0.2]}) == (None, {})
+    assert ablations_module.by_chance({"baseline": [0.1, 0.1], "one": [0.2, 0.2]}) == (0.0, {})
+
+
 def test_a_star_needs_more_than_chance():
-    """For three seeds, SciPy's `stats.t.ppf(0.975, 4)` is 2.776."""
-    assert ablations_module._difference(0.0277, 0.01, 3) == "+2.8 ± 1.0"
-    assert ablations_module._difference(-0.0279, 0.01, 3) == "-2.8 ± 1.0*"
-    assert ablations_module._difference(0.0224, 0.01, 20) == "+2.2 ± 1.0*"
+    assert ablations_module._difference(0.0277, 0.01, 0.05) == "+2.8 ± 1.0"
+    assert ablations_module._difference(-0.0279, 0.01, 0.049) == "-2.8 ± 1.0*"
+    assert ablations_module._difference(0.1, 0.0, None) == "+10.0 ± 0.0"
+    assert ablations_module._difference(0.1, None, None) == "+10.0"
 
 
 def test_the_ratio_of_two_means_has_a_standard_error():
@@ -242,8 +264,11 @@ def test_the_ratio_of_two_means_has_a_standard_error():
 @pytest.mark.parametrize("size", Size)
 def test_the_chart_of_ablations_has_all_names_and_marks_what_is_significant(size, tmp_path, figures):
     differences = {name: 0.01 * (-1) ** i * (i + 1) for i, name in enumerate(ABLATIONS)}  # up to as many points
-    facts = {"paper": {"top1_errors": [0.4, 0.4, 0.4], "mean": 0.4}}
-    facts |= {name: {"difference": d, "standard_error": 0.01} for name, d in differences.items()}
+    facts = {"baseline": {"top1_errors": [0.4, 0.4, 0.4], "mean": 0.4}}
+    facts |= {
+        name: {"difference": d, "standard_error": 0.01, "p": 0.04 if abs(d) > 0.0278 else 0.06}
+        for name, d in differences.items()
+    }
     ablations_module.draw_differences(facts, "Ablations on d", tmp_path / "a.png", size)
     (figure,) = figures
     (axes,) = figure.axes
@@ -258,7 +283,7 @@ def test_the_chart_of_ablations_has_all_names_and_marks_what_is_significant(size
     shown = [bars[y] for y in sorted(bars)]
     assert shown == pytest.approx([100 * differences[name.get_text()] for name in names])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["baseline, 40.0 %", "significant at 95 % (3 seeds)", "not significant"]
+    assert labels == ["baseline, 40.0 %", "significant at 5 % (3 seeds, Dunnett)", "not significant"]
     significant = [bar.get_width() for bar in axes.patches if bar.get_facecolor() == axes.patches[0].get_facecolor()]
     beyond = set(range(3, len(ABLATIONS) + 1))  # more than 2.78 standard errors
     assert {round(abs(width)) for width in significant} == beyond

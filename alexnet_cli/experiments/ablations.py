@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alexnet_cli import recipe as recipes
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import BadRecipe
@@ -44,9 +46,7 @@ ADDITIONS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "geometry-and-colours": (GEOMETRY, COLOURS),
     "standardization": ([], []),  # of [image]
 }
-# Student's t for 95 %, of two means over so many seeds each: with few, two standard errors are often chance.
-STUDENT_T = {2: 4.30, 3: 2.78, 4: 2.45, 5: 2.31}
-T_OF_MORE = 2.23
+SIGNIFICANT = 0.05  # the probability that chance alone makes one such difference in the whole table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,19 +193,20 @@ def _report(errors: dict[str, list[float]], comparison: Comparison, dataset: Dat
     rows, facts = [], {}
     width, base = comparison.width, comparison.base
     baseline = statistics.mean(errors[BASELINE])
+    uncertainty, chances = by_chance(errors)
     for name, top1_errors in errors.items():
         mean = statistics.mean(top1_errors)
         deviation = statistics.stdev(top1_errors) if len(top1_errors) > 1 else None
         increase = recipes.published(name).get("top1_increase")
-        difference, uncertainty = mean - baseline, _standard_error(top1_errors, errors[BASELINE])
+        difference, chance = mean - baseline, chances.get(name)
         facts[name] = {"top1_errors": top1_errors, "mean": mean, "deviation": deviation, "difference": difference}
-        facts[name]["standard_error"] = uncertainty
+        facts[name] |= {"standard_error": uncertainty, "p": chance}
         rows.append(
             [
                 name,
                 f"{_parameters(comparison.recipes[name], dataset):,}",
                 f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}"),
-                "" if name == BASELINE else _difference(difference, uncertainty, len(top1_errors)),
+                "" if name == BASELINE else _difference(difference, uncertainty, chance),
                 "" if increase is None else f"+{100 * increase:.2g}",
             ]
         )
@@ -219,8 +220,8 @@ def _report(errors: dict[str, list[float]], comparison: Comparison, dataset: Dat
         claims = "One seed cannot show a difference, so none is given; --seeds 3 can. "
     else:
         claims = (
-            "Differences with their standard errors; a star marks those that chance alone makes once in twenty rows "
-            "(Student's t), and the others show nothing. "
+            "Differences with their standard error, from the deviation between seeds that all rows share; a star marks "
+            "those of which chance alone makes one in twenty such tables (Dunnett's test); the others show nothing. "
         )
     scaled_down = column = ""
     if comparison.has_published:
@@ -266,13 +267,13 @@ def draw_differences(facts: dict[str, dict[str, Any]], title: str, path: Path, s
         axes = figure.subplots()
         axes.axvline(0, color="black", label=f"baseline, {100 * facts[baseline]['mean']:.1f} %")
         for is_marked, colour, label in (
-            (True, "tab:orange", f"significant at 95 % ({counted(seeds, 'seed')})"),
+            (True, "tab:orange", f"significant at 5 % ({counted(seeds, 'seed')}, Dunnett)"),
             (False, "lightsteelblue", "not significant"),
         ):
             rows = [
                 (y, 100 * facts[name]["difference"], 100 * facts[name]["standard_error"])
                 for y, name in enumerate(shown)
-                if _is_beyond_chance(facts[name]["difference"], facts[name]["standard_error"], seeds) == is_marked
+                if _is_beyond_chance(facts[name]["p"]) == is_marked
             ]
             if rows:
                 y, differences, uncertainties = zip(*rows, strict=True)
@@ -285,22 +286,35 @@ def draw_differences(facts: dict[str, dict[str, Any]], title: str, path: Path, s
         figure.legend(loc="outside lower center", ncols=3 if size is Size.page else 2)
 
 
-def _standard_error(some: Sequence[float], others: Sequence[float]) -> float | None:
-    """Of the difference of two means over seeds; None if one of them has a single seed."""
-    if min(len(some), len(others)) < 2:
-        return None
-    return float((statistics.variance(some) / len(some) + statistics.variance(others) / len(others)) ** 0.5)
+def by_chance(errors: Mapping[str, Sequence[float]]) -> tuple[float | None, dict[str, float]]:
+    """The standard error of a difference to the baseline's mean, and how probable one as large is by chance.
+
+    ``errors``: of each recipe, of the seeds; that of BASELINE is what each other is compared with. All recipes are
+    taken to have the same deviation between seeds, since three seeds say little of it. The probabilities are those of
+    Dunnett's test, that any row of the table has such a difference; there are none if all seeds have the same error.
+    With one seed there is neither.
+    """
+    from scipy import stats
+
+    seeds = min(map(len, errors.values()))
+    if seeds < 2:
+        return None, {}
+    variance = statistics.mean(statistics.variance(some[:seeds]) for some in errors.values())
+    if variance == 0:
+        return 0.0, {}
+    others = {name: some[:seeds] for name, some in errors.items() if name != BASELINE}
+    test = stats.dunnett(*others.values(), control=errors[BASELINE][:seeds], rng=np.random.default_rng(0))
+    return (2 * variance / seeds) ** 0.5, dict(zip(others, test.pvalue.tolist(), strict=True))
 
 
-def _difference(difference: float, uncertainty: float | None, seeds: int) -> str:
+def _difference(difference: float, uncertainty: float | None, chance: float | None) -> str:
     if uncertainty is None:
         return f"{100 * difference:+.1f}"
-    star = "*" if _is_beyond_chance(difference, uncertainty, seeds) else ""
-    return f"{100 * difference:+.1f} ± {100 * uncertainty:.1f}{star}"
+    return f"{100 * difference:+.1f} ± {100 * uncertainty:.1f}{'*' if _is_beyond_chance(chance) else ''}"
 
 
-def _is_beyond_chance(difference: float, uncertainty: float, seeds: int) -> bool:
-    return abs(difference) > STUDENT_T.get(seeds, T_OF_MORE) * uncertainty
+def _is_beyond_chance(chance: float | None) -> bool:
+    return chance is not None and chance < SIGNIFICANT
 
 
 def _parameters(recipe: Recipe, dataset: Dataset) -> int:

@@ -128,7 +128,8 @@ def figure1(
     for file in files:
         _draw(trials, plan.target, 1 - 1 / len(dataset.classes), title, file, size)
     report = _report(trials, used, dataset, plan, title, command, [file.name for file in files])
-    report.write(folder, recipe_of)
+    chosen = {net: _fastest_rate(trials, net) for net in recipe_of}
+    report.write(folder, {net: one.with_training(learning_rate=chosen[net]) for net, one in recipe_of.items()})
     return report
 
 

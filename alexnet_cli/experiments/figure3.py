@@ -49,9 +49,9 @@ def figure3(model: Path, folder: Path, command: str, *, size: Size = Size.page) 
         rows=rows,
         note=f"{model_sentence(loaded, model)} Saturation is the share of a kernel's energy that is not grey: 0 for a "
         "kernel that weighs red, green and blue alike everywhere, 1 for one that only compares them; random kernels, "
-        "with which training begins, have 2/3. Structure is the share of a kernel's energy at its strongest spatial "
-        f"frequency: 1 for a plain wave, {by_chance:.3f} for random kernels. In the paper one column turned out nearly "
-        "grey and the other coloured; it gives no number.",
+        "with which training begins, have 2/3. Structure is the share of a kernel's energy in its strongest wave: "
+        f"1 for a wave, 0 for a plain colour, {by_chance:.3f} for random kernels. In the paper one column turned out "
+        "nearly grey and the other coloured; it gives no number.",
         command=command,
         facts={
             "saturation": [each.tolist() for each in saturations],

@@ -63,10 +63,10 @@ def saturation(kernels: np.ndarray) -> np.ndarray:
 
 
 def structure(kernels: np.ndarray) -> np.ndarray:
-    """The share of each kernel's energy at its strongest spatial frequency: (K, C, h, w) to (K,), from 0 to 1.
+    """The share of each kernel's energy in its strongest wave: (K, C, h, w) to (K,), from 0 to 1.
 
-    A wave of any direction, phase and colours has 1. A frequency and its opposite are one wave. The mean of a colour,
-    which is no wave, counts as a frequency too.
+    A wave is a spatial frequency with its opposite, in any direction, phase and colours. A plain colour is none, so
+    that it has 0, and its energy counts in the whole.
     """
     power = (np.abs(np.fft.fft2(kernels)) ** 2).sum(axis=1)  # (K, h, w)
     opposite = np.roll(power[:, ::-1, ::-1], (1, 1), axis=(1, 2))
@@ -74,6 +74,7 @@ def structure(kernels: np.ndarray) -> np.ndarray:
     own = np.ix_(2 * rows % len(rows) == 0, 2 * across % len(across) == 0)  # frequencies that are their own opposite
     opposite[:, own[0], own[1]] = 0
     waves = power + opposite
+    waves[:, 0, 0] = 0  # the mean of each colour
     return np.asarray(waves.max(axis=(1, 2)) / np.maximum(power.sum(axis=(1, 2)), 1e-30))
 
 
@@ -125,7 +126,7 @@ def draw_growth(growth: Growth, path: Path, size: Size = Size.page, *, model: st
         right.axhline(
             structure_by_chance(growth.kernels[0][0].shape[1:]), color="gray", ls="--", label="random kernels"
         )
-        right.set(xlabel="epoch", ylabel="mean structure", ylim=(0, None), title="energy at the strongest frequency")
+        right.set(xlabel="epoch", ylabel="mean structure", ylim=(0, None), title="energy in the strongest wave")
         right.legend()
         right.grid(alpha=0.3)
 
