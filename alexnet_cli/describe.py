@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_cli.artefacts import CHECKPOINT_FILE, DATASET_FILE, INDEX_FILE, model_header
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import read_json
+from alexnet_cli.wording import counted
 from alexnet_cli.wordnet import class_names
 from alexnet_cli.workspace import HOMES, Workspace
 
@@ -58,7 +59,9 @@ def _in_one_line(kind: str, path: Path) -> str:
             return f"{counts} pictures of {facts['image_size']} pixels, classes: {len(facts['classes']):,}"
         if kind == "index":
             facts = read_json(path / INDEX_FILE, what=kind)
-            return f"{facts['count']:,} pictures, model {facts['model']}, {facts['kind']}, built {facts['built']}"
+            return (
+                f"{counted(facts['count'], 'picture')}, model {facts['model']}, {facts['kind']}, built {facts['built']}"
+            )
         if kind == "run":
             return "unfinished training"
         header = model_header(path)

@@ -309,6 +309,6 @@ def find_duplicates(
     from alexnet_cli.retrieval.index import Index
 
     with contextlib.closing(Index.open(Path(index))) as opened:
-        progress.note(f"comparing the {len(opened):,} pictures of {opened.path}")
+        progress.note(f"comparing {counted(len(opened), 'picture')} of {opened.path}")
         _note_if_moved(opened, progress)
         return find(opened, max_distance, progress)

@@ -67,6 +67,10 @@ class Workspace:
                 f"{name!r} is not a name for {with_article(kind)}: "
                 f"it becomes a folder in {HOMES[kind].folder}/, so give a plain name"
             )
+        if name.startswith("-") or not name.isprintable():  # no command that names it could be pasted
+            raise AlexNetError(
+                f"{name!r} is not a name for {with_article(kind)}: give one of letters, without - in front"
+            )
         return self.home(kind) / name
 
     def find(self, kind: str, named: str | None) -> Path:

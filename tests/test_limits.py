@@ -69,8 +69,12 @@ def ico() -> bytes:
         (b"P6\n2049\n2049\n254\n" + b"1" * 9, "a PPM whose largest value is not 255 of more than 4,194,304 pixels or"),
         (bmp(8192, 8191), "a run-length BMP of more than 4,194,304 pixels or 4 MiB"),
         (ico(), "an icon that is a run-length BMP"),
+        (b"P6" + b" " * 2**16 + b"1 1 255\nabc", "a PPM whose header has more than 64 KiB"),
+        (b"P5 1 " + b"#c\n" * 2**15 + b"1 255\na", "a PPM whose header has more than 64 KiB"),
+        (b"P4 1 #" + b"c" * 2**16 + b"\n1\na", "a PPM whose header has more than 64 KiB"),
+        (b"Pf 1 1" + b"\n" * 2**16 + b"1\nabcd", "a PPM whose header has more than 64 KiB"),
     ],
-    ids=["comments", "plain", "plain bits", "scaled", "run-length", "icon"],
+    ids=["comments", "plain", "plain bits", "scaled", "run-length", "icon", "blanks", "lines", "comment", "floats"],
 )
 def test_what_would_be_decoded_in_python_for_long_is_refused(content: bytes, reason: str) -> None:
     with pytest.raises(BadPicture, match=f"^{re.escape(reason)}.*: convert it first$"):
@@ -78,6 +82,8 @@ def test_what_would_be_decoded_in_python_for_long_is_refused(content: bytes, rea
 
 
 def test_what_is_decoded_in_python_is_read_where_it_is_small() -> None:
+    assert load_picture(b"P6 #a\n" + b" " * 60_000 + b"1 1 255\n" + b"\x07" * 3 + b"more" * 2**15, 4).max() == 7
+    assert load_picture(b"P4\n1 1\n\x80" + b"more" * 2**15, 4).max() == 0
     plain = b"P3 #of three\n4 4\n255\n" + b"#\n" * 900 + b"255 0 0\n" * 16
     for content in (plain, b"P6\n4 4\n51\n" + b"\x33\0\0" * 16):
         assert (load_picture(content, 4) == [255, 0, 0]).all()

@@ -49,7 +49,7 @@ def test_own_hosts_are_answered(client: TestClient, host: str) -> None:
             "[",
         ),
         *("[", "[::1]evil.example", "evil.example@localhost", "localhost/evil.example", "localhost?evil.example"),
-        *("localhost#evil.example", "localhost:x", "localhost:123456"),
+        *("localhost#evil.example", "localhost:x", "localhost:123456", "localhost.."),
     ],
 )
 def test_foreign_hosts_are_refused(client: TestClient, host: str) -> None:

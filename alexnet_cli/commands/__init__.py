@@ -129,9 +129,11 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         fail("; ".join([str(error) or "interrupted", *_notes(error)]))
         return 130
-    except BrokenPipeError:  # the next program of the pipe, such as head, has read enough: no words, as Typer does it
+    except (BrokenPipeError, SystemExit) as error:  # the next program of the pipe, such as head, has read enough
+        if not any(isinstance(one, BrokenPipeError) for one in (error, error.__context__)):  # Typer exits with 1 then
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 0
     except Exception as error:
         if debug:
             raise

@@ -44,7 +44,13 @@ def duplicates(
     import alexnet_cli as alexnet
 
     folder = Workspace(workspace).find("index", index)
-    found = alexnet.find_duplicates(folder, max_distance, progress=Console())
+    console = Console()
+    found = alexnet.find_duplicates(folder, max_distance, progress=console)
+    if found.are_alike and max_distance is None:
+        console.note(
+            "most of these pictures are alike, so the distance that was chosen may be too small: take one that "
+            "`alexnet search` shows for a copy, with --max-distance"
+        )
     if table is not None:
         with write_csv(table, COLUMNS) as write:
             for number, group in enumerate(found.groups, 1):

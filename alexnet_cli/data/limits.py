@@ -28,6 +28,7 @@ HEAVY_FORMATS = {"WEBP", "JPEG2000"}
 # removes each comment of a plain PPM by copying what follows it.
 SLOW_PIXELS = SLOW_BYTES = 2**22
 PLAIN_COMMENTS = 1000
+PPM_HEADER = 2**16  # bytes before the pixels of a PPM, with comments: Pillow reads them one at a time
 # Pixels of a JPEG in one scan, which is decoded at 1/2, 1/4 or 1/8 of its size: telephones have 200 megapixels.
 JPEG_PIXELS = 2**28
 # Each scan of a progressive JPEG passes over all pixels; encoders write some ten.

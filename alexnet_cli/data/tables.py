@@ -1,4 +1,4 @@
-"""Of how many pieces a picture says it is: the strips of a TIFF, the blocks of a GIF, the packets of a JPEG 2000.
+"""Of how many pieces a picture says it is: strips of a TIFF, blocks of a GIF, packets of a JPEG 2000, a PPM's header.
 
 A small file can say that it has very many, and decoders make a list of them, or visit each.
 """
@@ -6,7 +6,7 @@ A small file can say that it has very many, and decoders make a list of them, or
 import re
 import struct
 
-from alexnet_cli.data.limits import GIF_BLOCKS, JPEG2000_PACKETS, JPEG2000_STYLES, TIFF_ENTRIES, TIFF_STRIPS
+from alexnet_cli.data.limits import GIF_BLOCKS, JPEG2000_PACKETS, JPEG2000_STYLES, PPM_HEADER, TIFF_ENTRIES, TIFF_STRIPS
 from alexnet_cli.errors import BadPicture
 
 STRIPS, TILES = 273, 324  # TIFF tags
@@ -16,13 +16,14 @@ LAYERS = re.compile(rb"\xff\x52....(..)", re.DOTALL)
 # Flags, levels, exponents of the precincts: of a picture or a tile, and of a colour of fewer than 257
 STYLE = re.compile(rb"\xff\x52..(.)....(.)....(.{0,33})", re.DOTALL)
 STYLE_OF_COLOUR = re.compile(rb"\xff\x53...(.)(.)....(.{0,33})", re.DOTALL)
+COMMENT = re.compile(rb"#[^\r\n]*")  # in the header of a PPM
 EXTENSION, IMAGE, END = ord("!"), ord(","), ord(";")  # what a block of a GIF begins with
 
 
 def check_tables(content: bytes) -> None:
-    """Raise BadPicture if ``content`` is a TIFF, a GIF or a JPEG 2000 of too many pieces.
+    """Raise BadPicture if ``content`` is a TIFF, a GIF, a JPEG 2000 or a PPM of too many pieces.
 
-    Pillow reads the tables of the first two when it opens a picture, before it can be asked for its size.
+    Pillow reads all but those of a JPEG 2000 when it opens a picture, before it can be asked for its size.
     """
     if content[:2] in (b"II", b"MM"):
         _check_strips(content)
@@ -30,6 +31,15 @@ def check_tables(content: bytes) -> None:
         _check_blocks(content)
     elif content[:4] == CODESTREAM or content[4:8] == b"jP  ":
         _check_packets(content)
+    elif content[:1] == b"P":
+        _check_header(content)
+
+
+def _check_header(ppm: bytes) -> None:
+    start = COMMENT.sub(b"", ppm[:PPM_HEADER])
+    words = 3 if start[:2] in (b"P1", b"P4") else 4  # the kind, width and height, and of most the largest value
+    if len(ppm) > PPM_HEADER and len(start.split(maxsplit=words)) < words:
+        raise BadPicture(f"a PPM whose header has more than {PPM_HEADER // 1024} KiB: convert it first")
 
 
 def _check_strips(tiff: bytes) -> None:

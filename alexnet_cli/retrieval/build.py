@@ -28,6 +28,7 @@ from alexnet_cli.retrieval.layout import CODES, ENGINE, FORMAT, TABLE, VECTORS, 
 from alexnet_cli.retrieval.milvus import MilvusVectors, MilvusWriter, Place, check_reachable
 from alexnet_cli.retrieval.table import TableWriter
 from alexnet_cli.retrieval.vectors import VectorFile, Vectors, VectorWriter
+from alexnet_cli.wording import counted
 from alexnet_cli.wordnet import class_names
 
 
@@ -136,7 +137,7 @@ def _check_disk_space(changes: Changes, parts: Sequence[Part], features: int, fo
     pending = sum(len(part.pictures) for part in parts if not part.is_complete)  # parts stay until the index is there
     needed = size + pending * features * 4
     progress.note(
-        f"{changes.total:,} pictures, {len(changes.fresh):,} to embed: {features:,} features of 4 bytes each "
+        f"{counted(changes.total, 'picture')}, {len(changes.fresh):,} to embed: {features:,} features of 4 bytes each "
         f"make an index of {size / 1e6:,.0f} MB on disk"
     )
     if needed > free:

@@ -18,6 +18,7 @@ from alexnet_cli.retrieval.pca import principal_components
 from alexnet_cli.retrieval.vectors import CHUNK, Vectors
 
 FRACTION = 0.25  # of the median distance between two pictures: the threshold by default; docs/duplicates.md says why
+ALIKE = 0.25  # of the median length: if the median distance is less, the pictures are of one scene, or most are copies
 SAMPLE = 512  # pictures that the median and the components are taken from
 COMPONENTS = 128  # of PCA
 BLOCK = 256  # pictures that are compared with all others at a time
@@ -40,6 +41,7 @@ class Duplicates:
     groups: list[Group]  # by their first rows
     threshold: float  # the largest distance of two pictures that are nearly the same
     median: float  # distance of two pictures of the index
+    are_alike: bool  # most of its pictures, so that their distances do not tell copies from others
 
     def is_chain(self, group: Group) -> bool:
         """Whether a picture of ``group`` is nearly the same as the first only by way of others."""
@@ -64,7 +66,8 @@ def find_duplicates(index: Index, max_distance: float | None = None, progress: P
     # Who deletes one of two copies must not be told of two.
     still = [[row for row in rows if not index.is_gone(index.path_of(row))] for rows in groups.of_several()]
     found = [_group(index, rows) for rows in still if len(rows) > 1]
-    return Duplicates(groups=found, threshold=threshold, median=median)
+    are_alike = len(index) > 1 and median < ALIKE * float(np.median(np.linalg.norm(sample, axis=1)))
+    return Duplicates(groups=found, threshold=threshold, median=median, are_alike=are_alike)
 
 
 def _median_distance(sample: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """What the server answers of an open index, as plain values."""
 
+import errno
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from PIL import Image
 
 from alexnet_cli.data.pictures import formats_of, load_picture
 from alexnet_cli.errors import BadPicture
+from alexnet_cli.files import open_regular
 from alexnet_cli.inference.predictor import Picture, Predictor
 from alexnet_cli.retrieval.index import Neighbour
 from alexnet_cli.serving.library import NotThere, Opened
@@ -139,6 +141,9 @@ def preview(content: bytes) -> bytes:
     return encode(load_picture(content, SIDE))
 
 
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP)  # it is no file any more
+
+
 def original(opened: Opened, row: int) -> tuple[Path, str]:
     """The file of a picture and its media type, told from its content.
 
@@ -147,10 +152,13 @@ def original(opened: Opened, row: int) -> tuple[Path, str]:
     file = opened.file(row)
     if file is None:
         raise NotThere(f"{opened.picture(row)[0]} lies in {opened.index.source}, not in a file of its own")
-    if not file.is_file():
-        raise NotThere(f"{file} is not there any more: update the index with `alexnet index`")
-    with open(file, "rb") as content:
-        start = content.read(512)
+    try:
+        with open(open_regular(file), "rb") as content:
+            start = content.read(512)
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        raise NotThere(f"{file} is not there any more: update the index with `alexnet index`") from None
     media_type = _media_type(start)
     if media_type is None:
         try:

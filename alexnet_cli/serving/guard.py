@@ -93,7 +93,7 @@ class Guard:
         named = HOST.fullmatch(host)
         if named is None:
             return False
-        name = named["name"].strip("[]").rstrip(".").lower()
+        name = named["name"].strip("[]").removesuffix(".").lower()
         # An address as such is no name that somebody else could lead here.
         return name in self.names or (not self.is_local and _is_address(name))
 
