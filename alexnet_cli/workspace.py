@@ -69,7 +69,7 @@ class Workspace:
             )
         if name.startswith("-") or not name.isprintable():  # no command that names it could be pasted
             raise AlexNetError(
-                f"{name!r} is not a name for {with_article(kind)}: give one of letters, without - in front"
+                f"{name!r} is not a name for {with_article(kind)}: it must not begin with -, and all of it must print"
             )
         return self.home(kind) / name
 

@@ -151,3 +151,16 @@ def test_what_is_no_index(searchable: Path, capsys: pytest.CaptureFixture[str]) 
     assert error_of("duplicates", "none", capsys=capsys).startswith("no index 'none': there is neither none/index.json")
     assert main(["duplicates", "--max-distance", "-1"]) == 2
     assert json.loads(Path("indexes/photos/index.json").read_text())["count"] == 12
+
+
+def test_where_most_pictures_are_alike_it_is_said(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = Image.open("photos/cat/0.png").convert("RGB")
+    Path("series").mkdir()
+    for quality in (95, 80, 60):
+        one.save(f"series/{quality}.jpg", quality=quality)
+    update("series", model="models/pets/model.onnx", name="series")
+    note = "most of these pictures are alike, so the distance that was chosen may be too small"
+    for words, is_noted in (["series"], True), (["series", "--max-distance", "9"], False), (["photos"], False):
+        capsys.readouterr()
+        assert main(["duplicates", *words]) == 0
+        assert (note in capsys.readouterr().err) == is_noted
