@@ -15,11 +15,14 @@ import pytest
 from pictures import picture
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
+from starlette.testclient import TestClient
 
 from alexnet_cli.commands import main
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.retrieval import build
 from alexnet_cli.retrieval.index import Index
+from alexnet_cli.serving.app import create_app
+from alexnet_cli.workspace import Workspace
 
 FOLDER = Path("indexes/photos")
 INDEX = ["index", "photos", "--model", "m.onnx"]
@@ -232,3 +235,19 @@ def test_without_its_client_the_extra_is_named(space, monkeypatch, capsys):
     assert error_of(*INDEX, "--kind", "milvus", capsys=capsys) == (
         "error: an index in Milvus needs its client: pip install 'alexnet-cli[milvus]'"
     )
+
+
+def test_the_page_answers_from_it_and_sees_an_update(server, searchable, capsys):
+    command = ["index", "photos", "--kind", "milvus", "--uri", server]
+    with TestClient(create_app(Workspace(Path("."))), base_url="http://127.0.0.1:8224") as client:
+        content = Path("photos/cat/3.png").read_bytes()
+        flat = client.post("/api/search?k=4", content=content).json()["neighbours"]
+        assert main(command) == 0
+        assert client.post("/api/search?k=4", content=content).json()["neighbours"] == flat
+        row = flat[0]["row"]
+        assert client.get(f"/api/search?row={row}&k=4").json()["neighbours"][0]["path"] == flat[0]["path"]
+        picture(Path("photos/cat/new.png"), 77)
+        update = [sys.executable, "-m", "alexnet_cli", "index"]  # the page and an update share a server, not a file
+        subprocess.run(update, check=True, capture_output=True)
+        new = client.post("/api/search?k=1", content=Path("photos/cat/new.png").read_bytes()).json()
+        assert new["neighbours"][0]["path"] == "photos/cat/new.png"
