@@ -84,9 +84,7 @@ def open_index(
         progress.note(f"searching {index.path} ({counted(len(index), 'picture')}) with model {chosen}")
         _note_if_moved(index, progress)
         if unfinished := index.facts["unfinished"]:
-            again = Workspace(index.path.parent.parent).command(
-                "index", path_of(index.reachable_source), "--out", index.path.name, "--model", chosen
-            )
+            again = _update(index, "--model", chosen)
             progress.note(f"not in the index yet: {counted(unfinished, 'picture')}; to add: {again}")
         predictor = open_model(chosen, pictures=pictures, datasets=space.all("dataset"), progress=progress)
         searcher = Searcher(index, predictor)
@@ -291,6 +289,12 @@ def build_index(
         )
 
 
+def _update(index: "Index", *words: object) -> str:
+    """The command that brings ``index`` up to date."""
+    source, name = path_of(index.reachable_source), index.path.name
+    return Workspace(index.path.parent.parent).command("index", source, "--out", name, *words)
+
+
 def _note_if_moved(index: "Index", progress: Progress) -> None:
     if not index.source.exists():
         mend = Workspace(Path(".")).to_mend(index.path, index.source)
@@ -311,4 +315,12 @@ def find_duplicates(
     with contextlib.closing(Index.open(Path(index))) as opened:
         progress.note(f"comparing {counted(len(opened), 'picture')} of {opened.path}")
         _note_if_moved(opened, progress)
-        return find(opened, max_distance, progress)
+        if unfinished := opened.facts["unfinished"]:
+            progress.note(f"not in the index yet: {counted(unfinished, 'picture')}; to add: {_update(opened)}")
+        found = find(opened, max_distance, progress)
+        if found.gone:
+            gone = (
+                f"{counted(found.gone, 'picture')} of the groups {'is' if found.gone == 1 else 'are'} no longer there"
+            )
+            progress.note(f"{gone}; to bring the index up to date: {_update(opened)}")
+        return found

@@ -18,6 +18,7 @@ from alexnet_cli.retrieval import duplicates as module
 from alexnet_cli.retrieval.duplicates import FRACTION, find_duplicates
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.kinds import KINDS
+from alexnet_cli.retrieval.layout import write_facts
 
 
 def groups_by_hand(vectors: np.ndarray, threshold: float) -> list[list[int]]:
@@ -151,6 +152,24 @@ def test_what_is_no_index(searchable: Path, capsys: pytest.CaptureFixture[str]) 
     assert error_of("duplicates", "none", capsys=capsys).startswith("no index 'none': there is neither none/index.json")
     assert main(["duplicates", "--max-distance", "-1"]) == 2
     assert json.loads(Path("indexes/photos/index.json").read_text())["count"] == 12
+
+
+def test_what_is_gone_or_not_yet_indexed_is_said(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer("index", "photos", "--model", "pets", "--out", "some", capsys=capsys)
+    groups = answer("duplicates", "some", capsys=capsys)["groups"]
+    Path(groups[0][0]).unlink()
+    facts = json.loads(Path("indexes/some/index.json").read_text())
+    del facts["checksum"]
+    write_facts(Path("indexes/some"), facts | {"unfinished": 3})
+    capsys.readouterr()
+    assert main(["duplicates", "some"]) == 0
+    err, again = capsys.readouterr().err, "alexnet index ./photos --out some"
+    assert f"not in the index yet: 3 pictures; to add: {again}\n" in err
+    assert f"1 picture of the groups is no longer there; to bring the index up to date: {again}\n" in err
+    assert main(again.split()[1:]) == 0
+    capsys.readouterr()
+    assert main(["duplicates", "some"]) == 0
+    assert "index" not in capsys.readouterr().err.replace("indexes/some", "")
 
 
 def test_where_most_pictures_are_alike_it_is_said(searchable: Path, capsys: pytest.CaptureFixture[str]) -> None:

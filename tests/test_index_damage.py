@@ -233,17 +233,42 @@ def test_a_search_by_codes_checks_the_vectors_it_measures(kind: str, space: Path
     assert "is not the one that was written" in search_error(capsys)
 
 
-def test_a_table_that_computes_is_refused(space: Path, capsys) -> None:
-    """A view without end would never answer."""
+VIEW = (
+    "ALTER TABLE images RENAME TO hidden; CREATE VIEW images AS WITH RECURSIVE r(n) AS (SELECT 0 UNION ALL "
+    "SELECT n + 1 FROM r) SELECT n AS row, 'x' AS path, 'y' AS label, 's' AS stamp, 0 AS vector FROM r"
+)
+COLUMN = "ALTER TABLE images ADD COLUMN computed TEXT AS (printf('%.*c', 1000, label))"
+
+
+@pytest.mark.parametrize("computed", [VIEW, COLUMN])
+def test_a_table_that_computes_is_refused(computed: str, space: Path, capsys) -> None:
+    """A view without end would never answer; nor would a column that takes long."""
     update()
     table = sqlite3.connect(FOLDER / "images.sqlite")
-    table.executescript(
-        "ALTER TABLE images RENAME TO hidden; CREATE VIEW images AS WITH RECURSIVE r(n) AS (SELECT 0 UNION ALL "
-        "SELECT n + 1 FROM r) SELECT n AS row, 'x' AS path, 'y' AS label, 's' AS stamp, 0 AS vector FROM r"
-    )
+    table.executescript(computed)
     table.close()
     forge("images.sqlite", (FOLDER / "images.sqlite").read_bytes())
     assert search_error(capsys) == f"indexes/photos is damaged: images.sqlite has other tables than an index; {ADVICE}"
+
+
+@pytest.mark.parametrize(
+    ("change", "addresses"),
+    [
+        ("label = x'00ff'", ["/api/classes", "/api/search?row=0&k=12"]),
+        ("path = NULL", ["/api/pictures?label=cat", "/api/search?row=0&k=12"]),
+        ("path = 'a' || char(0)", ["/api/pictures?label=cat", "/api/search?row=0&k=12"]),
+    ],
+)
+def test_what_is_no_text_is_damage_in_the_page_as_well(change, addresses, searchable, client) -> None:
+    table = sqlite3.connect(FOLDER / "images.sqlite")
+    table.execute(f"UPDATE images SET {change} WHERE row < 9")
+    table.commit()
+    table.close()
+    forge("images.sqlite", (FOLDER / "images.sqlite").read_bytes())
+    for address in addresses:
+        answer = client.get(address)
+        assert answer.status_code == 500, address
+        assert "images.sqlite has no picture in row" in answer.json()["error"]
 
 
 def test_a_table_that_leads_out_of_its_folder_is_refused(space: Path, capsys) -> None:

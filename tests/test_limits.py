@@ -194,6 +194,54 @@ def test_ordinary_tiffs_are_read() -> None:
 # Limits
 
 
+def chunks(count: int, kind: bytes = b"aaAa") -> bytes:
+    """A PNG with so many empty chunks before its pixels."""
+    png = encoded(pixels(9, 8, 8))
+    empty = struct.pack(">I", 0) + kind + struct.pack(">I", zlib.crc32(kind))
+    return png[:33] + empty * count + png[33:]
+
+
+def icons(count: int, content: bytes) -> bytes:
+    """An icon whose entries all lead to ``content``."""
+    entry = struct.pack("<BBBBHHII", 8, 8, 0, 0, 1, 32, len(content), 6 + 16 * count)
+    return struct.pack("<HHH", 0, 1, count) + entry * count + content
+
+
+def resolutions(count: int) -> bytes:
+    """A TIFF whose horizontal resolution is so many fractions."""
+    content = encoded(Image.fromarray(pixels(9, 8, 8)), "TIFF", dpi=(72, 72))
+    one, many = (struct.pack("<HHI", 282, 5, n) for n in (1, count))
+    assert content.count(one) == 1
+    return content.replace(one, many) + bytes(8 * count)
+
+
+def remarks(count: int) -> bytes:
+    """A TIFF with so many bytes of XMP."""
+    return tiff({700: b"x" * count})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (chunks(2**17), "a PNG of more than 131,072 chunks"),
+        (chunks(2**17, b"IDAT"), "a PNG of more than 131,072 chunks"),
+        (icons(1, chunks(2**17)), "a PNG of more than 131,072 chunks"),
+        (icons(65, encoded(pixels(9, 8, 8))), "an icon of more than 64 pictures"),
+        (resolutions(2**17 + 1), "a TIFF of more than 131,072 values of tag 282"),
+    ],
+    ids=["chunks", "parts", "of an icon", "icons", "values"],
+)
+def test_pictures_of_too_many_pieces_are_refused(content: bytes, reason: str) -> None:
+    with pytest.raises(BadPicture, match=f"^{reason}: convert it first$"):
+        load_picture(content, 32)
+
+
+def test_pictures_of_many_pieces_are_read() -> None:
+    wanted = load_picture(encoded(pixels(9, 8, 8)), 32)
+    for content in (chunks(1000), icons(60, chunks(1000)), resolutions(2**16), remarks(2**18)):
+        assert close(load_picture(content, 32), wanted, 2)
+
+
 def test_a_tile_larger_than_a_picture_is_refused() -> None:
     content = tiled_tiff(64, 64)
     wide = struct.pack("<HHII", 322, 4, 1, 20_480) + struct.pack("<HHII", 323, 4, 1, 20_480)

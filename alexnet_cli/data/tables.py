@@ -1,4 +1,4 @@
-"""Of how many pieces a picture says it is: strips of a TIFF, blocks of a GIF, packets of a JPEG 2000, a PPM's header.
+"""Of how many pieces a picture says it is: values of a TIFF, chunks of a PNG, blocks of a GIF and so on.
 
 A small file can say that it has very many, and decoders make a list of them, or visit each.
 """
@@ -6,10 +6,20 @@ A small file can say that it has very many, and decoders make a list of them, or
 import re
 import struct
 
-from alexnet_cli.data.limits import GIF_BLOCKS, JPEG2000_PACKETS, JPEG2000_STYLES, PPM_HEADER, TIFF_ENTRIES, TIFF_STRIPS
+from alexnet_cli.data.limits import (
+    GIF_BLOCKS,
+    ICO_ENTRIES,
+    JPEG2000_PACKETS,
+    JPEG2000_STYLES,
+    PNG_CHUNKS,
+    PPM_HEADER,
+    TIFF_ENTRIES,
+    TIFF_VALUES,
+)
 from alexnet_cli.errors import BadPicture
 
 STRIPS, TILES = 273, 324  # TIFF tags
+BYTES = (1, 2, 7)  # kinds of values that Pillow keeps as they are: bytes, text, anything
 CODESTREAM = b"\xff\x4f\xff\x51"  # of a JPEG 2000: its start, and the marker of its size
 HEADER_ENDS, TILE = b"\xff\x93", b"\xff\x90"  # markers, which compressed data never contain
 LAYERS = re.compile(rb"\xff\x52....(..)", re.DOTALL)
@@ -17,11 +27,13 @@ LAYERS = re.compile(rb"\xff\x52....(..)", re.DOTALL)
 STYLE = re.compile(rb"\xff\x52..(.)....(.)....(.{0,33})", re.DOTALL)
 STYLE_OF_COLOUR = re.compile(rb"\xff\x53...(.)(.)....(.{0,33})", re.DOTALL)
 COMMENT = re.compile(rb"#[^\r\n]*")  # in the header of a PPM
+ICON = b"\0\0\1\0"
+PNG = b"\x89PNG\r\n\x1a\n"
 EXTENSION, IMAGE, END = ord("!"), ord(","), ord(";")  # what a block of a GIF begins with
 
 
 def check_tables(content: bytes) -> None:
-    """Raise BadPicture if ``content`` is a TIFF, a GIF, a JPEG 2000 or a PPM of too many pieces.
+    """Raise BadPicture if ``content`` is a TIFF, a PNG, a GIF, a JPEG 2000 or a PPM of too many pieces.
 
     Pillow reads all but those of a JPEG 2000 when it opens a picture, before it can be asked for its size.
     """
@@ -29,6 +41,10 @@ def check_tables(content: bytes) -> None:
         _check_strips(content)
     elif content[:6] in (b"GIF87a", b"GIF89a"):
         _check_blocks(content)
+    elif content[:8] == PNG:
+        _check_chunks(content)
+    elif content[:4] == ICON:
+        _check_icons(content)
     elif content[:4] == CODESTREAM or content[4:8] == b"jP  ":
         _check_packets(content)
     elif content[:1] == b"P":
@@ -53,11 +69,33 @@ def _check_strips(tiff: bytes) -> None:
         if entries > TIFF_ENTRIES:
             raise BadPicture(f"a TIFF whose directory has more than {TIFF_ENTRIES:,} entries: convert it first")
         for i in range(entries):
-            tag, _, count, _ = struct.unpack_from(entry, tiff, start + i * struct.calcsize(entry))
-            if tag in (STRIPS, TILES) and count > TIFF_STRIPS:
-                raise BadPicture(f"a TIFF of more than {TIFF_STRIPS:,} strips or tiles: convert it first")
+            tag, kind, count, _ = struct.unpack_from(entry, tiff, start + i * struct.calcsize(entry))
+            if kind not in BYTES and count > TIFF_VALUES:
+                what = "strips or tiles" if tag in (STRIPS, TILES) else f"values of tag {tag}"
+                raise BadPicture(f"a TIFF of more than {TIFF_VALUES:,} {what}: convert it first")
     except (struct.error, OverflowError):  # it ends before its directory does, which Pillow says
         return
+
+
+def _check_icons(ico: bytes) -> None:
+    entries = int.from_bytes(ico[4:6], "little")
+    if entries > ICO_ENTRIES:
+        raise BadPicture(f"an icon of more than {ICO_ENTRIES:,} pictures: convert it first")
+    for entry in range(entries):
+        start = int.from_bytes(ico[6 + 16 * entry + 12 : 6 + 16 * entry + 16], "little")
+        if ico[start : start + len(PNG)] == PNG:
+            _check_chunks(ico, start)
+
+
+def _check_chunks(content: bytes, start: int = 0) -> None:
+    at = start + len(PNG)
+    for _ in range(PNG_CHUNKS):
+        if at >= len(content):
+            return
+        at += 12 + int.from_bytes(
+            content[at : at + 4], "big"
+        )  # its length, its kind and its checksum have 4 bytes each
+    raise BadPicture(f"a PNG of more than {PNG_CHUNKS:,} chunks: convert it first")
 
 
 def _check_blocks(gif: bytes) -> None:

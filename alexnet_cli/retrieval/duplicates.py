@@ -41,6 +41,7 @@ class Duplicates:
     groups: list[Group]  # by their first rows
     threshold: float  # the largest distance of two pictures that are nearly the same
     median: float  # distance of two pictures of the index
+    gone: int  # pictures that were in groups and are left out, since they were deleted or renamed
     are_alike: bool  # most of its pictures, so that their distances do not tell copies from others
 
     def is_chain(self, group: Group) -> bool:
@@ -67,7 +68,8 @@ def find_duplicates(index: Index, max_distance: float | None = None, progress: P
     still = [[row for row in rows if not index.is_gone(index.path_of(row))] for rows in groups.of_several()]
     found = [_group(index, rows) for rows in still if len(rows) > 1]
     are_alike = len(index) > 1 and median < ALIKE * float(np.median(np.linalg.norm(sample, axis=1)))
-    return Duplicates(groups=found, threshold=threshold, median=median, are_alike=are_alike)
+    gone = sum(map(len, groups.of_several())) - sum(map(len, still))
+    return Duplicates(groups=found, threshold=threshold, median=median, gone=gone, are_alike=are_alike)
 
 
 def _median_distance(sample: np.ndarray) -> float:

@@ -35,7 +35,7 @@ def is_count(value: object, least: int = 0, most: int = 2**40) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and "\0" not in value
 
 
 def _is_generation(value: object) -> bool:  # it becomes part of file names

@@ -17,6 +17,8 @@ from alexnet_cli.files import check_opens
 from alexnet_cli.retrieval.layout import TABLE, damaged
 
 Row = tuple[int, str, str | None, str]  # row, path within the source, label, stamp
+IMAGES = "CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT, vector INTEGER)"
+REFUSED = "CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)"
 ASKED = 500  # rows in one question to SQLite, or one reading of an answer
 
 
@@ -36,8 +38,8 @@ class Table:
         try:
             connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
             connection.execute("PRAGMA trusted_schema = OFF")
-            kinds = dict(connection.execute("SELECT name, type FROM sqlite_schema WHERE type != 'index'"))
-            if kinds != {"images": "table", "refused": "table"}:  # a view could compute without end
+            schema = connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall()
+            if schema != [(IMAGES,), (REFUSED,)]:  # a view, or a column that is computed, could compute without end
                 connection.close()
                 raise damaged(file.parent, f"{TABLE} has other tables than an index")
             return cls(connection, file)
@@ -53,21 +55,31 @@ class Table:
         """Path within the source and label of the picture in ``row``. Raises BadArtefact if the table has none."""
         with _reading(self.file), self._lock:
             found = self.connection.execute("SELECT path, label FROM images WHERE row = ?", (row,)).fetchone()
-        if found is None or not isinstance(found[0], str) or not isinstance(found[1], str | None):
-            raise damaged(self.file.parent, f"{TABLE} has no picture in row {row}")
-        return found[0], found[1]
+        path, label = found or (None, None)
+        self._check(row, path, label)
+        return str(path), label
 
     def label_counts(self) -> dict[str | None, int]:
         """How many pictures have each label; the whole table is read."""
-        return dict(self._each("SELECT label, COUNT(*) FROM images GROUP BY label ORDER BY label"))
+        counts = dict(self._each("SELECT label, COUNT(*) FROM images GROUP BY label ORDER BY label"))
+        for label in counts:
+            self._check(0, "", label)
+        return counts
 
     def pictures(self, label: str | None, after: int, count: int) -> list[tuple[int, str, str | None]]:
         """Row, path and label of the first ``count`` pictures of a ``label`` whose rows are greater than ``after``."""
         with _reading(self.file), self._lock:
-            return self.connection.execute(
+            found = self.connection.execute(
                 "SELECT row, path, label FROM images WHERE row > ? AND label IS ? ORDER BY row LIMIT ?",
                 (after, label, count),
             ).fetchall()
+        for row, path, own in found:
+            self._check(row, path, own)
+        return found
+
+    def _check(self, row: int, path: object, label: object) -> None:
+        if not isinstance(path, str) or "\0" in path or not isinstance(label, str | None):
+            raise damaged(self.file.parent, f"{TABLE} has no picture in row {row}")
 
     def check_vectors(self, rows: list[int], vectors: np.ndarray) -> None:
         """Raises BadArtefact unless ``vectors`` (n, D) float32 are those that were written for ``rows`` (n,)."""
@@ -116,10 +128,8 @@ class TableWriter:
             self.connection = sqlite3.connect(file)
             self.connection.execute("PRAGMA journal_mode = OFF")  # an incomplete table is thrown away
             self.connection.execute("PRAGMA synchronous = OFF")  # it is synced once, when it is complete
-            self.connection.execute(
-                "CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT, vector INTEGER)"
-            )
-            self.connection.execute("CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)")
+            self.connection.execute(IMAGES)
+            self.connection.execute(REFUSED)
 
     def add(self, rows: Iterable[Row], vectors: np.ndarray) -> None:
         """Append pictures of the index, with the checksums of their ``vectors`` (n, D) float32."""

@@ -24,7 +24,7 @@ SIDE = 256  # pixels: tiles are half as wide, on screens with two pixels to one
 QUALITY = 82  # of JPEG: about 12 kB
 BOUND = 200_000_000  # bytes of all thumbnails: some 16,000; the file and its log take a third more at most
 FREED = 0.8  # of the bound is kept when it is reached
-FILE = "thumbnails-2.sqlite"  # the number is that of its format
+FILE = "thumbnails-3.sqlite"  # the number is that of its format
 BUSY_SECONDS = 0.1  # to wait for another server that writes: a thumbnail is made faster
 
 
@@ -96,7 +96,7 @@ class Cache:
                     if self._connection is not None:
                         self._connection.close()
                     self._connection = None
-                    for suffix in ("", "-wal", "-shm"):
+                    for suffix in ("", "-journal"):
                         Path(f"{self.file}{suffix}").unlink(missing_ok=True)
                     self._connect()
                 return None
@@ -142,8 +142,9 @@ def _trim(connection: sqlite3.Connection, most: float) -> int:
 def _open(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=BUSY_SECONDS, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        # Not WAL, whose index is mapped: if another program cut that file short, the system would end this process.
+        connection.execute("PRAGMA journal_mode = TRUNCATE")
+        connection.execute("PRAGMA synchronous = OFF")  # what can be made again need not outlive a power cut
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS thumbnails (key TEXT PRIMARY KEY, put INTEGER, checksum TEXT, jpeg BLOB)"

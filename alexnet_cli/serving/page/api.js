@@ -27,7 +27,10 @@ async function answered(path, parameters, options) {
     throw new Failure("The server does not answer. Is “alexnet serve” still running?", 0);
   }
   if (answer.ok) return answer;
-  const content = await answer.json().catch(() => ({}));
+  const content = await answer.json().catch((error) => {
+    if (error.name === "AbortError") throw error; // another question has taken its place
+    return {};
+  });
   throw new Failure(sentence(content.error ?? `The server answered ${answer.status}`), answer.status);
 }
 
