@@ -67,10 +67,8 @@ class Workspace:
                 f"{name!r} is not a name for {with_article(kind)}: "
                 f"it becomes a folder in {HOMES[kind].folder}/, so give a plain name"
             )
-        if name.startswith("-") or not name.isprintable():  # no command that names it could be pasted
-            raise AlexNetError(
-                f"{name!r} is not a name for {with_article(kind)}: it must not begin with -, and all of it must print"
-            )
+        if name.startswith("-"):  # commands would take it for an option
+            raise AlexNetError(f"{name!r} is not a name for {with_article(kind)}: it must not begin with -")
         return self.home(kind) / name
 
     def find(self, kind: str, named: str | None) -> Path:

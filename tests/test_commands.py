@@ -366,11 +366,11 @@ def test_a_new_artefact_has_a_plain_name(name, tmp_path):
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("name", ["-rf", "--help", "a\u202eb", "a\nb"])
+@pytest.mark.parametrize("name", ["-rf", "--help"])
 def test_a_new_artefact_has_a_name_that_commands_can_be_given(name, tmp_path):
     with pytest.raises(AlexNetError) as error:
         Workspace(tmp_path).new("model", name)
-    assert str(error.value) == f"{name!r} is not a name for a model: it must not begin with -, and all of it must print"
+    assert str(error.value) == f"{name!r} is not a name for a model: it must not begin with -"
 
 
 def test_unforeseen_errors_are_one_line_unless_debugging(monkeypatch, capsys):

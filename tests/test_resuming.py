@@ -52,11 +52,11 @@ def trained(folder: Path) -> str:
         ([], [], "models/colours-small-data", "--out colours-small-data", "colours-small-data"),
         (["--out", "my model"], [], "models/my model", "--out 'my model'", "'my model'"),
         (
-            ["--out", "-m"],
+            ["--out", "$m"],
             ["--workspace", "../my work"],
-            "../my work/models/-m",
-            "--out -m --workspace '../my work'",
-            "'../my work/models/-m' --workspace '../my work'",
+            "../my work/models/$m",
+            "--out '$m' --workspace '../my work'",
+            "'$m' --workspace '../my work'",
         ),
         (
             ["--out", "a b/c"],
