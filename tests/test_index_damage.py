@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sqlite3
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -249,6 +250,30 @@ def test_a_table_that_computes_is_refused(computed: str, space: Path, capsys) ->
     table.close()
     forge("images.sqlite", (FOLDER / "images.sqlite").read_bytes())
     assert search_error(capsys) == f"indexes/photos is damaged: images.sqlite has other tables than an index; {ADVICE}"
+
+
+def interior(child: int) -> bytes:
+    """A page of SQLite's b-tree that leads 501 times to page ``child``."""
+    cells = b"".join(struct.pack(">IB", child, 100) for _ in range(500))
+    start = 4096 - len(cells)
+    pointers = struct.pack(">500H", *range(start, 4096, 5))
+    page = struct.pack(">BHHHBI", 5, 0, 500, start, 0, child) + pointers
+    return page + bytes(start - len(page)) + cells
+
+
+def test_a_table_whose_pages_lead_in_circles_is_refused(searchable: Path, client) -> None:
+    """Its schema is right, and so are the checksums; to read it would take 501 to the 5th times as long."""
+    content = bytearray((FOLDER / "images.sqlite").read_bytes())
+    last = len(content) // 4096
+    pages = [bytes(content[4096:8192]), *(interior(last + i) for i in range(1, 5))]
+    content[4096:8192] = interior(last + 5)
+    content += b"".join(pages)
+    content[28:32] = struct.pack(">I", len(content) // 4096)
+    forge("images.sqlite", bytes(content))
+    for address in ("/api/classes", "/api/pictures?label=none"):
+        answer = client.get(address)
+        assert answer.status_code == 500
+        assert "images.sqlite cannot be read (interrupted)" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

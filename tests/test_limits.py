@@ -201,6 +201,24 @@ def chunks(count: int, kind: bytes = b"aaAa") -> bytes:
     return png[:33] + empty * count + png[33:]
 
 
+def strips(count: int, size: int) -> bytes:
+    """A TIFF of ``count`` strips of one row, each of which says it has ``size`` bytes, all at one place."""
+    row = bytes([7, *range(8)])  # PackBits: 8 bytes as they are
+    start = 8 + 2 + 12 * 9 + 4
+    tags = [(256, 3, 1, 8), (257, 4, 1, count), (258, 3, 1, 8), (259, 3, 1, 32773), (262, 3, 1, 1), (266, 3, 1, 2)]
+    tags += [(273, 4, count, start), (278, 3, 1, 1), (279, 4, count, start + 4 * count)]
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    offsets = struct.pack("<I", start + 8 * count) * count
+    content = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + directory + bytes(4) + offsets
+    return content + struct.pack("<I", size) * count + row * 1000
+
+
+def exif(count: int) -> bytes:
+    """EXIF whose orientation is so many fractions of 6."""
+    entry = struct.pack("<HHHII", 1, 274, 5, count, 26)
+    return struct.pack("<2sHI", b"II", 42, 8) + entry + bytes(4) + struct.pack("<II", 6, 1) * count
+
+
 def icons(count: int, content: bytes) -> bytes:
     """An icon whose entries all lead to ``content``."""
     entry = struct.pack("<BBBBHHII", 8, 8, 0, 0, 1, 32, len(content), 6 + 16 * count)
@@ -226,14 +244,29 @@ def remarks(count: int) -> bytes:
         (chunks(2**17), "a PNG of more than 131,072 chunks"),
         (chunks(2**17, b"IDAT"), "a PNG of more than 131,072 chunks"),
         (icons(1, chunks(2**17)), "a PNG of more than 131,072 chunks"),
+        (chunks(101, b"iCCP"), "a PNG of more than 100 texts and colour profiles"),
+        (chunks(101, b"zTXt"), "a PNG of more than 100 texts and colour profiles"),
+        (icons(1, chunks(101, b"iTXt")), "a PNG of more than 100 texts and colour profiles"),
+        (strips(64, 1_000_000), "a TIFF whose strips or tiles are larger than its file"),
         (icons(65, encoded(pixels(9, 8, 8))), "an icon of more than 64 pictures"),
         (resolutions(2**17 + 1), "a TIFF of more than 131,072 values of tag 282"),
     ],
-    ids=["chunks", "parts", "of an icon", "icons", "values"],
+    ids=["chunks", "parts", "of an icon", "profiles", "texts", "texts of an icon", "strips", "icons", "values"],
 )
 def test_pictures_of_too_many_pieces_are_refused(content: bytes, reason: str) -> None:
     with pytest.raises(BadPicture, match=f"^{reason}: convert it first$"):
         load_picture(content, 32)
+
+
+def test_exif_that_is_far_too_long_is_not_read() -> None:
+    image, long = pixels(9, 8, 4), exif(2**15 + 1)
+    upright = load_picture(encoded(image), 4)
+    assert np.array_equal(load_picture(encoded(image, "PNG", exif=long), 4), upright)
+    assert not np.array_equal(load_picture(encoded(image, "PNG", exif=exif(1)), 4), upright)
+    jpeg, parts = encoded(image, "JPEG"), [long[start : start + 2**15] for start in range(0, len(long), 2**15)]
+    segments = b"".join(struct.pack(">HH", 0xFFE1, 8 + len(part)) + b"Exif\0\0" + part for part in parts)
+    with pytest.raises(BadPicture, match=r"^EXIF of more than 256 KiB: convert it first$"):
+        load_picture(jpeg[:2] + segments + jpeg[2:], 4)
 
 
 def test_pictures_of_many_pieces_are_read() -> None:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from alexnet_cli.data.limits import JPEG_FILL, JPEG_PIXELS, JPEG_SCANNED, JPEG_SCANS, JPEG_SEGMENTS, PIXELS
+from alexnet_cli.data.limits import EXIF_BYTES, JPEG_FILL, JPEG_PIXELS, JPEG_SCANNED, JPEG_SCANS, JPEG_SEGMENTS, PIXELS
 from alexnet_cli.errors import BadPicture
 
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not of the coded pixels: there, 0 or a restart follows 255
@@ -22,6 +22,7 @@ class JpegHeader:
     components: int = 0
     scans: int = 0
     is_held: bool = False  # in memory as coefficients while it is decoded: it is progressive, or has several scans
+    exif: int = 0  # bytes, before the first scan
     may_have_orientation: bool = False  # an APP1 segment (EXIF or XMP) precedes the first scan
 
     def check(self, divisor: int) -> None:
@@ -78,3 +79,6 @@ def _note(header: JpegHeader, marker: int, segment: bytes) -> None:
         header.is_held |= segment[2:3] != bytes([header.components])
     elif marker == APP1:
         header.may_have_orientation |= header.scans == 0
+        header.exif += int.from_bytes(segment[:2], "big") if segment[2:6] == b"Exif" else 0
+        if header.exif > EXIF_BYTES:  # Pillow joins them, and reads them all
+            raise BadPicture(f"EXIF of more than {EXIF_BYTES // 1024} KiB: convert it first")

@@ -9,6 +9,7 @@ from PIL import IcoImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlug
 
 from alexnet_cli.data.jpeg import read_header
 from alexnet_cli.data.limits import (
+    EXIF_BYTES,
     FORMATS,
     HEAVY_FORMATS,
     HEAVY_PIXELS,
@@ -224,7 +225,12 @@ def _resize(square: np.ndarray, size: int) -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, of a decoded image; 1 if EXIF is damaged. Pillow itself turns TIFFs upright."""
+    """The EXIF orientation, 1 to 8, of a decoded image; 1 if EXIF is damaged or far too long to be a camera's.
+
+    Pillow itself turns TIFFs upright.
+    """
+    if any(len(image.info.get(key, "")) > EXIF_BYTES for key in ("exif", "Raw profile type exif")):
+        return 1
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # damaged EXIF: the pixels are still good

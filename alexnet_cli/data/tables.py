@@ -12,13 +12,17 @@ from alexnet_cli.data.limits import (
     JPEG2000_PACKETS,
     JPEG2000_STYLES,
     PNG_CHUNKS,
+    PNG_COMPRESSED,
     PPM_HEADER,
     TIFF_ENTRIES,
+    TIFF_OVERLAP,
     TIFF_VALUES,
 )
 from alexnet_cli.errors import BadPicture
 
 STRIPS, TILES = 273, 324  # TIFF tags
+SIZES = (279, 325)  # tags: bytes of each strip, or of each tile
+INTEGERS = {3: "H", 4: "L", 16: "Q"}  # kinds of values
 BYTES = (1, 2, 7)  # kinds of values that Pillow keeps as they are: bytes, text, anything
 CODESTREAM = b"\xff\x4f\xff\x51"  # of a JPEG 2000: its start, and the marker of its size
 HEADER_ENDS, TILE = b"\xff\x93", b"\xff\x90"  # markers, which compressed data never contain
@@ -69,10 +73,18 @@ def _check_strips(tiff: bytes) -> None:
         if entries > TIFF_ENTRIES:
             raise BadPicture(f"a TIFF whose directory has more than {TIFF_ENTRIES:,} entries: convert it first")
         for i in range(entries):
-            tag, kind, count, _ = struct.unpack_from(entry, tiff, start + i * struct.calcsize(entry))
+            at = start + i * struct.calcsize(entry)
+            tag, kind, count, _ = struct.unpack_from(entry, tiff, at)
             if kind not in BYTES and count > TIFF_VALUES:
                 what = "strips or tiles" if tag in (STRIPS, TILES) else f"values of tag {tag}"
                 raise BadPicture(f"a TIFF of more than {TIFF_VALUES:,} {what}: convert it first")
+            if tag in SIZES and kind in INTEGERS:
+                values = f"{order}{count}{INTEGERS[kind]}"
+                place = at + (12 if is_big else 8)
+                if struct.calcsize(values) > (8 if is_big else 4):  # they do not lie in the entry itself
+                    (place,) = struct.unpack_from(order + ("Q" if is_big else "L"), tiff, place)
+                if sum(struct.unpack_from(values, tiff, place)) > TIFF_OVERLAP * len(tiff):
+                    raise BadPicture("a TIFF whose strips or tiles are larger than its file: convert it first")
     except (struct.error, OverflowError):  # it ends before its directory does, which Pillow says
         return
 
@@ -88,10 +100,13 @@ def _check_icons(ico: bytes) -> None:
 
 
 def _check_chunks(content: bytes, start: int = 0) -> None:
-    at = start + len(PNG)
+    at, compressed = start + len(PNG), 0
     for _ in range(PNG_CHUNKS):
         if at >= len(content):
             return
+        compressed += content[at + 4 : at + 8] in (b"iCCP", b"zTXt", b"iTXt")
+        if compressed > PNG_COMPRESSED:
+            raise BadPicture(f"a PNG of more than {PNG_COMPRESSED} texts and colour profiles: convert it first")
         at += 12 + int.from_bytes(
             content[at : at + 4], "big"
         )  # its length, its kind and its checksum have 4 bytes each

@@ -19,6 +19,8 @@ from alexnet_cli.retrieval.layout import TABLE, damaged
 Row = tuple[int, str, str | None, str]  # row, path within the source, label, stamp
 IMAGES = "CREATE TABLE images (row INTEGER PRIMARY KEY, path TEXT, label TEXT, stamp TEXT, vector INTEGER)"
 REFUSED = "CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)"
+STEPS = 100_000  # of SQLite's machine, after which it asks whether to go on
+LEAST_STEPS, STEPS_A_BYTE = 10_000_000, 4  # how many a question may take; a row has some 100 bytes, and takes some 30
 ASKED = 500  # rows in one question to SQLite, or one reading of an answer
 
 
@@ -30,6 +32,8 @@ class Table:
         # Threads share the one connection: another one would open what has the file's name by then, perhaps the next
         # generation's table.
         self._lock = threading.Lock()
+        self._steps, self._most_steps = 0, LEAST_STEPS + STEPS_A_BYTE * file.stat().st_size
+        connection.set_progress_handler(self._is_endless, STEPS)
 
     @classmethod
     def open(cls, file: Path) -> "Table":
@@ -48,12 +52,12 @@ class Table:
             raise damaged(file.parent, f"{TABLE} cannot be opened ({first_line(error)})") from None
 
     def __len__(self) -> int:
-        with _reading(self.file), self._lock:  # the rows are numbered from 0: to count them would read the whole table
+        with self._asking():  # the rows are numbered from 0: to count them would read the whole table
             return int(self.connection.execute("SELECT COALESCE(MAX(row) + 1, 0) FROM images").fetchone()[0])
 
     def picture(self, row: int) -> tuple[str, str | None]:
         """Path within the source and label of the picture in ``row``. Raises BadArtefact if the table has none."""
-        with _reading(self.file), self._lock:
+        with self._asking():
             found = self.connection.execute("SELECT path, label FROM images WHERE row = ?", (row,)).fetchone()
         path, label = found or (None, None)
         self._check(row, path, label)
@@ -68,7 +72,7 @@ class Table:
 
     def pictures(self, label: str | None, after: int, count: int) -> list[tuple[int, str, str | None]]:
         """Row, path and label of the first ``count`` pictures of a ``label`` whose rows are greater than ``after``."""
-        with _reading(self.file), self._lock:
+        with self._asking():
             found = self.connection.execute(
                 "SELECT row, path, label FROM images WHERE row > ? AND label IS ? ORDER BY row LIMIT ?",
                 (after, label, count),
@@ -86,7 +90,7 @@ class Table:
         wanted: dict[int, object] = {}
         for start in range(0, len(rows), ASKED):
             some = rows[start : start + ASKED]
-            with _reading(self.file), self._lock:
+            with self._asking():
                 wanted |= self.connection.execute(
                     f"SELECT row, vector FROM images WHERE row IN ({','.join('?' * len(some))})", some
                 )
@@ -104,15 +108,26 @@ class Table:
 
     def _each(self, question: str) -> Iterator[Any]:
         """The lines that answer ``question``, read ASKED at a time: other threads may ask between two readings."""
-        with _reading(self.file):
-            with self._lock:
-                cursor = self.connection.execute(question)
-            while lines := self._next(cursor):
-                yield from lines
+        with self._asking():
+            cursor = self.connection.execute(question)
+        while lines := self._next(cursor):
+            yield from lines
 
     def _next(self, cursor: sqlite3.Cursor) -> list[Any]:
-        with self._lock:
+        with self._asking():
             return cursor.fetchmany(ASKED)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """One question, or one reading of an answer."""
+        with _reading(self.file), self._lock:
+            self._steps = 0
+            yield
+
+    def _is_endless(self) -> bool:
+        """Whether the question has taken more steps than a table of this size can: its pages lead in circles."""
+        self._steps += STEPS
+        return self._steps > self._most_steps
 
     def close(self) -> None:
         """Close the file. No thread may be reading it."""
