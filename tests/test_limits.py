@@ -213,6 +213,19 @@ def strips(count: int, size: int) -> bytes:
     return content + struct.pack("<I", size) * count + row * 1000
 
 
+def boxed(boxes: bytes) -> bytes:
+    """A JPEG 2000 with ``boxes`` after its first."""
+    content = encoded(pixels(9, 8, 8), "JPEG2000")
+    return content[:12] + boxes + content[12:]
+
+
+def marked(count: int) -> bytes:
+    """A JPEG 2000 with so many empty comments after its size."""
+    content = encoded(pixels(9, 8, 8), "JPEG2000", no_jp2=True)
+    end = 4 + int.from_bytes(content[4:6], "big")
+    return content[:end] + b"\xff\x64\0\2" * count + content[end:]
+
+
 def exif(count: int) -> bytes:
     """EXIF whose orientation is so many fractions of 6."""
     entry = struct.pack("<HHHII", 1, 274, 5, count, 26)
@@ -248,10 +261,26 @@ def remarks(count: int) -> bytes:
         (chunks(101, b"zTXt"), "a PNG of more than 100 texts and colour profiles"),
         (icons(1, chunks(101, b"iTXt")), "a PNG of more than 100 texts and colour profiles"),
         (strips(64, 1_000_000), "a TIFF whose strips or tiles are larger than its file"),
+        (boxed(struct.pack(">I4s", 8, b"free") * 2**16), "a JPEG 2000 of more than 65,536 boxes"),
+        (boxed(struct.pack(">I4sQ", 1, b"free", 16) * 2**16), "a JPEG 2000 of more than 65,536 boxes"),
+        (marked(2**16), "a JPEG 2000 of more than 65,536 markers"),
         (icons(65, encoded(pixels(9, 8, 8))), "an icon of more than 64 pictures"),
         (resolutions(2**17 + 1), "a TIFF of more than 131,072 values of tag 282"),
     ],
-    ids=["chunks", "parts", "of an icon", "profiles", "texts", "texts of an icon", "strips", "icons", "values"],
+    ids=[
+        "chunks",
+        "parts",
+        "of an icon",
+        "profiles",
+        "texts",
+        "texts of an icon",
+        "strips",
+        "boxes",
+        "large boxes",
+        "markers",
+        "icons",
+        "values",
+    ],
 )
 def test_pictures_of_too_many_pieces_are_refused(content: bytes, reason: str) -> None:
     with pytest.raises(BadPicture, match=f"^{reason}: convert it first$"):
@@ -271,7 +300,13 @@ def test_exif_that_is_far_too_long_is_not_read() -> None:
 
 def test_pictures_of_many_pieces_are_read() -> None:
     wanted = load_picture(encoded(pixels(9, 8, 8)), 32)
-    for content in (chunks(1000), icons(60, chunks(1000)), resolutions(2**16), remarks(2**18)):
+    for content in (
+        chunks(1000),
+        icons(60, chunks(1000)),
+        boxed(struct.pack(">I4s", 8, b"free") * 9),
+        resolutions(2**16),
+        remarks(2**18),
+    ):
         assert close(load_picture(content, 32), wanted, 2)
 
 

@@ -42,6 +42,7 @@ PNG_CHUNKS = 2**17  # of a PNG: 256 MB of pixels in chunks of 8 KiB, which is us
 TIFF_OVERLAP = 4  # times the size of the file: what its strips or tiles may have in all
 TIFF_ENTRIES = 2**16 - 1  # of its directory, as many as a TIFF with offsets of 32 bits can have
 JPEG2000_PACKETS = 2**20  # its smallest pieces: of a layer, a precinct, a colour and a tile
+JPEG2000_PARTS = 2**16  # boxes around it, and markers of its main header; there are some ten of each
 JPEG2000_STYLES = 2**12  # its own of each tile
 ICO_ENTRIES = 64  # pictures in an icon; there are ten or twenty
 EXIF_BYTES = 2**18  # of a picture; those of a camera are less than 64 KiB, with their preview

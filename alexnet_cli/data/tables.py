@@ -10,6 +10,7 @@ from alexnet_cli.data.limits import (
     GIF_BLOCKS,
     ICO_ENTRIES,
     JPEG2000_PACKETS,
+    JPEG2000_PARTS,
     JPEG2000_STYLES,
     PNG_CHUNKS,
     PNG_COMPRESSED,
@@ -135,6 +136,9 @@ def _check_blocks(gif: bytes) -> None:
 def _check_packets(jpeg2000: bytes) -> None:
     """Every coding style counts, wherever it stands: tiles and colours may have their own (ISO/IEC 15444-1, A)."""
     start = jpeg2000.find(CODESTREAM)
+    if start > 0:
+        _check_boxes(jpeg2000)
+    _check_markers(jpeg2000, start)
     try:
         width, height, *_, across, down, _, _, colours = struct.unpack_from(">8LH", jpeg2000, start + 8)
         tiles = -(-width // across) * -(-height // down)
@@ -151,6 +155,28 @@ def _check_packets(jpeg2000: bytes) -> None:
         precincts = _precincts(side, min(levels[0], 32), exponents if flags[0] & 1 else b"")
         if tiles * colours * layers * precincts > JPEG2000_PACKETS:
             raise BadPicture(f"a JPEG 2000 of more than {JPEG2000_PACKETS:,} packets: convert it first")
+
+
+def _check_boxes(jp2: bytes) -> None:
+    at = 0
+    for _ in range(JPEG2000_PARTS):
+        length = int.from_bytes(jp2[at : at + 4], "big")
+        if length == 1:  # it follows the kind of the box, in 8 bytes
+            length = int.from_bytes(jp2[at + 8 : at + 16], "big")
+        if length < 8 or at >= len(jp2):  # the rest of the file is one box
+            return
+        at += length
+    raise BadPicture(f"a JPEG 2000 of more than {JPEG2000_PARTS:,} boxes: convert it first")
+
+
+def _check_markers(codestream: bytes, start: int) -> None:
+    """Count the markers of the main header, each of which has its own length after its name."""
+    at = start + 2
+    for _ in range(JPEG2000_PARTS):
+        if codestream[at : at + 2] == TILE or codestream[at : at + 1] != b"\xff":
+            return
+        at += 2 + max(2, int.from_bytes(codestream[at + 2 : at + 4], "big"))
+    raise BadPicture(f"a JPEG 2000 of more than {JPEG2000_PARTS:,} markers: convert it first")
 
 
 def _precincts(side: tuple[int, int], levels: int, exponents: bytes) -> int:
