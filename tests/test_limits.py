@@ -214,9 +214,10 @@ def strips(count: int, size: int) -> bytes:
 
 
 def boxed(boxes: bytes) -> bytes:
-    """A JPEG 2000 with ``boxes`` after its first."""
+    """A JPEG 2000 with ``boxes`` after the two that it begins with."""
     content = encoded(pixels(9, 8, 8), "JPEG2000")
-    return content[:12] + boxes + content[12:]
+    end = 12 + int.from_bytes(content[12:16], "big")
+    return content[:end] + boxes + content[end:]
 
 
 def marked(count: int) -> bytes:
