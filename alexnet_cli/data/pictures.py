@@ -229,7 +229,7 @@ def _orientation(image: Image.Image) -> int:
 
     Pillow itself turns TIFFs upright.
     """
-    if any(len(image.info.get(key, "")) > EXIF_BYTES for key in ("exif", "Raw profile type exif")):
+    if any(len(image.info.get(key) or "") > EXIF_BYTES for key in ("exif", "Raw profile type exif")):
         return 1
     try:
         return int(image.getexif().get(ORIENTATION, 1))
