@@ -311,6 +311,23 @@ def test_pictures_of_many_pieces_are_read() -> None:
         assert close(load_picture(content, 32), wanted, 2)
 
 
+def test_tiles_that_are_larger_than_the_picture_in_all_are_refused() -> None:
+    content = tiled_tiff(64, 64)
+    for tag, size in ((257, 65_535), (322, 4096), (323, 16_000)):
+        content = content.replace(struct.pack("<HHII", tag, 3, 1, 64), struct.pack("<HHII", tag, 3, 1, size))
+    with pytest.raises(BadPicture, match=r"^tiles of more than 268,435,456 pixels$"):
+        load_picture(content, 32)
+
+
+def test_a_jpeg_2000_of_very_many_code_blocks_is_refused() -> None:
+    content = encoded(pixels(9, 64, 64), "JPEG2000", no_jp2=True, codeblock_size=(4, 4))
+    assert close(load_picture(content, 32), load_picture(encoded(pixels(9, 64, 64)), 32), 2)
+    side = struct.pack(">L", 4096)
+    content = content[:8] + side * 2 + content[16:24] + side * 2 + content[32:]
+    with pytest.raises(BadPicture, match=r"^a JPEG 2000 of more than 262,144 code-blocks: convert it first$"):
+        load_picture(content, 32)
+
+
 def test_a_tile_larger_than_a_picture_is_refused() -> None:
     content = tiled_tiff(64, 64)
     wide = struct.pack("<HHII", 322, 4, 1, 20_480) + struct.pack("<HHII", 323, 4, 1, 20_480)

@@ -17,6 +17,7 @@ from alexnet_cli.data.limits import (
     PLAIN_COMMENTS,
     SLOW_BYTES,
     SLOW_PIXELS,
+    TIFF_TILED,
 )
 from alexnet_cli.data.locations import is_system_error, read_file
 from alexnet_cli.data.tables import check_tables
@@ -183,8 +184,11 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
     is_preview = bool(tags.get(NEW_SUBFILE_TYPE, 0) & 1) or tags.get(SUBFILE_TYPE) == 2
     if is_preview or content[8:10] == b"CR" or DNG_VERSION in tags:
         raise BadPicture("a camera's RAW file, of which only a preview can be read: convert it to JPEG first")
-    if tags.get(TILE_WIDTH, 0) * tags.get(TILE_LENGTH, 0) > PIXELS:
+    width, length = tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0)
+    if width * length > PIXELS:
         raise BadPicture(f"a tile of more than {PIXELS:,} pixels")
+    if width * length and -(-image.width // width) * -(-image.height // length) * width * length > TIFF_TILED:
+        raise BadPicture(f"tiles of more than {TIFF_TILED:,} pixels")
 
 
 def _square_of(image: Image.Image) -> np.ndarray:

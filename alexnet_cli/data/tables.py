@@ -9,6 +9,7 @@ import struct
 from alexnet_cli.data.limits import (
     GIF_BLOCKS,
     ICO_ENTRIES,
+    JPEG2000_BLOCKS,
     JPEG2000_PACKETS,
     JPEG2000_PARTS,
     JPEG2000_STYLES,
@@ -28,9 +29,9 @@ BYTES = (1, 2, 7)  # kinds of values that Pillow keeps as they are: bytes, text,
 CODESTREAM = b"\xff\x4f\xff\x51"  # of a JPEG 2000: its start, and the marker of its size
 HEADER_ENDS, TILE = b"\xff\x93", b"\xff\x90"  # markers, which compressed data never contain
 LAYERS = re.compile(rb"\xff\x52....(..)", re.DOTALL)
-# Flags, levels, exponents of the precincts: of a picture or a tile, and of a colour of fewer than 257
-STYLE = re.compile(rb"\xff\x52..(.)....(.)....(.{0,33})", re.DOTALL)
-STYLE_OF_COLOUR = re.compile(rb"\xff\x53...(.)(.)....(.{0,33})", re.DOTALL)
+# Flags, levels, exponents of the code-blocks and of the precincts: of a picture or a tile, and of a colour (of < 257)
+STYLE = re.compile(rb"\xff\x52..(.)....(.)(..)..(.{0,33})", re.DOTALL)
+STYLE_OF_COLOUR = re.compile(rb"\xff\x53...(.)(.)(..)..(.{0,33})", re.DOTALL)
 COMMENT = re.compile(rb"#[^\r\n]*")  # in the header of a PPM
 ICON = b"\0\0\1\0"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -151,7 +152,9 @@ def _check_packets(jpeg2000: bytes) -> None:
     if len(styles) > JPEG2000_STYLES:
         raise BadPicture(f"a JPEG 2000 of more than {JPEG2000_STYLES:,} coding styles: convert it first")
     side = (min(width, across), min(height, down))  # of a tile
-    for flags, levels, exponents in styles:
+    for flags, levels, block, exponents in styles:
+        if width * height * colours > JPEG2000_BLOCKS << sum(block) + 4:  # a block's sides are powers of 2, from 4 on
+            raise BadPicture(f"a JPEG 2000 of more than {JPEG2000_BLOCKS:,} code-blocks: convert it first")
         precincts = _precincts(side, min(levels[0], 32), exponents if flags[0] & 1 else b"")
         if tiles * colours * layers * precincts > JPEG2000_PACKETS:
             raise BadPicture(f"a JPEG 2000 of more than {JPEG2000_PACKETS:,} packets: convert it first")
