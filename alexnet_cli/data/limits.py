@@ -36,9 +36,11 @@ JPEG_SCANS = 100
 JPEG_SCANNED = 16 * PIXELS  # pixels times scans
 JPEG_SEGMENTS = 10_000  # before, between and after the scans; 256 MB of comments or EXIF are 4,096
 JPEG_FILL = 2**20  # bytes between the segments before the first scan, which belong to none
-TIFF_VALUES = 2**17  # of one entry of a TIFF, as strips or tiles; Pillow keeps a list of them
-PNG_COMPRESSED = 100  # chunks of text or of a colour profile, each of which may expand to 1 MB
+EXIF_BYTES = 2**18  # of a picture; those of a camera are less than 64 KiB, with their preview
 PNG_CHUNKS = 2**17  # of a PNG: 256 MB of pixels in chunks of 8 KiB, which is usual, are 2**15
+PNG_COMPRESSED = 100  # chunks of text or of a colour profile, each of which may expand to 1 MB
+ICO_ENTRIES = 64  # pictures in an icon; there are ten or twenty
+TIFF_VALUES = 2**17  # of one entry of a TIFF, as strips or tiles; Pillow keeps a list of them
 TIFF_TILED = 4 * PIXELS  # pixels of all tiles of a TIFF: a tile may be larger than what the picture has of it
 TIFF_OVERLAP = 4  # times the size of the file: what its strips or tiles may have in all
 TIFF_ENTRIES = 2**16 - 1  # of its directory, as many as a TIFF with offsets of 32 bits can have
@@ -46,8 +48,6 @@ JPEG2000_BLOCKS = 2**18  # of all colours; 64×64 pixels each are usual
 JPEG2000_PACKETS = 2**20  # its smallest pieces: of a layer, a precinct, a colour and a tile
 JPEG2000_PARTS = 2**16  # boxes around it, and markers of its main header; there are some ten of each
 JPEG2000_STYLES = 2**12  # its own of each tile
-ICO_ENTRIES = 64  # pictures in an icon; there are ten or twenty
-EXIF_BYTES = 2**18  # of a picture; those of a camera are less than 64 KiB, with their preview
 GIF_BLOCKS = 2**16  # before the image of a GIF; a colour profile of 10 MB has 40,000
 
 # A zip's member or a compressed tar may expand this much; ordinary pictures and text expand less.

@@ -54,10 +54,10 @@ def check_tables(content: bytes) -> None:
     elif content[:4] == CODESTREAM or content[4:8] == b"jP  ":
         _check_packets(content)
     elif content[:1] == b"P":
-        _check_header(content)
+        _check_ppm(content)
 
 
-def _check_header(ppm: bytes) -> None:
+def _check_ppm(ppm: bytes) -> None:
     start = COMMENT.sub(b"", ppm[:PPM_HEADER])
     words = 3 if start[:2] in (b"P1", b"P4") else 4  # the kind, width and height, and of most the largest value
     if len(ppm) > PPM_HEADER and len(start.split(maxsplit=words)) < words:
@@ -92,6 +92,7 @@ def _check_strips(tiff: bytes) -> None:
 
 
 def _check_icons(ico: bytes) -> None:
+    """Count the pictures of an icon, and the chunks of those that are PNGs."""
     entries = int.from_bytes(ico[4:6], "little")
     if entries > ICO_ENTRIES:
         raise BadPicture(f"an icon of more than {ICO_ENTRIES:,} pictures: convert it first")
@@ -102,6 +103,7 @@ def _check_icons(ico: bytes) -> None:
 
 
 def _check_chunks(content: bytes, start: int = 0) -> None:
+    """Count the chunks of the PNG that begins at ``start``, and those of them that Pillow expands at once."""
     at, compressed = start + len(PNG), 0
     for _ in range(PNG_CHUNKS):
         if at >= len(content):
@@ -109,9 +111,7 @@ def _check_chunks(content: bytes, start: int = 0) -> None:
         compressed += content[at + 4 : at + 8] in (b"iCCP", b"zTXt", b"iTXt")
         if compressed > PNG_COMPRESSED:
             raise BadPicture(f"a PNG of more than {PNG_COMPRESSED} texts and colour profiles: convert it first")
-        at += 12 + int.from_bytes(
-            content[at : at + 4], "big"
-        )  # its length, its kind and its checksum have 4 bytes each
+        at += 12 + int.from_bytes(content[at : at + 4], "big")  # besides its data: length, kind and checksum
     raise BadPicture(f"a PNG of more than {PNG_CHUNKS:,} chunks: convert it first")
 
 
