@@ -1,6 +1,7 @@
-"""The memory of this process: settings of the C library's allocator, and how much there was at most."""
+"""Memory: settings of the C library's allocator, how much this process had at most, and how much there is."""
 
 import ctypes
+import os
 import re
 import sys
 from contextlib import suppress
@@ -38,3 +39,14 @@ def peak_memory() -> int | None:
     except OSError:
         return None
     return int(found[1]) * 1024 if found else None
+
+
+def total_memory() -> int | None:
+    """The memory that this process may use, in bytes: the machine's, or its container's; None if nobody tells."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+    with suppress(OSError, ValueError):  # no container, or "max": no limit
+        return min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory

@@ -50,6 +50,7 @@ class Training(Settings):
     bias_rate_falls: bool = True  # whether it falls with the weights'
     bias_decay: bool = True  # whether weight decay applies to biases too
     augmentation: list[str] = field(default_factory=list)  # in this order (§4.1)
+    window: Annotated[int, Within(0, 1_000_000_000)] = 0  # images that are shuffled together; 0: all (`data/order.py`)
 
 
 @dataclass(frozen=True, kw_only=True)

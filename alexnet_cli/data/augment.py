@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from alexnet_cli.data.augmentations import Augmentation, Parameters
+from alexnet_cli.data.order import shuffled
 from alexnet_cli.data.preprocess import Crops, Image, Preprocessor, centre
 from alexnet_cli.data.statistics import Statistics
 
@@ -39,11 +40,17 @@ class EpochPlan:
 
     @classmethod
     def draw(
-        cls, seed: int, epoch: int, images: int, image: Image, augmentations: Mapping[str, Augmentation]
+        cls,
+        seed: int,
+        epoch: int,
+        images: int,
+        image: Image,
+        augmentations: Mapping[str, Augmentation],
+        window: int = 0,
     ) -> "EpochPlan":
-        """A pure function of its arguments; ``epoch`` is counted from 0."""
+        """A pure function of its arguments; ``epoch`` is counted from 0. For ``window``, see `order.shuffled`."""
         random = np.random.default_rng(stream(seed, ORDER, epoch))
-        order = random.permutation(images)
+        order = shuffled(random, images, window)
         drawn = [(each, each.draw(random, images, image)) for each in augmentations.values()]
         return cls(order=order, drawn=[(each, values) for each, values in drawn if each.is_active(epoch + 1)])
 

@@ -106,6 +106,11 @@ class Split:
         """XXH3 of each image, (N,) uint64."""
         return self.checksums if self.packed is None else self.checksums[self.packed]
 
+    @property
+    def bytes(self) -> int:
+        """What the images take on disk."""
+        return len(self) * self.size * self.size * 3
+
     @cached_property
     def _file(self) -> int:
         """Descriptor of the images' file, which is closed with this object.
@@ -131,6 +136,16 @@ class Split:
             if self._read_slot(slot, image) != image.nbytes or xxhash.xxh3_64_intdigest(image.data) != known:
                 raise BadArtefact(f"{self.path} is damaged: the picture {self._name(position)} differs: {ADVICE}")
         return images
+
+    def will_read(self, positions: np.ndarray) -> None:
+        """Let the system begin to read the images at ``positions`` (B,), ascending. Does nothing where it cannot."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        slots = positions if self.packed is None else self.packed[positions]
+        image = self.size * self.size * 3
+        for run in np.split(slots, np.flatnonzero(np.diff(slots) != 1) + 1):
+            start = HEADER_SIZE + int(run[0]) * image
+            os.posix_fadvise(self._file, start, len(run) * image, os.POSIX_FADV_WILLNEED)
 
     def _read_slot(self, slot: int, image: np.ndarray) -> int:
         """Fill ``image``. Returns the number of bytes read."""

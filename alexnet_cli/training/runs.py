@@ -9,6 +9,7 @@ import torch
 
 from alexnet_cli import recipe as recipes
 from alexnet_cli.artefacts import CHECKPOINT_FILE
+from alexnet_cli.data.order import WINDOW, fits_in_memory
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.defaults import recipe_for
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadRecipe
@@ -56,7 +57,7 @@ def start_run(
     options: Options = Options(),
     progress: Progress = SILENT,
 ) -> Model:
-    """Start a run in ``folder``.
+    """Start a run in ``folder``: with `training.window` if the dataset does not fit in memory and the recipe has none.
 
     Raises Resumable if the folder has an unfinished run, BadArtefact if it has a model, and what else `train` raises.
     """
@@ -66,6 +67,13 @@ def start_run(
     )
     if options.precision == "bf16" and "cpu" in options.devices and torch.backends.cpu.get_cpu_capability() == "AVX2":
         progress.note("this processor has no instructions for bf16: --precision fp32 is several times as fast")
+    split = dataset.split("train")
+    if not recipe.training.window and not fits_in_memory(split):
+        recipe = recipe.with_training(window=WINDOW)
+        progress.note(
+            f"its {split.bytes / 1e9:,.0f} GB of images do not fit in memory: they are shuffled within windows of "
+            f"{WINDOW:,}, as they lie on disk; with --set training.window={len(split)}, all together, as in the paper"
+        )
     return train(dataset, recipe, folder, seed=seed, start=start, new=True, options=options, progress=progress)
 
 

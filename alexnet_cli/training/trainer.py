@@ -119,11 +119,12 @@ class Trainer:
         Raises Interrupted, with a checkpoint saved, once ``stop`` is set.
         """
         state, training, steps = self.state, self.recipe.training, self.steps
-        plan = EpochPlan.draw(self.seed, state.epoch, len(self.split), self.recipe.image, self.recipe.augmentations)
+        image, augmentations, window = self.recipe.image, self.recipe.augmentations, training.window
+        plan = EpochPlan.draw(self.seed, state.epoch, len(self.split), image, augmentations, window)
         rate = learning_rate(training, state.epoch + 1, self.validation_errors)  # of the last update
         self.net.train()
         began, saved = time.monotonic() - state.seconds, time.monotonic()
-        for batch in batches(self.split, plan.order, training.batch, self.device, state.step, self.world):
+        for batch in batches(self.split, plan.order, training.batch, self.device, state.step, self.world, window):
             epochs_done = state.epoch + (state.step + 1) / self.steps
             rate = learning_rate(training, epochs_done, self.validation_errors)
             self._update(batch, plan, learning_rates(self.recipe, self.sgd.parameters, rate, epochs_done))
