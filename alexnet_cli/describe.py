@@ -80,6 +80,7 @@ def _dataset(path: Path) -> dict[str, Any]:
         **_classes(dataset.classes, dataset.words),
         "images": dataset.counts,
         "image_size": dataset.image_size,
+        "store": dataset.store,
         "source": dataset.source,
         "fingerprint": dataset.fingerprint,
     }

@@ -234,9 +234,9 @@ def checksum(content: bytes | memoryview) -> str:
 
 
 def file_checksum(path: Path, start: int = 0) -> str:
-    """The checksum of the file at ``path``, from byte ``start`` on."""
+    """The checksum of the file at ``path``, from byte ``start`` on. Raises OSError as `open_regular` does."""
     digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
+    with open(open_regular(path), "rb") as file:
         file.seek(start)
         while part := file.read(1 << 20):
             digest.update(part)
@@ -271,6 +271,11 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadArtefact(f"{path} is damaged (not a JSON object): make the {what} again")
     return content
+
+
+def real_path(path: Path) -> Path:
+    """The absolute path without links; unlike `Path.resolve` of Python 3.11, of links in a circle as well."""
+    return Path(os.path.realpath(path))
 
 
 def open_regular(path: Path) -> int:

@@ -73,10 +73,11 @@ def _trained(model: "Model", name: str) -> dict[str, list[str]]:
     if "validation_error" in facts:
         errors = f"{facts['validation_error']:.1%}, top-5 {facts['validation_top5_error']:.1%}"
         measured = f"Error on the validation pictures after the last epoch, one view: {errors}. {measured}"
+    kept = ", kept as JPEGs" if facts.get("dataset_store") == "jpeg" else ""
     return {
         "## Trained on": [
             f"The {facts['training_images']:,} training pictures of dataset `{facts['dataset_name']}` (fingerprint "
-            f"`{facts['dataset']}`), for {facts['epochs']} epoch{'s' * (facts['epochs'] != 1)}, which took "
+            f"`{facts['dataset']}`{kept}), for {facts['epochs']} epoch{'s' * (facts['epochs'] != 1)}, which took "
             f"{facts['seconds']:,} seconds on {facts['machine']}.{tuned} {facts['date']}, "
             f"alexnet {facts['version']}, torch {facts['torch']}.",
             "",

@@ -174,6 +174,16 @@ class Workspace:
         ]
         return next(iter([*its_own, *fitting]), None)
 
+    def folder_of(self, dataset: Path) -> Path | None:
+        """The folder of pictures that ``dataset`` was packed from, for where the user is; None if it was another source
+        or is gone."""
+        source = self._facts(dataset).get("source", {})
+        folder = Path(source.get("absolute", ""))
+        if source.get("layout") not in ("folders", "flat") or not folder.is_absolute() or not folder.is_dir():
+            return None
+        here = Path.cwd()
+        return folder.relative_to(here) if here in folder.parents and folder.name[0] != "-" else folder
+
     def _facts(self, dataset: Path) -> dict[str, Any]:
         with suppress(BadArtefact):  # a damaged dataset does not keep others from being used
             return read_json(dataset / DATASET_FILE, what="dataset")
@@ -181,7 +191,7 @@ class Workspace:
 
     def all(self, kind: str) -> list[Path]:
         """Every complete artefact of a kind, newest first."""
-        files = self.home(kind).glob(f"*/{HOMES[kind].marker}")
+        files = [file for file in self.home(kind).glob(f"*/{HOMES[kind].marker}") if file.is_file()]
         return [file.parent for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file), reverse=True)]
 
     def find_classifier(self, named: str | None) -> Path:

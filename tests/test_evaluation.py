@@ -137,6 +137,7 @@ def test_the_command_prints_fractions_as_json(packed, workspace, capsys):
     assert list(said) == [
         "models",
         "dataset",
+        "store",
         "split",
         "views",
         "images",

@@ -282,6 +282,8 @@ def test_a_table_whose_pages_lead_in_circles_is_refused(searchable: Path, client
         ("label = x'00ff'", ["/api/classes", "/api/search?row=0&k=12"]),
         ("path = NULL", ["/api/pictures?label=cat", "/api/search?row=0&k=12"]),
         ("path = 'a' || char(0)", ["/api/pictures?label=cat", "/api/search?row=0&k=12"]),
+        ("path = hex(zeroblob(40000))", ["/api/pictures?label=cat", "/api/search?row=0&k=12"]),
+        ("label = hex(zeroblob(3000))", ["/api/classes", "/api/search?row=0&k=12"]),
     ],
 )
 def test_what_is_no_text_is_damage_in_the_page_as_well(change, addresses, searchable, client) -> None:
@@ -294,6 +296,39 @@ def test_what_is_no_text_is_damage_in_the_page_as_well(change, addresses, search
         answer = client.get(address)
         assert answer.status_code == 500, address
         assert "images.sqlite has no picture in row" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["images.sqlite", "index.faiss"])
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_what_may_never_end_is_not_read(name, kind, space, capsys) -> None:
+    update()
+    facts = read_facts(FOLDER)
+    facts["files"][name]["bytes"] = 0
+    write_facts(FOLDER, facts)
+    (FOLDER / name).unlink()
+    os.mkfifo(FOLDER / name) if kind == "fifo" else (FOLDER / name).symlink_to("/dev/zero")
+    wanted = f"indexes/photos is damaged: {name} is not a regular file; {ADVICE}"
+    assert search_error(capsys) == wanted
+    assert error_of("info", "indexes/photos", "--verify", capsys=capsys) == wanted
+    if name == "images.sqlite":
+        assert error_of("duplicates", capsys=capsys) == wanted
+
+
+def test_a_folder_that_has_become_a_link_in_a_circle_is_searched_as_if_it_had_moved(space: Path, capsys) -> None:
+    update()
+    capsys.readouterr()
+    shutil.move("photos", "moved")
+    Path("photos").symlink_to("photos")
+    assert main(["search", "moved/cat/0.png", "--model", "m.onnx"]) == 0
+    assert "cat/0.png" in capsys.readouterr().out
+    said = error_of("index", "photos", "--model", "m.onnx", capsys=capsys)
+    assert said == "no folder, archive or dataset 'photos'"
+
+
+def test_half_a_pair_of_surrogates_is_no_name(space: Path, capsys) -> None:
+    update()
+    write_facts(FOLDER, read_facts(FOLDER) | {"named": "a\ud800"})
+    assert "index.json has 'named' as" in search_error(capsys)
 
 
 def test_a_table_that_leads_out_of_its_folder_is_refused(space: Path, capsys) -> None:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from pictures import encoded, jpeg, pixels
 from PIL import Image, TiffImagePlugin
 from test_pictures import close
 
-from alexnet_cli.data import tables
 from alexnet_cli.data.jpeg import read_header
 from alexnet_cli.data.limits import FILE_BYTES, HEAVY_PIXELS, PIXELS
 from alexnet_cli.data.pictures import ORIENTATION, load_picture
@@ -55,11 +53,6 @@ def bmp(width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", 14 + len(content), 0, 0, 14 + 40 + 1024) + content
 
 
-def ico() -> bytes:
-    content = dib(8, 16) + bytes(64)
-    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 8, 8, 0, 0, 1, 8, len(content), 22) + content
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -68,13 +61,12 @@ def ico() -> bytes:
         (b"P1\n2049\n2049\n" + b"1" * 9, "a plain-text PPM of more than 4,194,304 pixels or 4 MiB"),
         (b"P6\n2049\n2049\n254\n" + b"1" * 9, "a PPM whose largest value is not 255 of more than 4,194,304 pixels or"),
         (bmp(8192, 8191), "a run-length BMP of more than 4,194,304 pixels or 4 MiB"),
-        (ico(), "an icon that is a run-length BMP"),
         (b"P6" + b" " * 2**16 + b"1 1 255\nabc", "a PPM whose header has more than 64 KiB"),
         (b"P5 1 " + b"#c\n" * 2**15 + b"1 255\na", "a PPM whose header has more than 64 KiB"),
         (b"P4 1 #" + b"c" * 2**16 + b"\n1\na", "a PPM whose header has more than 64 KiB"),
         (b"Pf 1 1" + b"\n" * 2**16 + b"1\nabcd", "a PPM whose header has more than 64 KiB"),
     ],
-    ids=["comments", "plain", "plain bits", "scaled", "run-length", "icon", "blanks", "lines", "comment", "floats"],
+    ids=["comments", "plain", "plain bits", "scaled", "run-length", "blanks", "lines", "comment", "floats"],
 )
 def test_what_would_be_decoded_in_python_for_long_is_refused(content: bytes, reason: str) -> None:
     with pytest.raises(BadPicture, match=f"^{re.escape(reason)}.*: convert it first$"):
@@ -150,7 +142,7 @@ def test_a_cameras_raw_file_is_not_taken_for_its_preview(content: bytes) -> None
         load_picture(content, 32)
 
 
-def tiled_tiff(side: int = 64, tile: int = 16) -> bytes:
+def tiled_tiff(side: int = 64, tile: int = 16, orientation: int = 1) -> bytes:
     """A TIFF in tiles, which Pillow reads but does not write."""
     image = pixels(9, side, side)
     tiles = [image[y : y + tile, x : x + tile].tobytes() for y in range(0, side, tile) for x in range(0, side, tile)]
@@ -160,6 +152,7 @@ def tiled_tiff(side: int = 64, tile: int = 16) -> bytes:
         (258, 3, 3, None),
         (259, 3, 1, 1),
         (262, 3, 1, 2),
+        (274, 3, 1, orientation),
         (277, 3, 1, 3),
         (322, 3, 1, tile),
         (323, 3, 1, tile),
@@ -213,30 +206,10 @@ def strips(count: int, size: int) -> bytes:
     return content + struct.pack("<I", size) * count + row * 1000
 
 
-def boxed(boxes: bytes) -> bytes:
-    """A JPEG 2000 with ``boxes`` after the two that it begins with."""
-    content = encoded(pixels(9, 8, 8), "JPEG2000")
-    end = 12 + int.from_bytes(content[12:16], "big")
-    return content[:end] + boxes + content[end:]
-
-
-def marked(count: int) -> bytes:
-    """A JPEG 2000 with so many empty comments after its size."""
-    content = encoded(pixels(9, 8, 8), "JPEG2000", no_jp2=True)
-    end = 4 + int.from_bytes(content[4:6], "big")
-    return content[:end] + b"\xff\x64\0\2" * count + content[end:]
-
-
 def exif(count: int) -> bytes:
     """EXIF whose orientation is so many fractions of 6."""
     entry = struct.pack("<HHHII", 1, 274, 5, count, 26)
     return struct.pack("<2sHI", b"II", 42, 8) + entry + bytes(4) + struct.pack("<II", 6, 1) * count
-
-
-def icons(count: int, content: bytes) -> bytes:
-    """An icon whose entries all lead to ``content``."""
-    entry = struct.pack("<BBBBHHII", 8, 8, 0, 0, 1, 32, len(content), 6 + 16 * count)
-    return struct.pack("<HHH", 0, 1, count) + entry * count + content
 
 
 def resolutions(count: int) -> bytes:
@@ -257,29 +230,17 @@ def remarks(count: int) -> bytes:
     [
         (chunks(2**17), "a PNG of more than 131,072 chunks"),
         (chunks(2**17, b"IDAT"), "a PNG of more than 131,072 chunks"),
-        (icons(1, chunks(2**17)), "a PNG of more than 131,072 chunks"),
         (chunks(101, b"iCCP"), "a PNG of more than 100 texts and colour profiles"),
         (chunks(101, b"zTXt"), "a PNG of more than 100 texts and colour profiles"),
-        (icons(1, chunks(101, b"iTXt")), "a PNG of more than 100 texts and colour profiles"),
         (strips(64, 1_000_000), "a TIFF whose strips or tiles are larger than its file"),
-        (boxed(struct.pack(">I4s", 8, b"free") * 2**16), "a JPEG 2000 of more than 65,536 boxes"),
-        (boxed(struct.pack(">I4sQ", 1, b"free", 16) * 2**16), "a JPEG 2000 of more than 65,536 boxes"),
-        (marked(2**16), "a JPEG 2000 of more than 65,536 markers"),
-        (icons(65, encoded(pixels(9, 8, 8))), "an icon of more than 64 pictures"),
         (resolutions(2**17 + 1), "a TIFF of more than 131,072 values of tag 282"),
     ],
     ids=[
         "chunks",
         "parts",
-        "of an icon",
         "profiles",
         "texts",
-        "texts of an icon",
         "strips",
-        "boxes",
-        "large boxes",
-        "markers",
-        "icons",
         "values",
     ],
 )
@@ -303,29 +264,47 @@ def test_pictures_of_many_pieces_are_read() -> None:
     wanted = load_picture(encoded(pixels(9, 8, 8)), 32)
     for content in (
         chunks(1000),
-        icons(60, chunks(1000)),
-        boxed(struct.pack(">I4s", 8, b"free") * 9),
         resolutions(2**16),
         remarks(2**18),
     ):
         assert close(load_picture(content, 32), wanted, 2)
 
 
-def test_tiles_that_are_larger_than_the_picture_in_all_are_refused() -> None:
-    content = tiled_tiff(64, 64)
-    for tag, size in ((257, 65_535), (322, 4096), (323, 16_000)):
+@pytest.mark.parametrize("orientation", [1, 6])  # 6: Pillow tells the size of the picture after it is turned
+def test_tiles_that_are_larger_than_the_picture_in_all_are_refused(orientation: int) -> None:
+    content = tiled_tiff(64, 64, orientation)
+    for tag, size in ((257, 65_535), (322, 60_000), (323, 1000)):
         content = content.replace(struct.pack("<HHII", tag, 3, 1, 64), struct.pack("<HHII", tag, 3, 1, size))
     with pytest.raises(BadPicture, match=r"^tiles of more than 268,435,456 pixels$"):
         load_picture(content, 32)
 
 
-def test_a_jpeg_2000_of_very_many_code_blocks_is_refused() -> None:
-    content = encoded(pixels(9, 64, 64), "JPEG2000", no_jp2=True, codeblock_size=(4, 4))
-    assert close(load_picture(content, 32), load_picture(encoded(pixels(9, 64, 64)), 32), 2)
-    side = struct.pack(">L", 4096)
-    content = content[:8] + side * 2 + content[16:24] + side * 2 + content[32:]
-    with pytest.raises(BadPicture, match=r"^a JPEG 2000 of more than 262,144 code-blocks: convert it first$"):
-        load_picture(content, 32)
+ARITHMETIC = r"^an arithmetic-coded JPEG( in a TIFF)?: convert it first$"
+
+
+@pytest.mark.parametrize("frame", [0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF])
+def test_an_arithmetic_coded_jpeg_is_refused(frame: int) -> None:
+    """Its decoder makes up what is missing: 63 s for 0.2 MB that said they were 268 megapixels."""
+    content = jpeg(64, 64)
+    assert content.count(b"\xff\xc0\0\x11\x08") == 1
+    with pytest.raises(BadPicture, match=ARITHMETIC):
+        load_picture(content.replace(b"\xff\xc0\0\x11", bytes([0xFF, frame]) + b"\0\x11"), 32)
+    image = Image.fromarray(pixels(9, 64, 64))
+    inside = encoded(image, "TIFF", compression="jpeg")
+    assert close(load_picture(inside, 32), load_picture(encoded(image), 32), 8)
+    with pytest.raises(BadPicture, match=ARITHMETIC):
+        load_picture(inside.replace(b"\xff\xc0\0\x11", bytes([0xFF, frame]) + b"\0\x11"), 32)
+
+
+@pytest.mark.parametrize("format", ["JPEG2000", "ICO", "DIB"])
+def test_formats_that_are_rare_and_hard_to_bound_are_not_read(format: str, tmp_path) -> None:
+    path = tmp_path / f"a.{'jp2' if format == 'JPEG2000' else format.lower()}"
+    path.write_bytes(encoded(Image.fromarray(pixels(1, 32, 32)), format))
+    with pytest.raises(BadPicture, match=r"^not a picture that can be read$"):
+        load_picture(path.read_bytes(), 32)
+    told = "not a picture that can be read" if format == "DIB" else f"a {path.suffix} picture: convert it first"
+    with pytest.raises(BadPicture, match=f"^{re.escape(told)}$"):
+        load_picture(path, 32)
 
 
 def test_a_tile_larger_than_a_picture_is_refused() -> None:
@@ -434,42 +413,6 @@ def test_a_tiff_of_a_very_long_directory_is_refused_before_it_is_opened() -> Non
         load_picture(header, 32)
 
 
-def jpeg2000(layers: int, precinct: int, **options: Any) -> bytes:
-    """A JPEG 2000 of 1024×1024 that says that it has so many layers."""
-    image = Image.fromarray(pixels(1, 1024, 1024)).convert("L")
-    content = bytearray(
-        encoded(image, "JPEG2000", precinct_size=(precinct, precinct), codeblock_size=(32, 32), **options)
-    )
-    style = content.index(b"\xff\x52")
-    content[style + 6 : style + 8] = struct.pack(">H", layers)
-    return bytes(content)
-
-
-def test_a_jpeg_2000_of_very_many_packets_is_refused() -> None:
-    load_picture(jpeg2000(1, 128), 32)
-    load_picture(jpeg2000(20, 128, tile_size=(256, 256)), 32)
-    for content in (jpeg2000(65535, 128), jpeg2000(65535, 128, no_jp2=True)):
-        with pytest.raises(BadPicture, match=r"^a JPEG 2000 of more than 1,048,576 packets: convert it first$"):
-            load_picture(content, 32)
-
-
-@pytest.mark.parametrize("header", ["main", "of a tile"])
-def test_a_colour_of_a_jpeg_2000_may_have_a_style_of_its_own(header: str) -> None:
-    """One precinct a pixel, of one colour."""
-    content = jpeg2000(20, 128)
-    at = content.index(b"\xff\x90" if header == "main" else b"\xff\x93")
-    style = b"\xff\x53" + struct.pack(">HBBBBBBB", 10, 0, 1, 0, 3, 3, 0, 1) + b"\0"
-    with pytest.raises(BadPicture, match=r"^a JPEG 2000 of more than 1,048,576 packets: convert it first$"):
-        load_picture(content[:at] + style + content[at:], 32)
-
-
-def test_what_looks_like_a_style_in_the_data_of_a_jpeg_2000_is_none() -> None:
-    """As it occurs in noise: compressed data have all bytes but markers from FF90 on."""
-    content = jpeg2000(1, 128)
-    style = b"\xff\x52" + struct.pack(">HBBHBBBBBB", 13, 1, 0, 65535, 0, 0, 3, 3, 0, 1) + b"\0"
-    tables.check_tables(content + style)
-
-
 @pytest.mark.parametrize(
     "block",
     [b"!\xfe\1a\0", b"!\xff\1a\0", b"\1", b"!\xfe" + 2**16 * b"\1a" + b"\0"],
@@ -529,20 +472,18 @@ def test_the_largest_png_takes_less_than_600_mb(tmp_path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of one program's memory is in Linux's /proc")
-@pytest.mark.parametrize("suffix", [".webp", ".jp2", ".tif", ".bmp", ".avif", ".tga"])
+@pytest.mark.parametrize("suffix", [".webp", ".tif", ".bmp", ".avif", ".tga"])
 def test_the_largest_picture_of_any_format_takes_less_than_1_gb(suffix: str, tmp_path) -> None:
     """By measuring a smaller one: memory grows with the pixels."""
-    limit = HEAVY_PIXELS if suffix in (".webp", ".jp2") else PIXELS
+    limit = HEAVY_PIXELS if suffix == ".webp" else PIXELS
     image = Image.new("RGB" if suffix == ".bmp" else "RGBA", (2048, 2048), (90, 10, 200))
     image.save(path := tmp_path / f"large{suffix}")
     assert memory_of(path) / 2048**2 * limit < 1e9
 
 
-def test_webp_and_jpeg_2000_have_a_limit_of_their_own() -> None:
-    content = bytearray(encoded(Image.new("RGB", (64, 64)), "JPEG2000"))
-    at = content.index(b"\xff\x51") + 6  # the size of the whole, of its tiles and their origins
-    content[at : at + 8] = struct.pack(">II", 8192, 8192)
-    box = content.index(b"ihdr") + 4
-    content[box : box + 8] = struct.pack(">II", 8192, 8192)
+def test_webp_has_a_limit_of_its_own() -> None:
+    content = encoded(Image.new("RGB", (64, 64)), "WEBP", lossless=True)
+    start = content.index(b"VP8L") + 8  # one byte, then 14 bits each of width and height, less 1
+    size = struct.pack("<I", 8191 | 8191 << 14)
     with pytest.raises(BadPicture, match=r"^more than 33,554,432 pixels$"):
-        load_picture(bytes(content), 32)
+        load_picture(content[: start + 1] + size + content[start + 5 :], 32)

@@ -78,8 +78,16 @@ def test_a_model_indexes_what_it_was_trained_on(tmp_path, packed, monkeypatch):
     replace(untrained, provenance={"dataset": packed.fingerprint}).save(Path("models/m"))
     dataset_of(Path("data/newer"), SIZE)
     assert Workspace(Path(".")).dataset_of_size(SIZE) == Path("data/newer")
+    source = packed.source["absolute"]
+    assert common.next_index("m", SIZE, Workspace(Path("."))) == f"Next: alexnet index {source} --model m"
+    monkeypatch.chdir(Path(source).parent)  # all of its pictures, and not only those of a split
+    assert common.next_index("m", SIZE, Workspace(tmp_path)) == (
+        f"Next: alexnet index colours --model m --workspace {tmp_path}"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Workspace, "folder_of", lambda *_: None)  # packed from an archive, or the folder is gone
     assert common.next_index("m", SIZE, Workspace(Path("."))) == "Next: alexnet index 'its own' --model m"
-    Path("its own").mkdir()  # what it was packed from: `index` would take that
+    Path("its own").mkdir()  # `index` would take a folder of that name
     assert common.next_index("m", SIZE, Workspace(Path("."))) == "Next: alexnet index 'data/its own' --model m"
 
 
@@ -120,7 +128,7 @@ def test_a_model_without_validation_pictures_is_used_next(where, source, tmp_pat
     assert main([*TRAIN, f"{where}/tv"]) == 0
     following = capsys.readouterr().out.splitlines()[-1]
     if where == "data":
-        assert following == "Next: alexnet index --model tv-small-data"
+        assert following == f"Next: alexnet index {source / 'train'} --model tv-small-data"
         assert main(shlex.split(following)[2:]) == 0
     else:
         assert following == FILL_IN + "alexnet index FOLDER --model tv-small-data"

@@ -18,8 +18,9 @@ from pictures import cifar, encoded, files, pixels, write_folder, write_ilsvrc, 
 from alexnet_cli import commands
 from alexnet_cli.commands import main
 from alexnet_cli.console import Console
-from alexnet_cli.data import arrays, chunks, layouts, packing
+from alexnet_cli.data import arrays, chunks, images, layouts, packing
 from alexnet_cli.data import prepare as prepare_module
+from alexnet_cli.data.images import STORES
 from alexnet_cli.data.layouts.listing import Entries, Listing
 from alexnet_cli.data.locations import Location, Locations
 from alexnet_cli.data.pictures import load_picture
@@ -334,7 +335,7 @@ def test_a_full_disk_is_one_line(source: Path, capsys, monkeypatch) -> None:
     def full(path, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(chunks, "write_rows", full)
+    monkeypatch.setattr(images, "write_rows", full)
     assert main(["prep", str(source), *SIZE]) == 1
     assert "error: the disk is full" in capsys.readouterr().err
     assert not Path("data/photos/dataset.json").exists()
@@ -642,7 +643,7 @@ def test_the_two_sizes_in_the_message_about_disk_space_differ(tmp_path: Path, mo
     for count, side, said in ((1, 16, "needs 1 MB more, 0 MB are free"), (256, 4096, "needs 14 GB more, 13 GB are")):
         entries = Entries.of(locations, [("a", "train", 0)] * count)
         listing = Listing(layout="flat", classes=["a"], entries=entries)
-        plan = prepare_module._plan(tmp_path, tmp_path, side, listing, "skip")
+        plan = prepare_module._plan(tmp_path, tmp_path, side, STORES["raw"], listing, "skip")
         needed = (count + 2 + 4) * side * side * 3  # pictures, a record, statistics
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=needed - 1: usage._replace(free=free))
         with pytest.raises(AlexNetError, match=said):

@@ -271,7 +271,12 @@ def test_pictures_that_are_gone_are_told_and_their_neighbours_stay(searchable: P
 def test_a_file_that_is_no_picture_any_more_is_not_sent(searchable: Path, client: TestClient) -> None:
     for content in (b"secret", b'<svg xmlns="http://www.w3.org/2000/svg"/>'):
         Path("photos/cat/0.png").write_bytes(content)
-        assert "is not a picture" in error(client.get("/api/pictures/0?full"), 404)
+        assert "not a picture that can be read" in error(client.get("/api/pictures/0?full"), 404)
+    Path("photos/cat/0.png").write_bytes(b"P6 #" + b"c" * 2**20 + b"\n1 1 255\nabc")  # the limits hold here too
+    assert "a PPM whose header has more than 64 KiB" in error(client.get("/api/pictures/0?full"), 404)
+    for start in (b"BM<html>", b"GIF8<html>"):
+        Path("photos/cat/0.png").write_bytes(start + b" " * 100)
+        assert error(client.get("/api/pictures/0?full"), 404)
     Path("photos/cat/0.png").unlink()
     os.mkfifo("photos/cat/0.png")
     assert "is not there any more" in error(client.get("/api/pictures/0?full"), 404)
@@ -322,6 +327,21 @@ def test_indexes_to_choose_from(searchable: Path, client: TestClient) -> None:
     assert [one["path"] for one in client.get("/api/pictures").json()["pictures"]] == ["others/one.png"]
     models = {id(opened.searcher.model) for opened in client.app.app.state.library._open.values()}
     assert len(models) == 1  # in memory once
+
+
+def test_an_index_that_cannot_be_read_takes_no_other_from_the_page(searchable: Path, client: TestClient) -> None:
+    shutil.copytree("indexes/photos", "indexes/other")
+    Path("indexes/other/index.json").unlink()
+    Path("indexes/other/index.json").symlink_to("/proc/self/mem")  # a file that the system does not let anybody read
+    photos = {"index": "photos", "pictures": PHOTOS, "model": "pets"}
+    other, *listed = client.get("/api/indexes").json()["indexes"]
+    assert other["index"] == "other"
+    assert "Input/output error" in other["error"]
+    assert listed == [photos]
+    Path("indexes/other/index.json").unlink()
+    os.mkfifo("indexes/other/index.json")  # no index at all
+    assert client.get("/api/indexes").json()["indexes"] == [photos]
+    assert client.get("/api/info").json()["index"] == "photos"
 
 
 def test_folders_whose_names_are_not_utf8_take_nothing_from_the_page(searchable: Path) -> None:

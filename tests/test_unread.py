@@ -82,7 +82,7 @@ def test_an_index_of_a_dataset_says_which_splits_it_leaves_out(space: Path, caps
     assert main(["prep", "photos", *SIZE]) == 0
     write_onnx(space / "small.onnx", size=16)
     assert main(["index", "--model", "small.onnx"]) == 0
-    assert "left out: 2 val pictures: --split takes them\n" in capsys.readouterr().err
+    assert "left out: 2 val pictures: --split all takes them\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["index", "prep"])

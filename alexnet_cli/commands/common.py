@@ -125,17 +125,21 @@ def next_line(*words: object, workspace: Path = HERE) -> str:
 
 
 def next_index(model: str, size: int, space: Workspace) -> str:
-    """The `next_line` of who has a ``model``, which takes pictures of ``size`` pixels: to index the dataset that it was
-    trained on, the newest of such pictures, or a folder if there is none."""
+    """The `next_line` of who has a ``model``, which takes pictures of ``size`` pixels: to index what it was trained on,
+    the newest of such pictures, or a folder if there is none. Of a dataset that was packed from a folder, the folder:
+    it has all pictures, and originals to open."""
     datasets, fitting = space.all("dataset"), space.dataset_of_size(size, model)
     if fitting is None:
         source = ["FOLDER"]
+    elif folder := space.folder_of(fitting):
+        source = [str(folder)]
     elif fitting == datasets[0] and not space.all("index"):
         source = []  # as it is without a name
     else:
         name = name_of(fitting, "dataset", space)
         source = [str(fitting) if Path(name).exists() else name]  # a folder of that name comes first for `index`
-    out = [] if fitting is None else _another_index(space.home("index") / fitting.name, model)
+    named = Path(source[0] if source else fitting or "").name
+    out = [] if fitting is None else _another_index(space.home("index") / named, model)
     return next_line("index", *source, "--model", model, *out, workspace=space.root)
 
 

@@ -14,10 +14,11 @@ def in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def _dataset(facts: dict[str, Any]) -> list[tuple[str, str]]:
     counts = ", ".join(f"{count:,} {split}" for split, count in facts["images"].items())
     source, side = facts["source"], facts["image_size"]
+    kept = ", kept as JPEGs" if facts["store"] == "jpeg" else ""
     return [
         (
             "what it is",
-            f"a dataset: {counted(sum(facts['images'].values()), 'picture')} of {side}×{side} pixels ({counts})",
+            f"a dataset: {counted(sum(facts['images'].values()), 'picture')} of {side}×{side} pixels ({counts}){kept}",
         ),
         _tells_apart(facts),
         ("packed from", f"{source.get('absolute', source['path'])} ({source['layout']})"),

@@ -85,7 +85,12 @@ def evaluate(
     if not world.is_main:
         return
     if as_json:
-        facts = {"models": list(map(model_name, paths)), "dataset": dataset.name, "split": split}
+        facts = {
+            "models": list(map(model_name, paths)),
+            "dataset": dataset.name,
+            "store": dataset.store,
+            "split": split,
+        }
         show_json(facts | evaluation.as_json() | ({} if report is None else {"report": str(report)}))
     else:
         show_table(*as_table(evaluation, paths, dataset, split))
@@ -111,6 +116,8 @@ def as_table(
     notes = ["published: table 2 of the paper, ILSVRC-2012 validation images, ten views"] if ilsvrc else []
     if len(paths) > 1:
         notes.append("the models' predictions are averaged: for the error of each, evaluate it alone")
+    if dataset.store == "jpeg":
+        notes.append(f"{dataset.name} keeps its images as JPEGs, which differ a little from their pixels")
     published = [[f"{row.name} (published)", row.top1, row.top5] for row in TABLE2 if row.top1 != "–"]
     return (
         f"{dataset.name}, {split}: {counted(evaluation.images, 'image')}, {counted(evaluation.views, 'view')}",

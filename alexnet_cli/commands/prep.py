@@ -29,6 +29,11 @@ class OnBad(StrEnum):
     stop = "stop"
 
 
+class Store(StrEnum):
+    raw = "raw"
+    jpeg = "jpeg"
+
+
 def prep(
     source: Annotated[
         Path,
@@ -63,6 +68,9 @@ def prep(
             help="Side of the packed pictures. Default: 256; of CIFAR-10, MNIST and digits 32.",
         ),
     ] = None,
+    store: Annotated[
+        Store, typer.Option(help="Keep the pixels, or JPEGs of them: a sixth of the space, small differences.")
+    ] = Store.raw,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -85,6 +93,7 @@ def prep(
             source,
             folder,
             size=size,
+            store=store.value,
             workers=workers,
             val_fraction=val_fraction,
             on_bad=on_bad.value,

@@ -1,7 +1,7 @@
 """Chunks: the parts in which a dataset is packed, each on its own by one process.
 
-A chunk's images are written straight to their slots in the split's file. Its record, a small file in the folder
-`packing`, is written after them: it says that the chunk is packed. A run that was stopped resumes from the records.
+A chunk's images are written to disk, as `images` keeps them. Its record, a small file in the folder `packing`, is
+written after them: it says that the chunk is packed. A run that was stopped resumes from the records.
 """
 
 import json
@@ -16,17 +16,16 @@ import numpy as np
 import xxhash
 
 from alexnet_cli.data import near
-from alexnet_cli.data.arrays import write_rows
+from alexnet_cli.data.images import RECORDS, Encoded, Images
 from alexnet_cli.data.layouts.listing import SPLITS, Entry, Listing
 from alexnet_cli.data.locations import read_location
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.statistics import Sums
-from alexnet_cli.data.store import IMAGES, REJECTED
+from alexnet_cli.data.store import REJECTED
 from alexnet_cli.errors import BadArtefact, BadPicture, visible
 from alexnet_cli.files import read_tensors, write_tensors
 
 CHUNK_SIZE = 256  # pictures: 50 MB in a worker's memory, and the most that each worker loses when the run is stopped
-RECORDS = "packing"  # the folder of the records
 _of_thread = threading.local()
 
 
@@ -39,7 +38,7 @@ class Chunk:
     split: str
     start: int  # slot of the first picture
     entries: Sequence[Entry]  # its pictures
-    size: int  # of the images, in pixels
+    images: Images  # of the whole split
     stop_on_bad: bool  # whether the first bad picture stops the run
 
     @property
@@ -47,30 +46,30 @@ class Chunk:
         """The file that says that the chunk is packed."""
         return self.folder / RECORDS / f"{self.split}-{self.start:09d}.safetensors"
 
-    @property
-    def images(self) -> Path:
-        """The file of the images of the whole split."""
-        return self.folder / f"{self.split}{IMAGES}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """What is known of the n pictures of a packed chunk."""
 
     labels: np.ndarray  # (n,) int32; REJECTED where a picture was rejected
-    checksums: np.ndarray  # (n,) uint64 of the images; 0 where a picture was rejected
+    checksums: np.ndarray  # (n,) uint64 of the images on disk; 0 where a picture was rejected
+    lengths: np.ndarray  # (n,) uint64 of the images on disk, in bytes
     hashes: np.ndarray  # (n, 8) uint16, alike for pictures that are nearly the same
     names: bytes  # UTF-8, each ended by a zero byte
     rejected: list[tuple[str, str]]  # name and reason
     warned: int  # pictures with damaged metadata
+    difference: float  # sum over images of the mean absolute difference from the pixels that were to be kept
     sums: Sums | None  # of the training split's images
 
 
-def chunks_of(listing: Listing, folder: Path, plan: str, size: int, stop_on_bad: bool) -> list[Chunk]:
+def chunks_of(
+    listing: Listing, folder: Path, plan: str, store: type[Images], size: int, stop_on_bad: bool
+) -> list[Chunk]:
     """All chunks of the dataset ``folder``, CHUNK_SIZE pictures each."""
     chunks = []
     for split in SPLITS:
         entries = listing.entries.where(listing.entries.table["split"] == SPLITS.index(split))
+        images = store(folder / split, len(entries), size)
         for start in range(0, len(entries), CHUNK_SIZE):
             chunk = Chunk(
                 folder=folder,
@@ -78,7 +77,7 @@ def chunks_of(listing: Listing, folder: Path, plan: str, size: int, stop_on_bad:
                 split=split,
                 start=start,
                 entries=entries[start : start + CHUNK_SIZE],
-                size=size,
+                images=images,
                 stop_on_bad=stop_on_bad,
             )
             chunks.append(chunk)
@@ -86,11 +85,12 @@ def chunks_of(listing: Listing, folder: Path, plan: str, size: int, stop_on_bad:
 
 
 def is_packed(chunk: Chunk) -> bool:
-    """Whether the chunk has a sound record. With ``stop_on_bad``, a chunk with bad pictures is packed again."""
+    """Whether the chunk is packed, by a sound record. With ``stop_on_bad``, one with bad pictures is packed again."""
     if not chunk.record.exists():
         return False
     try:
-        return not (read_record(chunk).rejected and chunk.stop_on_bad)
+        record = read_record(chunk)
+        return chunk.images.has(chunk.start, record.lengths) and not (record.rejected and chunk.stop_on_bad)
     except BadArtefact:
         return False
 
@@ -100,14 +100,15 @@ def pack_chunk(chunk: Chunk) -> None:
 
     Raises BadPicture, naming the picture, with ``stop_on_bad``; OSError if the disk is full.
     """
-    images = _buffer(max(CHUNK_SIZE, len(chunk.entries)), chunk.size)[: len(chunk.entries)]
+    size = chunk.images.size
+    images = _buffer(max(CHUNK_SIZE, len(chunk.entries)), size)[: len(chunk.entries)]
     labels = np.full(len(images), REJECTED, np.int32)
     rejected, warned = [], 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for i, entry in enumerate(chunk.entries):
             try:
-                images[i] = load_picture(read_location(entry.location), chunk.size)
+                images[i] = load_picture(read_location(entry.location), size)
                 labels[i] = entry.label
                 warned += bool(caught)
             except BadPicture as error:
@@ -116,40 +117,44 @@ def pack_chunk(chunk: Chunk) -> None:
                 images[i] = 0
                 rejected.append((visible(printable(entry.name)), str(error)))
             caught.clear()
+    encoded = chunk.images.encode(images)
     with ThreadPoolExecutor(1) as writer:  # sums and checksums are computed while the disk is busy
-        written = writer.submit(write_rows, chunk.images, chunk.start, images)
-        tensors = {"labels": labels, "checksums": _checksums(images, labels), "names": _joined(chunk.entries)}
-        tensors["hashes"] = near.hashes(images)
+        written = writer.submit(chunk.images.write, chunk.start, encoded)
+        tensors = {"labels": labels, "checksums": _checksums(encoded, labels), "names": _joined(chunk.entries)}
+        tensors["lengths"] = np.array([len(content) for content in encoded.contents], np.uint64)
+        tensors["hashes"] = near.hashes(encoded.images)
         if chunk.split == "train":  # statistics are those of the training split; the images of rejected pictures are 0
-            tensors |= Sums.from_images(images).to_tensors()
+            tensors |= Sums.from_images(encoded.images).to_tensors()
         written.result()
     facts = {"plan": chunk.plan, "rejected": json.dumps(rejected), "warned": str(warned)}
-    write_tensors(chunk.record, tensors, facts)
+    write_tensors(chunk.record, tensors, facts | {"difference": str(encoded.difference)})
 
 
 def read_record(chunk: Chunk) -> Record:
     """The record of a packed chunk. Raises BadArtefact if it is damaged or of another plan."""
     facts, tensors = read_tensors(chunk.record, what="record")
     try:
-        lengths = {len(tensors["labels"]), len(tensors["checksums"])}
-        if facts["plan"] != chunk.plan or lengths != {len(chunk.entries)}:
+        counts = {len(tensors[key]) for key in ("labels", "checksums", "lengths")}
+        if facts["plan"] != chunk.plan or counts != {len(chunk.entries)}:
             raise BadArtefact(f"{chunk.record} is of other pictures")
         labels = tensors["labels"]
         return Record(
             labels=labels,
             checksums=tensors["checksums"],
+            lengths=tensors["lengths"],
             hashes=tensors["hashes"],
             names=tensors["names"].tobytes(),
             rejected=[(name, reason) for name, reason in json.loads(facts["rejected"])],
             warned=int(facts["warned"]),
+            difference=float(facts["difference"]),
             sums=Sums.from_tensors(int((labels >= 0).sum()), tensors) if chunk.split == "train" else None,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise BadArtefact(f"{chunk.record} is damaged ({error})") from None
 
 
-def _checksums(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    found = [xxhash.xxh3_64_intdigest(image.data) for image in images]
+def _checksums(encoded: Encoded, labels: np.ndarray) -> np.ndarray:
+    found = [xxhash.xxh3_64_intdigest(content) for content in encoded.contents]
     return np.where(labels == REJECTED, np.uint64(0), np.array(found, np.uint64))
 
 

@@ -9,7 +9,11 @@ from alexnet_cli.errors import BadPicture
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not of the coded pixels: there, 0 or a restart follows 255
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN, APP1 = 0xD8, 0xD9, 0xDA, 0xE1
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # a frame has the size; three other markers lie between them
-ONE_PASS = {0xC0, 0xC1, 0xC9}  # frames that are not progressive
+ONE_PASS = {0xC0, 0xC1}  # frames that are not progressive
+# Frames of an arithmetic coder, which no camera writes and no browser reads. Where its data end early, a decoder makes
+# up the other pixels, hundreds of times as slowly as it decodes usual ones.
+ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+ARITHMETIC_FRAME = re.compile(rb"\xff[\xc9-\xcb\xcd-\xcf]\0[\x0b\x0e\x11\x14][\x08\x0c]")  # of 1 to 4 components
 
 
 @dataclass
@@ -68,6 +72,8 @@ def read_header(jpeg: bytes) -> JpegHeader:
 
 def _note(header: JpegHeader, marker: int, segment: bytes) -> None:
     """Note in ``header`` what a ``segment``, which begins with its length, tells."""
+    if marker in ARITHMETIC:
+        raise BadPicture("an arithmetic-coded JPEG: convert it first")
     if marker in FRAMES and len(segment) == 8:
         if header.has_frame:  # libjpeg decodes all scans by the first before it calls the second an error
             raise BadPicture("a JPEG of two frames")

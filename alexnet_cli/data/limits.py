@@ -1,7 +1,9 @@
 """What is let in: the formats of pictures, and the limits of files, pictures and archives."""
 
 # Pillow's names of the formats that are read -> suffixes of their files. All hold pixels; a format that holds drawing
-# commands (EPS, PDF, WMF) could start another program. Those that Pillow knows without importing more come first.
+# commands (EPS, PDF, WMF) could start another program. JPEG 2000 is left out: no camera writes it, and a file of a few
+# KB can have so many pieces, of so many kinds, that its decoder takes minutes or gigabytes. Formats that Pillow knows
+# without importing more come first.
 FORMATS = {
     "PNG": (".png", ".apng"),
     "GIF": (".gif",),
@@ -11,9 +13,6 @@ FORMATS = {
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
     "AVIF": (".avif",),
-    "JPEG2000": (".jp2", ".j2k"),
-    "DIB": (".dib",),
-    "ICO": (".ico",),
     "TGA": (".tga",),
 }
 SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
@@ -23,7 +22,7 @@ FILE_BYTES = 2**28  # of one picture file, before and after decompression: it is
 # Pixels of one picture that are held in memory while it is decoded: it takes less than 1 GB (tests/test_pictures.py).
 PIXELS = 2**26
 HEAVY_PIXELS = 2**25  # of a format whose decoder holds each pixel in 16 bytes or more
-HEAVY_FORMATS = {"WEBP", "JPEG2000"}
+HEAVY_FORMATS = {"WEBP"}
 # Pixels, and bytes of the file, of a picture that Pillow decodes in Python, a pixel at a time: a second or a few. It
 # removes each comment of a plain PPM by copying what follows it.
 SLOW_PIXELS = SLOW_BYTES = 2**22
@@ -39,15 +38,10 @@ JPEG_FILL = 2**20  # bytes between the segments before the first scan, which bel
 EXIF_BYTES = 2**18  # of a picture; those of a camera are less than 64 KiB, with their preview
 PNG_CHUNKS = 2**17  # of a PNG: 256 MB of pixels in chunks of 8 KiB, which is usual, are 2**15
 PNG_COMPRESSED = 100  # chunks of text or of a colour profile, each of which may expand to 1 MB
-ICO_ENTRIES = 64  # pictures in an icon; there are ten or twenty
 TIFF_VALUES = 2**17  # of one entry of a TIFF, as strips or tiles; Pillow keeps a list of them
 TIFF_TILED = 4 * PIXELS  # pixels of all tiles of a TIFF: a tile may be larger than what the picture has of it
 TIFF_OVERLAP = 4  # times the size of the file: what its strips or tiles may have in all
 TIFF_ENTRIES = 2**16 - 1  # of its directory, as many as a TIFF with offsets of 32 bits can have
-JPEG2000_BLOCKS = 2**18  # of all colours; 64×64 pixels each are usual
-JPEG2000_PACKETS = 2**20  # its smallest pieces: of a layer, a precinct, a colour and a tile
-JPEG2000_PARTS = 2**16  # boxes around it, and markers of its main header; there are some ten of each
-JPEG2000_STYLES = 2**12  # its own of each tile
 GIF_BLOCKS = 2**16  # before the image of a GIF; a colour profile of 10 MB has 40,000
 
 # A zip's member or a compressed tar may expand this much; ordinary pictures and text expand less.

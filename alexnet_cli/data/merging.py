@@ -13,11 +13,12 @@ import numpy as np
 
 from alexnet_cli.artefacts import REJECTED_FILE
 from alexnet_cli.data import near
-from alexnet_cli.data.arrays import map_array, save_array
+from alexnet_cli.data.arrays import save_array
 from alexnet_cli.data.chunks import Chunk, Record, printable, read_record
+from alexnet_cli.data.images import Images
 from alexnet_cli.data.layouts.listing import SPLITS, Listing
 from alexnet_cli.data.statistics import Sums
-from alexnet_cli.data.store import CHECKSUMS, IMAGES, LABELS, NAMES, REJECTED, file_names
+from alexnet_cli.data.store import CHECKSUMS, LABELS, NAMES, REJECTED, file_names
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource
 from alexnet_cli.files import atomic_write, file_checksum
 from alexnet_cli.progress import Progress
@@ -30,17 +31,22 @@ class _Totals:
     sums: Sums  # of the training split
     rejected: int
     warned: int = 0
+    difference: float = 0.0
+    bytes: int = 0  # of the images on disk
     hashes: dict[str, np.ndarray] = field(default_factory=dict)  # split -> (slots, 8) uint16
 
 
-def merge(chunks: Sequence[Chunk], listing: Listing, folder: Path, size: int, progress: Progress) -> dict[str, Any]:
-    """Write labels, checksums and names of every split, statistics and rejected.csv. Records stay as they are.
+def merge(
+    chunks: Sequence[Chunk], listing: Listing, folder: Path, store: type[Images], size: int, progress: Progress
+) -> dict[str, Any]:
+    """Write images, labels, checksums and names of every split, statistics and rejected.csv. Records stay as they are.
 
     Returns what dataset.json says of them. Raises BadSource if no picture of a class, or of the validation split, could
     be packed, and AlexNetError if a record is damaged, which is removed.
     """
     totals = _Totals(sums=Sums.zeros(size), rejected=len(listing.rejected))
-    digest, labels_of = hashlib.sha256(json.dumps(listing.classes).encode()), dict[str, np.ndarray]()
+    digest = hashlib.sha256(json.dumps(listing.classes).encode())
+    labels_of, checksums_of = dict[str, np.ndarray](), dict[str, np.ndarray]()
     path = folder / REJECTED_FILE
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         write = csv.writer(file).writerows
@@ -49,25 +55,27 @@ def merge(chunks: Sequence[Chunk], listing: Listing, folder: Path, size: int, pr
             of_split = [chunk for chunk in chunks if chunk.split == split]
             if of_split:
                 labels, checksums = _merge_split(of_split, folder / split, totals, write)
-                labels_of[split], packed = labels, labels != REJECTED
+                labels_of[split], checksums_of[split], packed = labels, checksums, labels != REJECTED
                 for part in (split.encode(), labels[packed].astype("<i4"), checksums[packed].astype("<u8")):
                     digest.update(part)
     _check_classes(listing.classes, labels_of, path)
     if totals.warned:
         progress.note(f"{totals.warned:,} pictures have damaged EXIF or other metadata; they are packed anyway")
-    _note_near_duplicates(totals.hashes, labels_of, folder, size, progress)
+    images_of = {split: store(folder / split, len(labels), size) for split, labels in labels_of.items()}
+    _note_near_duplicates(totals.hashes, labels_of, checksums_of, images_of, progress)
     totals.sums.statistics().save(folder)
     counts = {split: int((labels != REJECTED).sum()) for split, labels in labels_of.items()}
     for split in [split for split, count in counts.items() if not count]:  # a test split that nobody can use
         del counts[split]
-        for suffix in (IMAGES, LABELS, CHECKSUMS, NAMES):
+        for suffix in (*store.suffixes, LABELS, CHECKSUMS, NAMES):
             (folder / f"{split}{suffix}").unlink()
+    _note_encoding(totals, sum(counts.values()), size, progress)
     return {
         "counts": counts,
         "slots": {split: len(labels_of[split]) for split in counts},
         "rejected": totals.rejected,
         "fingerprint": digest.hexdigest()[:16],
-        "checksums": {name: file_checksum(folder / name) for name in file_names(list(counts))},
+        "checksums": {name: file_checksum(folder / name) for name in file_names(list(counts), store.name)},
     }
 
 
@@ -76,40 +84,55 @@ def _merge_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Write the files of a split, whose names begin with ``base``. Returns its labels and checksums, (slots,) each."""
     slots = chunks[-1].start + len(chunks[-1].entries)
-    labels, checksums = np.empty(slots, np.int32), np.empty(slots, np.uint64)
+    labels, checksums, lengths = np.empty(slots, np.int32), np.empty(slots, np.uint64), np.empty(slots, np.uint64)
     hashes = totals.hashes[chunks[0].split] = np.empty((slots, near.BANDS), np.uint16)
     with atomic_write(base.with_name(base.name + NAMES)) as temporary, open(temporary, "wb") as names:
         for chunk in chunks:
             record = _read(chunk)
             rows = slice(chunk.start, chunk.start + len(record.labels))
             labels[rows], checksums[rows], hashes[rows] = record.labels, record.checksums, record.hashes
+            lengths[rows] = record.lengths
             names.write(record.names)
             write_rejected(record.rejected)
             totals.rejected += len(record.rejected)
             totals.warned += record.warned
+            totals.difference += record.difference
             if record.sums is not None:
                 totals.sums.add(record.sums)
+    totals.bytes += int(lengths.sum())
+    chunks[0].images.finish([chunk.start for chunk in chunks], lengths)
     save_array(base.with_name(base.name + LABELS), labels)
     save_array(base.with_name(base.name + CHECKSUMS), checksums)
     return labels, checksums
 
 
+def _note_encoding(totals: _Totals, images: int, size: int, progress: Progress) -> None:
+    """Note what images that are kept as JPEGs take, and what that has changed."""
+    if totals.difference:
+        progress.note(
+            f"kept as JPEGs: {totals.bytes / images / 1000:.1f} kB a picture, "
+            f"{totals.bytes / images / (3 * size * size):.0%} of its pixels; they differ by "
+            f"{totals.difference / images:.2f} grey levels on average"
+        )
+
+
 def _note_near_duplicates(
-    hashes: dict[str, np.ndarray], labels_of: dict[str, np.ndarray], folder: Path, size: int, progress: Progress
+    hashes: dict[str, np.ndarray],
+    labels_of: dict[str, np.ndarray],
+    checksums_of: dict[str, np.ndarray],
+    images_of: dict[str, Images],
+    progress: Progress,
 ) -> None:
     """Note how many validation pictures are nearly the same as a training picture."""
     if "val" not in hashes:
         return
     packed = {split: np.flatnonzero(labels_of[split] != REJECTED) for split in ("train", "val")}
     pairs = near.candidates(*(hashes[split][packed[split]] for split in ("train", "val")))[: near.MOST_PAIRS]
-    images = {
-        split: map_array(folder / f"{split}{IMAGES}", (len(labels_of[split]), size, size, 3), np.uint8)
-        for split in ("train", "val")
-    }
     found = []
     for pair in pairs:
-        slots = {"train": packed["train"][pair.train], "val": packed["val"][pair.val]}
-        if near.are_near(images["train"][slots["train"]][None], images["val"][slots["val"]][None])[0]:
+        train = images_of["train"].load(packed["train"][[pair.train]], checksums_of["train"])
+        val = images_of["val"].load(packed["val"][[pair.val]], checksums_of["val"])
+        if near.are_near(train, val)[0]:
             found.append(pair)
     if found:
         least = "at least " if len(pairs) == near.MOST_PAIRS else ""

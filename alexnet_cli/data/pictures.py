@@ -5,9 +5,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import IcoImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from alexnet_cli.data.jpeg import read_header
+from alexnet_cli.data.jpeg import ARITHMETIC_FRAME, read_header
 from alexnet_cli.data.limits import (
     EXIF_BYTES,
     FORMATS,
@@ -38,10 +38,12 @@ STRIP = 256  # rows converted to RGB at a time: another whole copy of the pictur
 
 JPEG_START = b"\xff\xd8"
 ORIENTATION = 0x0112  # EXIF tag
-NEW_SUBFILE_TYPE, SUBFILE_TYPE, TILE_WIDTH, TILE_LENGTH, DNG_VERSION = 254, 255, 322, 323, 50706  # TIFF tags
+# TIFF tags
+NEW_SUBFILE_TYPE, SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_LENGTH, COMPRESSION = 254, 255, 256, 257, 259
+TILE_WIDTH, TILE_LENGTH, DNG_VERSION = 322, 323, 50706
+JPEG_COMPRESSIONS = (6, 7)
 # Pillow's decoders that are written in Python, of these formats -> what they decode
 SLOW = {"ppm_plain": "plain-text PPM", "ppm": "PPM whose largest value is not 255", "bmp_rle": "run-length BMP"}
-RUN_LENGTH = (1, 2)  # kinds of compression in the header of a BMP
 # Orientation -> the operation that turns the picture upright
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -160,11 +162,6 @@ def _load_other(content: bytes) -> tuple[np.ndarray, int]:
 def _check_slow(image: ImageFile.ImageFile, content: bytes) -> None:
     """Raise BadPicture for what Pillow would decode in Python for longer than a few seconds."""
     decoder = image.tile[0].codec_name if image.tile else ""
-    if isinstance(image, IcoImagePlugin.IcoImageFile):  # its pictures are read when they are decoded
-        for entry in image.ico.entry:
-            compression = int.from_bytes(content[entry.offset + 16 : entry.offset + 20], "little")  # unless it is a PNG
-            if compression in RUN_LENGTH:
-                raise BadPicture("an icon that is a run-length BMP: convert it first")
     if decoder not in SLOW:
         return
     if len(content) > SLOW_BYTES or image.width * image.height > SLOW_PIXELS:
@@ -184,10 +181,15 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
     is_preview = bool(tags.get(NEW_SUBFILE_TYPE, 0) & 1) or tags.get(SUBFILE_TYPE) == 2
     if is_preview or content[8:10] == b"CR" or DNG_VERSION in tags:
         raise BadPicture("a camera's RAW file, of which only a preview can be read: convert it to JPEG first")
-    width, length = tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0)
+    if tags.get(COMPRESSION) in JPEG_COMPRESSIONS and ARITHMETIC_FRAME.search(content):
+        raise BadPicture("an arithmetic-coded JPEG in a TIFF: convert it first")
+    # As they lie in the file: the size of `image` is that after its orientation.
+    across, down, width, length = (
+        int(tags.get(tag, 0)) for tag in (IMAGE_WIDTH, IMAGE_LENGTH, TILE_WIDTH, TILE_LENGTH)
+    )
     if width * length > PIXELS:
         raise BadPicture(f"a tile of more than {PIXELS:,} pixels")
-    if width * length and -(-image.width // width) * -(-image.height // length) * width * length > TIFF_TILED:
+    if width * length and -(-across // width) * -(-down // length) * width * length > TIFF_TILED:
         raise BadPicture(f"tiles of more than {TIFF_TILED:,} pixels")
 
 

@@ -11,31 +11,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from alexnet_cli.artefacts import DATASET_FILE, REJECTED_FILE, STATISTICS_FILE
 from alexnet_cli.data import chunks
-from alexnet_cli.data.arrays import ADVICE, check_array, create_array
-from alexnet_cli.data.chunks import RECORDS, Chunk, chunks_of, is_packed, printable
+from alexnet_cli.data.arrays import ADVICE
+from alexnet_cli.data.chunks import Chunk, chunks_of, is_packed, printable
+from alexnet_cli.data.images import RECORDS, STORES, Images
 from alexnet_cli.data.layouts import list_pictures
 from alexnet_cli.data.layouts.listing import SPLITS, Listing
 from alexnet_cli.data.merging import merge
 from alexnet_cli.data.packing import count_pictures, pack_chunks
 from alexnet_cli.data.pictures import RESIZER
 from alexnet_cli.data.sources import bundled_source, open_source
-from alexnet_cli.data.store import FORMAT, IMAGES, LARGEST, SMALLEST, Dataset, check_content, content_checksum
+from alexnet_cli.data.store import FORMAT, LARGEST, SMALLEST, Dataset, check_content, content_checksum
 from alexnet_cli.data.unread import advices, reads_heic
 from alexnet_cli.data.updating import UPDATE, changes, take_place
 from alexnet_cli.distributed import SINGLE_PROCESS, World, available_cores
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource
-from alexnet_cli.files import one_writer, read_json, sweep, sync_folder, write_json
+from alexnet_cli.files import one_writer, read_json, real_path, sweep, sync_folder, write_json
 from alexnet_cli.progress import SILENT, Progress
 
 PLAN_FILE = "plan.json"  # what an incomplete dataset is packed from; it becomes DATASET_FILE
 CLEARED = "none"  # plan of a folder of which the files are being deleted
 # The first of these show that a folder is a dataset's. The others, of this format or another, are found there only.
 MARKS = (DATASET_FILE, PLAN_FILE, STATISTICS_FILE, REJECTED_FILE, RECORDS)
-OWN_FILES = re.compile(r"(train|val|test)\b.*\.(npy|json|names)|" + "|".join(map(re.escape, MARKS)))
+OWN_FILES = re.compile(r"(train|val|test)\b.*\.(npy|jpegs|json|names)|" + "|".join(map(re.escape, MARKS)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +69,7 @@ class Plan:
     path: Path  # of the source
     folder: Path  # of the dataset
     size: int  # of the images, in pixels
+    store: type[Images]  # how they are kept
     listing: Listing
     val_fraction: float | None  # as the user gave it
     chunks: list[Chunk]  # of the whole dataset
@@ -81,6 +81,7 @@ def prepare(
     folder: Path | str,
     *,
     size: int | None = None,
+    store: str = "raw",
     workers: int | None = None,
     val_fraction: float | None = None,
     on_bad: Literal["skip", "stop"] = "skip",
@@ -89,7 +90,8 @@ def prepare(
 ) -> Prepared:
     """Pack the pictures of the source at ``path`` into the dataset ``folder``, as (size, size, 3) uint8 RGB.
 
-    ``size``: if None, 256, and 32 for CIFAR-10, MNIST and scikit-learn's digits (the path `digits`).
+    ``size``: if None, 256, and 32 for CIFAR-10, MNIST and scikit-learn's digits (the path `digits`). ``store``: "raw"
+    keeps the pixels, "jpeg" JPEGs of them, which take a sixth of the space, differ a little, and are decoded each time.
     If an earlier run was stopped, this one keeps its finished chunks. If the dataset is there, it is checked, and
     packed again if it is damaged, or if the pictures of its source have changed: the old one stays whole until then.
     The ranks of ``world``, each with ``workers`` processes (its cores if None), divide
@@ -112,11 +114,11 @@ def prepare(
             stack.enter_context(contextlib.closing(source))
             listing = list_pictures(source, val_fraction)
             size = listing.size if size is None else size
-            plan = _plan(path, folder, size, listing, on_bad, val_fraction)
+            plan = _plan(path, folder, size, STORES[store], listing, on_bad, val_fraction)
             if world.is_main:
                 _begin_update(plan, progress)
             if (folder / UPDATE).is_dir():
-                plan = _plan(path, folder / UPDATE, size, listing, on_bad, val_fraction)
+                plan = _plan(path, folder / UPDATE, size, STORES[store], listing, on_bad, val_fraction)
             if world.is_main:
                 _make_ready(plan, progress)
             is_complete = (plan.folder / DATASET_FILE).exists()
@@ -165,21 +167,34 @@ def _plan_in(path: Path) -> str | None:
 
 
 def _plan(
-    path: Path, folder: Path, size: int, listing: Listing, on_bad: str, val_fraction: float | None = None
+    path: Path,
+    folder: Path,
+    size: int,
+    store: type[Images],
+    listing: Listing,
+    on_bad: str,
+    val_fraction: float | None = None,
 ) -> Plan:
     """Raises BadSource if the name of a class cannot be written down."""
     for name in listing.classes:
         if name != printable(name):
             raise BadSource(f"the name of the class {name!a} is not UTF-8: rename its folder")
-    decoding = (FORMAT, chunks.CHUNK_SIZE, RESIZER, reads_heic(), size)
+    decoding = (FORMAT, chunks.CHUNK_SIZE, RESIZER, reads_heic(), size, store.settings)
     digest = hashlib.sha256(repr((*decoding, listing.layout, listing.classes, listing.rejected)).encode())
     for entry in listing.entries:
         line = f"{entry.split}\0{entry.label}\0{entry.name}\0{entry.location.stamp}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     plan = digest.hexdigest()[:16]
-    every = chunks_of(listing, folder, plan, size, on_bad == "stop")
+    every = chunks_of(listing, folder, plan, store, size, on_bad == "stop")
     return Plan(
-        path=path, folder=folder, size=size, listing=listing, val_fraction=val_fraction, chunks=every, digest=plan
+        path=path,
+        folder=folder,
+        size=size,
+        store=store,
+        listing=listing,
+        val_fraction=val_fraction,
+        chunks=every,
+        digest=plan,
     )
 
 
@@ -195,8 +210,8 @@ def _begin_update(plan: Plan, progress: Progress) -> None:
     old = read_json(folder / DATASET_FILE, what="dataset")
     source = old.get("source")
     packed = source.get("absolute", source.get("path")) if isinstance(source, dict) else None
-    settings = (old.get("image_size"), old.get("val_fraction"), packed)
-    if settings != (plan.size, plan.val_fraction, str(plan.path.resolve())):
+    settings = (old.get("image_size"), old.get("store"), old.get("val_fraction"), packed)
+    if settings != (plan.size, plan.store.name, plan.val_fraction, str(real_path(plan.path))):
         raise BadArtefact(f"{folder} is a dataset of other pictures or settings: choose another name, or remove it")
     if not update.is_dir():
         _remove(update)
@@ -266,15 +281,10 @@ def _start(plan: Plan, progress: Progress) -> None:
     records.mkdir(exist_ok=True)
     sweep(records)
     for split in SPLITS:
-        slots = count_pictures([chunk for chunk in plan.chunks if chunk.split == split])
-        file, shape = folder / f"{split}{IMAGES}", (slots, plan.size, plan.size, 3)
-        try:
-            if slots:
-                check_array(file, shape, np.uint8)
-        except BadArtefact:
+        of_split = [chunk for chunk in plan.chunks if chunk.split == split]
+        if of_split and not of_split[0].images.begin():
             for record in records.glob(f"{split}-*"):
                 record.unlink()
-            create_array(file, shape, np.uint8)
     for chunk in plan.chunks:
         if not is_packed(chunk):
             chunk.record.unlink(missing_ok=True)
@@ -301,9 +311,9 @@ def _check_disk_space(plan: Plan, pending: Sequence[Chunk]) -> None:
 
     Labels, checksums and names are some ten bytes a picture.
     """
-    pixels = plan.size * plan.size * 3
+    images, pixels = plan.store.most_bytes(count_pictures(pending), plan.size), plan.size * plan.size * 3
     records, statistics = len(pending) * 2 * pixels, 4 * pixels  # sums of 16 bits each, and the mean image in 32 bits
-    needed = count_pictures(pending) * pixels + records + statistics
+    needed = images + records + statistics
     free = shutil.disk_usage(plan.folder).free
     if needed > free:
         unit, name = (10**9, "GB") if needed >= 10**10 else (10**6, "MB")
@@ -318,15 +328,16 @@ def _finish(plan: Plan, progress: Progress) -> None:
     content = {
         "format": FORMAT,
         "image_size": plan.size,
+        "store": plan.store.name,
         "classes": plan.listing.classes,
         "words": plan.listing.words,
         "source": {
             "path": printable(str(plan.path)),  # as typed, to be shown
-            "absolute": str(plan.path.resolve()),
+            "absolute": str(real_path(plan.path)),
             "layout": plan.listing.layout,
         },
         "plan": plan.digest,
-        **merge(plan.chunks, plan.listing, plan.folder, plan.size, progress),
+        **merge(plan.chunks, plan.listing, plan.folder, plan.store, plan.size, progress),
     }
     if plan.val_fraction is not None:
         content["val_fraction"] = plan.val_fraction

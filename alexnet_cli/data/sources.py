@@ -23,6 +23,7 @@ from alexnet_cli.data.limits import EXPANSION, FORMATS, SUFFIXES, TAR_BYTES
 from alexnet_cli.data.locations import ZIP_SIGNATURE, Location, Locations, is_system_error, read_location
 from alexnet_cli.data.unread import HEIC_SUFFIXES, advices, reads_heic, unread_suffix
 from alexnet_cli.errors import AlexNetError, BadSource, first_line
+from alexnet_cli.files import real_path
 
 DIGITS = "digits"  # the path that means scikit-learn's digits, where there is nothing else
 SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
@@ -184,7 +185,7 @@ def _compressed_tar_members(source: Source) -> Files:
 
 def default_name(path: Path) -> str:
     """The name for what is made of the source at ``path``: its own, without an archive's suffixes."""
-    name = path.resolve().name
+    name = real_path(path).name
     if not path.is_dir():
         name = re.sub(r"(\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE)
     return name

@@ -1,10 +1,8 @@
-"""A packed dataset on disk: per split one file of uint8 images and one each of labels, checksums and names; statistics.
+"""A packed dataset on disk: per split its images, and a file each of labels, checksums and names; statistics.
 
 Each picture of the source has a slot in its split. Where it was rejected, the label is REJECTED and the pixels are 0.
 """
 
-import os
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,19 +12,19 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import xxhash
 
 from alexnet_cli.artefacts import DATASET_FILE, REJECTED_FILE, STATISTICS_FILE, check_format
-from alexnet_cli.data.arrays import ADVICE, HEADER_SIZE, check_array, map_array
+from alexnet_cli.data.arrays import ADVICE, check_array, map_array
+from alexnet_cli.data.images import STORES, Images
 from alexnet_cli.data.layouts.listing import SPLITS
 from alexnet_cli.data.statistics import Statistics
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import checksum, file_checksum, read_json
 from alexnet_cli.progress import SILENT, Progress
 
-FORMAT = 2  # version of the files of a dataset
+FORMAT = 3  # version of the files of a dataset
 SMALLEST, LARGEST = 8, 4096  # side of the images, in pixels
-IMAGES, LABELS, CHECKSUMS, NAMES = ".npy", ".labels.npy", ".checksums.npy", ".names"  # files of a split, after its name
+LABELS, CHECKSUMS, NAMES = ".labels.npy", ".checksums.npy", ".names"  # files of a split, after its name
 REJECTED = -1  # label in the slot of a picture that could not be packed
 BLOCK = 1 << 20  # bytes of names looked at in one go
 CHECKED = 64  # images read at a time to check them
@@ -91,15 +89,19 @@ class Names(Sequence[str]):
 class Split:
     """The images of one split. They stay on disk until `read` reads them."""
 
-    path: Path  # of the images
-    size: int  # S
+    images: Images  # on disk, by slot
     labels: np.ndarray  # (N,) int32
     names: Names  # N paths of the pictures within their source
-    checksums: np.ndarray  # (slots,) uint64, XXH3 of each image
+    checksums: np.ndarray  # (slots,) uint64, XXH3 of each image as it is on disk
     packed: np.ndarray | None  # (N,) int64, the slot of each image; None if no slot is empty
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def size(self) -> int:
+        """S, the side of the images in pixels."""
+        return self.images.size
 
     @property
     def image_checksums(self) -> np.ndarray:
@@ -109,17 +111,7 @@ class Split:
     @property
     def bytes(self) -> int:
         """What the images take on disk."""
-        return len(self) * self.size * self.size * 3
-
-    @cached_property
-    def _file(self) -> int:
-        """Descriptor of the images' file, which is closed with this object.
-
-        An error of the disk stays an error here; at a page of a mapped file it would be a signal that ends the process.
-        """
-        descriptor = os.open(self.path, os.O_RDONLY)
-        weakref.finalize(self, os.close, descriptor)
-        return descriptor
+        return self.images.extent(0, self.images.slots - 1)[1]
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """The images at ``positions`` (B,), in any order: (B, S, S, 3) uint8.
@@ -129,31 +121,14 @@ class Split:
         positions = np.asarray(positions, np.int64)
         if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
             raise IndexError(f"positions must be 0 to {len(self) - 1}, not {positions.min()} to {positions.max()}")
-        slots = positions if self.packed is None else self.packed[positions]
-        images = np.empty((len(positions), self.size, self.size, 3), np.uint8)
-        wanted = self.checksums[slots].tolist()
-        for position, slot, image, known in zip(positions.tolist(), slots.tolist(), images, wanted, strict=True):
-            if self._read_slot(slot, image) != image.nbytes or xxhash.xxh3_64_intdigest(image.data) != known:
-                raise BadArtefact(f"{self.path} is damaged: the picture {self._name(position)} differs: {ADVICE}")
-        return images
+        return self.images.load(self._slots(positions), self.checksums, lambda i: self._name(int(positions[i])))
 
     def will_read(self, positions: np.ndarray) -> None:
-        """Let the system begin to read the images at ``positions`` (B,), ascending. Does nothing where it cannot."""
-        if not hasattr(os, "posix_fadvise"):
-            return
-        slots = positions if self.packed is None else self.packed[positions]
-        image = self.size * self.size * 3
-        for run in np.split(slots, np.flatnonzero(np.diff(slots) != 1) + 1):
-            start = HEADER_SIZE + int(run[0]) * image
-            os.posix_fadvise(self._file, start, len(run) * image, os.POSIX_FADV_WILLNEED)
+        """Let the system begin to read the images at ``positions`` (B,), ascending, from disk."""
+        self.images.will_read(self._slots(positions))
 
-    def _read_slot(self, slot: int, image: np.ndarray) -> int:
-        """Fill ``image``. Returns the number of bytes read."""
-        try:
-            return os.preadv(self._file, [image.data], HEADER_SIZE + slot * image.nbytes)
-        except OSError as error:
-            error.filename = str(self.path)
-            raise
+    def _slots(self, positions: np.ndarray) -> np.ndarray:
+        return positions if self.packed is None else self.packed[positions]
 
     def _name(self, position: int) -> str:
         try:
@@ -171,6 +146,7 @@ class Dataset:
     classes: list[str]  # in label order
     image_size: int  # S
     counts: dict[str, int]  # split -> number of images
+    store: str  # how the images are kept: one of `images.STORES`
     source: dict[str, str]  # "path" as typed, "absolute", "layout": "folders", "flat", "ilsvrc-2012", "cifar-10"
     fingerprint: str  # changes with images, labels or classes
     plan: str  # digest of the pictures and settings it was packed from
@@ -191,8 +167,9 @@ class Dataset:
         fields = set(cls.__dataclass_fields__) - {"path", "name"}
         dataset = cls(path=path, name=path.resolve().name, **{field: content[field] for field in fields})
         for split, slots in dataset.slots.items():
-            side = dataset.image_size
-            check_array(dataset.file(split + IMAGES), (slots, side, side, 3), np.uint8)
+            for suffix in dataset.images(split).suffixes[1:]:
+                dataset.check_file(split + suffix)
+            dataset.images(split).check()
             check_array(dataset.file(split + LABELS), (slots,), np.int32)
             check_array(dataset.file(split + CHECKSUMS), (slots,), np.uint64)
             dataset.check_file(split + LABELS)
@@ -203,6 +180,10 @@ class Dataset:
     def file(self, name: str) -> Path:
         """The path of one of the dataset's files."""
         return self.path / name
+
+    def images(self, split: str) -> Images:
+        """The images of a split on disk."""
+        return STORES[self.store](self.path / split, self.slots[split], self.image_size)
 
     def check_file(self, name: str) -> None:
         """Raise BadArtefact if the file is missing or its checksum is not that of dataset.json."""
@@ -225,8 +206,7 @@ class Dataset:
         if is_packed.sum() != self.counts[name] or labels.min() < REJECTED or labels.max() >= len(self.classes):
             raise BadArtefact(f"{labels_file} is damaged (its labels are not those of dataset.json): {ADVICE}")
         return Split(
-            path=self.file(name + IMAGES),
-            size=self.image_size,
+            images=self.images(name),
             labels=labels if packed is None else labels[packed],
             names=Names(self.file(name + NAMES), slots, packed, self.checksums[name + NAMES]),
             checksums=map_array(self.file(name + CHECKSUMS), (slots,), np.uint64),
@@ -252,12 +232,10 @@ class Dataset:
                 progress.advance("checking", done, total)
 
 
-def file_names(splits: Sequence[str]) -> list[str]:
-    """The files of which dataset.json has the checksums."""
-    return [split + suffix for split in splits for suffix in (LABELS, CHECKSUMS, NAMES)] + [
-        STATISTICS_FILE,
-        REJECTED_FILE,
-    ]
+def file_names(splits: Sequence[str], store: str) -> list[str]:
+    """The files of which dataset.json has the checksums: all but the images, each of which has its own."""
+    suffixes = (LABELS, CHECKSUMS, NAMES, *STORES[store].suffixes[1:])
+    return [split + suffix for split in splits for suffix in suffixes] + [STATISTICS_FILE, REJECTED_FILE]
 
 
 def content_checksum(content: dict[str, Any]) -> str:
@@ -279,7 +257,7 @@ def check_content(content: dict[str, Any], path: Path) -> None:
     slots, counts = content["slots"], content["counts"]
     if list(slots) != list(counts) or any(counts[split] > slots[split] for split in slots):
         raise BadArtefact(f"{path} is damaged (its counts and slots differ): {ADVICE}")
-    is_whole = set(file_names(list(slots))) <= set(content["checksums"])
+    is_whole = set(file_names(list(slots), content["store"])) <= set(content["checksums"])
     if not is_whole or content["checksum"] != content_checksum(content):
         raise BadArtefact(f"{path} is damaged (its checksum differs): {ADVICE}")
 
@@ -310,6 +288,7 @@ CONTENT: dict[str, Callable[[Any], bool]] = {  # key of dataset.json -> whether 
     "words": _is_table,
     "counts": _is_per_split,
     "slots": _is_per_split,
+    "store": lambda value: value in STORES,
     "source": lambda value: _is_table(value) and {"path", "layout"} <= set(value),
     "fingerprint": lambda value: isinstance(value, str),
     "plan": lambda value: isinstance(value, str),

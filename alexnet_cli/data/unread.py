@@ -13,7 +13,9 @@ CAMERA_SUFFIXES = {
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"),
     *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 }
-OTHER_SUFFIXES = {".eps", ".exr", ".jxl", ".jxr", ".psb", ".psd", ".svg", ".xcf"}
+OTHER_SUFFIXES = {
+    *(".eps", ".exr", ".ico", ".j2k", ".jp2", ".jpf", ".jpx", ".jxl", ".jxr", ".psb", ".psd", ".svg", ".xcf"),
+}
 UNREAD_SUFFIXES = CAMERA_SUFFIXES | OTHER_SUFFIXES
 
 CONVERT = "convert them first"

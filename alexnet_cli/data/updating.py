@@ -14,8 +14,9 @@ import xxhash
 
 from alexnet_cli.artefacts import DATASET_FILE
 from alexnet_cli.data.chunks import printable
+from alexnet_cli.data.images import STORES
 from alexnet_cli.data.layouts.listing import Listing
-from alexnet_cli.data.store import IMAGES, NAMES, Dataset, Names, check_content, file_names
+from alexnet_cli.data.store import CHECKSUMS, LABELS, NAMES, Dataset, Names, check_content, file_names
 from alexnet_cli.files import read_json, sync_folder
 
 UPDATE = ".update"  # the folder of the next dataset, in that of the old one
@@ -31,16 +32,16 @@ def take_place(folder: Path) -> None:
         Dataset.open(update)
     content = read_json(update / DATASET_FILE, what="dataset")
     check_content(content, update / DATASET_FILE)
-    splits = list(content["counts"])
-    wanted = {*file_names(splits), *(split + IMAGES for split in splits)}
+    splits, suffixes = list(content["counts"]), STORES[content["store"]].suffixes
+    wanted = {*file_names(splits, content["store"]), *(split + suffix for split in splits for suffix in suffixes)}
     (folder / DATASET_FILE).unlink(missing_ok=True)
     sync_folder(folder)
     for name in sorted(wanted):
         if (update / name).exists():
             os.replace(update / name, folder / name)
     for split in {"val", "test"} - set(splits):  # splits that are no more
-        for name in (*file_names([split])[:3], split + IMAGES):
-            (folder / name).unlink(missing_ok=True)
+        for suffix in (*suffixes, LABELS, CHECKSUMS, NAMES):
+            (folder / f"{split}{suffix}").unlink(missing_ok=True)
     sync_folder(folder)
     os.replace(update / DATASET_FILE, folder / DATASET_FILE)
     sync_folder(folder)

@@ -56,7 +56,7 @@ def write_report(
     report is complete, the folder is left as it was.
     """
     check_free(folder)
-    measured = {"models": list(models), "dataset": dataset.name, "split": split}
+    measured = {"models": list(models), "dataset": dataset.name, "store": dataset.store, "split": split}
     measured |= {"source": dataset.source.get("absolute", ""), "dataset_path": str(dataset.path.resolve())}
     measured |= {"fingerprint": dataset.fingerprint}
     facts = measured | scores.evaluation().as_json() | environment()

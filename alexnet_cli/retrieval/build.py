@@ -16,7 +16,7 @@ import numpy as np
 from alexnet_cli.artefacts import model_name
 from alexnet_cli.distributed import SINGLE_PROCESS, World
 from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
-from alexnet_cli.files import atomic_write, file_checksum, is_utf8, one_writer
+from alexnet_cli.files import atomic_write, file_checksum, is_utf8, one_writer, real_path
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.changes import Changes, chosen_uri, compare, is_made, kind_of, open_old
@@ -124,7 +124,7 @@ def build_index(
 
 def _source_facts(collection: Collection) -> dict[str, Any]:
     return {
-        "source": str(collection.source.resolve()),
+        "source": str(real_path(collection.source)),
         "named": str(collection.source),
         "split": collection.split,
         "are_files": collection.are_files,

@@ -7,7 +7,7 @@ from pathlib import Path
 from alexnet_cli.artefacts import INDEX_FILE
 from alexnet_cli.data.unread import HEIC, reads_heic
 from alexnet_cli.errors import AlexNetError, BadArtefact
-from alexnet_cli.files import free_name
+from alexnet_cli.files import free_name, real_path
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture
 from alexnet_cli.retrieval.index import Index
@@ -109,7 +109,7 @@ def _check_source(old: Index, collection: Collection) -> None:
     So a folder may move, and no index is replaced because another folder has its name.
     """
     name, split = collection.source, old.facts["split"]
-    is_same = old.source == name.resolve()
+    is_same = old.source == real_path(name)
     if is_same and split == collection.split:
         return
     why, advice = f"{old.path} is an index of {old.source}, not of {name}", _another_name(old.path)

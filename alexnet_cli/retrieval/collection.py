@@ -181,8 +181,8 @@ class PackedCollection:
         ]
 
     def left_out(self) -> list[str]:
-        counts = self.dataset.counts.items()
-        return [f"{n:,} {name} pictures: --split takes them" for name, n in counts if self.split not in (name, ALL)]
+        others = [(name, n) for name, n in self.dataset.counts.items() if self.split not in (name, ALL)]
+        return [f"{n:,} {name} pictures: --split {ALL} takes them" for name, n in others]
 
     def load(self, names: Sequence[str], size: int) -> list[Loaded]:
         """Raises BadArtefact if the dataset's pictures are not of ``size``."""

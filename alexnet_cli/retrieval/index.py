@@ -14,7 +14,7 @@ from alexnet_cli.data.originals import original
 from alexnet_cli.data.sources import leads_outside
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadArtefact, WrongModel, first_line
-from alexnet_cli.files import check_opens, free_name
+from alexnet_cli.files import check_opens, free_name, real_path
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import open_collection
@@ -227,7 +227,7 @@ class Index:
     def reachable_source(self) -> Path:
         """The source as the user named it, where that still leads there; else its absolute path."""
         named = Path(self.facts["named"])
-        return named if named.resolve() == self.source else self.source
+        return named if real_path(named) == self.source else self.source
 
     def close(self) -> None:
         """Close the files. No thread may be searching them."""

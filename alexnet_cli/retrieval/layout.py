@@ -9,6 +9,7 @@ flat has codes as well, `codes.faiss`. An index whose vectors are in Milvus has 
 import json
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,11 @@ def is_count(value: object, least: int = 0, most: int = 2**40) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value
+    """Whether ``value`` is a text that can be, or be in, the name of a file."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
 
 
 def _is_generation(value: object) -> bool:  # it becomes part of file names
@@ -123,9 +128,12 @@ def file_of(folder: Path, facts: dict[str, Any], name: str) -> Path:
         raise damaged(folder, f"{INDEX_FILE} does not tell of {name}")
     for file in (of_generation(folder, name, facts["generation"]), folder / name):
         try:
-            size, wanted = file.stat().st_size, facts["files"][name]["bytes"]
+            found, wanted = file.stat(), facts["files"][name]["bytes"]
         except FileNotFoundError:
             continue
+        if not stat.S_ISREG(found.st_mode):  # to open a FIFO or to read a device may never end
+            raise damaged(folder, f"{name} is not a regular file")
+        size = found.st_size
         if size != wanted:
             raise damaged(folder, f"{name} has {size:,} bytes, not {wanted:,}")
         return file

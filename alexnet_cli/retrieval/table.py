@@ -22,6 +22,7 @@ REFUSED = "CREATE TABLE refused (path TEXT, reason TEXT, stamp TEXT)"
 STEPS = 100_000  # of SQLite's machine, after which it asks whether to go on
 LEAST_STEPS, STEPS_A_BYTE = 10_000_000, 4  # how many a question may take; a row has some 100 bytes, and takes some 30
 ASKED = 500  # rows in one question to SQLite, or one reading of an answer
+LONGEST_PATH, LONGEST_LABEL = 2**16, 2**12  # letters; a name in a zip is shorter than that, and a folder has 255
 
 
 class Table:
@@ -82,7 +83,8 @@ class Table:
         return found
 
     def _check(self, row: int, path: object, label: object) -> None:
-        if not isinstance(path, str) or "\0" in path or not isinstance(label, str | None):
+        is_path = isinstance(path, str) and "\0" not in path and len(path) < LONGEST_PATH
+        if not is_path or not isinstance(label, str | None) or len(label or "") > LONGEST_LABEL:
             raise damaged(self.file.parent, f"{TABLE} has no picture in row {row}")
 
     def check_vectors(self, rows: list[int], vectors: np.ndarray) -> None:

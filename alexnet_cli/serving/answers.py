@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from alexnet_cli.data.pictures import formats_of, load_picture
+from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.data.store import SMALLEST
 from alexnet_cli.errors import BadPicture
 from alexnet_cli.files import open_regular
 from alexnet_cli.inference.predictor import Picture, Predictor
@@ -17,6 +17,7 @@ from alexnet_cli.serving.library import NotThere, Opened
 from alexnet_cli.serving.thumbnails import SIDE, Cache, encode, key_of
 from alexnet_cli.visualization.embedding import read_embedding
 
+BITMAP_HEADERS = {12, 40, 52, 56, 64, 108, 124}  # sizes
 TOP = 5  # classes, as in the paper's figure 4
 
 
@@ -141,7 +142,7 @@ def preview(content: bytes) -> bytes:
     return encode(load_picture(content, SIDE))
 
 
-GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP)  # it is no file any more
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO)  # it is no file any more
 
 
 def original(opened: Opened, row: int) -> tuple[Path, str]:
@@ -162,9 +163,9 @@ def original(opened: Opened, row: int) -> tuple[Path, str]:
     media_type = _media_type(start)
     if media_type is None:
         try:
-            Image.open(file, formats=formats_of(start)).close()
-        except Exception:  # Pillow's plugins raise all kinds of errors
-            raise NotThere(f"{file} is not a picture") from None
+            load_picture(file, SMALLEST)  # within the limits of a picture, like any other
+        except BadPicture as error:
+            raise NotThere(f"{file} is not shown: {error}") from None
     return file, media_type or "application/octet-stream"
 
 
@@ -173,12 +174,14 @@ def _media_type(start: bytes) -> str | None:
     starts = {
         b"\xff\xd8\xff": "image/jpeg",
         b"\x89PNG\r\n\x1a\n": "image/png",
-        b"GIF8": "image/gif",
-        b"BM": "image/bmp",
+        b"GIF87a": "image/gif",
+        b"GIF89a": "image/gif",
     }
     for magic, media_type in starts.items():
         if start.startswith(magic):
             return media_type
+    if start.startswith(b"BM") and int.from_bytes(start[14:18], "little") in BITMAP_HEADERS:
+        return "image/bmp"
     if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
         return "image/webp"
     return "image/avif" if start[4:12] in (b"ftypavif", b"ftypavis") else None

@@ -148,7 +148,7 @@ async def indexes(request: Request) -> Response:
             try:
                 facts = read_facts(path)
                 found.append({"index": path.name, "pictures": facts["count"], "model": facts["model"]})
-            except AlexNetError as error:
+            except (AlexNetError, OSError) as error:
                 found.append({"index": path.name, "error": str(error)})
         return {"indexes": found, "workspace": shlex.quote(str(library.space.root.resolve()))}
 

@@ -359,6 +359,7 @@ class Trainer:
                 # A model may be given away: no path of this machine goes with it.
                 **{key: value for key, value in self.state.settings.items() if key not in ("recipe", "dataset_path")},
                 "dataset_name": self.dataset.name,
+                "dataset_store": self.dataset.store,
                 "training_images": self.dataset.counts["train"],
                 **{key: error for key, error in last.items() if key.startswith("validation_")},
                 "epochs": len(history),
