@@ -141,3 +141,9 @@ def test_labels_of_an_index_skip_splits() -> None:
     assert labels(["Training/cat/1.png", "validation/dog/2.png"]) == ["cat", "dog"]
     assert labels(["p/TRAIN/cat/1.png", "p/Test/cat/2.png", "p/valid/dog/2.png"]) == ["cat", "cat", "dog"]
     assert labels(["train/1.png", "bus/2.png"]) == ["train", "bus"]
+
+
+def test_of_one_class_nothing_is_held_out(tmp_path, capsys) -> None:
+    write_folder(tmp_path / "one", {f"cats/{i}.png": encoded(pixels(i, 16, 16)) for i in range(40)})
+    assert main(["prep", str(tmp_path / "one"), "--size", "16", "--workspace", str(tmp_path)]) == 0
+    assert "40 train pictures, 1 class, 0 rejected" in capsys.readouterr().out

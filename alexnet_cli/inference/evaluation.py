@@ -13,6 +13,7 @@ from alexnet_cli.errors import BadArtefact, abbreviate
 from alexnet_cli.inference.predictor import BATCH, Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.wording import counted
+from alexnet_cli.wordnet import class_names
 
 TOP = 5  # the classes that are kept of each image, and the five of the top-5 error
 
@@ -139,7 +140,9 @@ def check_fit(model: Predictor, dataset: Dataset) -> None:
 
 def _difference(classes: Sequence[str], dataset: Dataset) -> str:
     """How the ``classes`` of a model are not those of ``dataset``, in words."""
-    unknown, absent = set(dataset.classes) - set(classes), set(classes) - set(dataset.classes)
+    own = set(dataset.classes)
+    unknown = class_names(sorted(own - set(classes)), dataset.words)
+    absent = class_names(sorted(set(classes) - own), {})
     if not unknown and not absent:
         return f"dataset {dataset.name} has the model's classes in another order"
     if not unknown:

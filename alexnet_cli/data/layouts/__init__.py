@@ -31,8 +31,8 @@ def list_pictures(source: Source, val_fraction: float | None = None) -> Listing:
     """The split, label and location of every picture of ``source``, in the order of SPLITS.
 
     ``val_fraction`` of each class's training pictures replace the source's validation split. If None, the source's own
-    split stays; a source without one gets DEFAULT_FRACTION, unless its pictures have no classes. Raises BadSource if a
-    class is unknown, or a class or a split is empty.
+    split stays; a source without one gets DEFAULT_FRACTION, unless its pictures have one class or none. Raises
+    BadSource if a class is unknown, or a class or a split is empty.
     """
     listing = next(listing for layout in LAYOUTS if (listing := layout(source)) is not None)
     has_val = bool((listing.entries.table["split"] == VAL).any())
@@ -40,7 +40,7 @@ def list_pictures(source: Source, val_fraction: float | None = None) -> Listing:
         if has_val:
             listing.notes.append("--val-fraction is given: the source's own validation split is left out")
         replace_validation_split(listing, val_fraction)
-    elif not has_val and listing.layout != "flat":
+    elif not has_val and len(listing.classes) > 1:
         replace_validation_split(listing, DEFAULT_FRACTION)
     if len(listing.classes) == 1:
         listing.notes.append(
