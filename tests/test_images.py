@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import NARROW, SIZE
+from pictures import pixels
 from PIL import Image
 
 from alexnet_cli import recipe as recipes
@@ -219,3 +220,29 @@ def test_pictures_that_were_refused_count_for_nothing(tmp_path):
     black = np.zeros((2, 256, 256, 3), np.uint8)
     assert not Jpegs.encode(black).images.any()
     assert Jpegs.encode(black).difference == Pixels.encode(black).difference == 0
+
+
+@pytest.mark.parametrize("store", ["raw", "jpeg"])
+def test_images_that_the_disk_has_lost_before_the_end_are_packed_again(store, tmp_path, monkeypatch, capsys):
+    """Only those that may be in both splits are read then: the others are found by --verify, or when they are read."""
+    image = Image.fromarray(pixels(3, 80, 80))
+    for split, count in (("train", 4), ("val", 1)):
+        for name in ("a", "b"):
+            for i in range(count):
+                path = tmp_path / "photos" / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                (image if i == 0 else Image.fromarray(pixels(9 + i + ord(name), 80, 80))).save(path)
+    command = ["prep", str(tmp_path / "photos"), "d", "--size", "64", "--workers", "1", "--store", store]
+    command += ["--workspace", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr("alexnet_cli.data.prepare._finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):  # before the files are merged
+            prepare(tmp_path / "photos", tmp_path / "data" / "d", size=64, workers=1, store=store)
+    file = tmp_path / "data" / "d" / ("val.npy" if store == "raw" else "packing/val-000000000.jpegs")
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "run the same command again, which packs its pictures again" in capsys.readouterr().err
+    assert main(command) == 0
+    Dataset.open(tmp_path / "data" / "d").verify()

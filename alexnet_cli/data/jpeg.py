@@ -13,7 +13,7 @@ ONE_PASS = {0xC0, 0xC1}  # frames that are not progressive
 # Frames of an arithmetic coder, which no camera writes and no browser reads. Where its data end early, a decoder makes
 # up the other pixels, hundreds of times as slowly as it decodes usual ones.
 ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-ARITHMETIC_FRAME = re.compile(rb"\xff[\xc9-\xcb\xcd-\xcf]\0[\x0b\x0e\x11\x14][\x08\x0c]")  # of 1 to 4 components
+ARITHMETIC_FRAME = re.compile(rb"\xff[\xc9-\xcb\xcd-\xcf]\0.[\x08\x0c]", re.DOTALL)  # of 8 or 12 bits
 
 
 @dataclass

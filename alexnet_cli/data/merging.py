@@ -62,7 +62,7 @@ def merge(
     if totals.warned:
         progress.note(f"{totals.warned:,} pictures have damaged EXIF or other metadata; they are packed anyway")
     images_of = {split: store(folder / split, len(labels), size) for split, labels in labels_of.items()}
-    _note_near_duplicates(totals.hashes, labels_of, checksums_of, images_of, progress)
+    _note_near_duplicates(chunks, totals.hashes, labels_of, checksums_of, images_of, progress)
     totals.sums.statistics().save(folder)
     counts = {split: int((labels != REJECTED).sum()) for split, labels in labels_of.items()}
     for split in [split for split, count in counts.items() if not count]:  # a test split that nobody can use
@@ -117,6 +117,7 @@ def _note_encoding(totals: _Totals, images: int, size: int, progress: Progress) 
 
 
 def _note_near_duplicates(
+    chunks: Sequence[Chunk],
     hashes: dict[str, np.ndarray],
     labels_of: dict[str, np.ndarray],
     checksums_of: dict[str, np.ndarray],
@@ -130,9 +131,10 @@ def _note_near_duplicates(
     pairs = near.candidates(*(hashes[split][packed[split]] for split in ("train", "val")))[: near.MOST_PAIRS]
     found = []
     for pair in pairs:
-        train = images_of["train"].load(packed["train"][[pair.train]], checksums_of["train"])
-        val = images_of["val"].load(packed["val"][[pair.val]], checksums_of["val"])
-        if near.are_near(train, val)[0]:
+        slots = {"train": int(packed["train"][pair.train]), "val": int(packed["val"][pair.val])}
+        if near.are_near(
+            *(_image(chunks, images_of[split], checksums_of[split], split, slots[split]) for split in slots)
+        )[0]:
             found.append(pair)
     if found:
         least = "at least " if len(pairs) == near.MOST_PAIRS else ""
@@ -141,6 +143,17 @@ def _note_near_duplicates(
             f"of {len(packed['val']):,} validation pictures, {least}{len(found):,} {are} "
             "nearly the same as a training picture: errors that are measured on them will look too good"
         )
+
+
+def _image(chunks: Sequence[Chunk], images: Images, checksums: np.ndarray, split: str, slot: int) -> np.ndarray:
+    """The image in ``slot`` (1, S, S, 3). If it is damaged, its chunk counts as not packed: raises AlexNetError."""
+    try:
+        return images.load(np.array([slot]), checksums)
+    except BadArtefact as error:
+        (chunk,) = (one for one in chunks if one.split == split and 0 <= slot - one.start < len(one.entries))
+        chunk.record.unlink(missing_ok=True)
+        reason = str(error).partition(":")[0]
+        raise AlexNetError(f"{reason}: run the same command again, which packs its pictures again") from None
 
 
 def _read(chunk: Chunk) -> Record:

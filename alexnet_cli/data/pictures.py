@@ -13,6 +13,7 @@ from alexnet_cli.data.limits import (
     FORMATS,
     HEAVY_FORMATS,
     HEAVY_PIXELS,
+    JPEG_SCANNED,
     PIXELS,
     PLAIN_COMMENTS,
     SLOW_BYTES,
@@ -41,7 +42,9 @@ ORIENTATION = 0x0112  # EXIF tag
 # TIFF tags
 NEW_SUBFILE_TYPE, SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_LENGTH, COMPRESSION = 254, 255, 256, 257, 259
 TILE_WIDTH, TILE_LENGTH, DNG_VERSION = 322, 323, 50706
+ROWS_PER_STRIP = 278
 JPEG_COMPRESSIONS = (6, 7)
+START_OF_SCAN = b"\xff\xda"
 # Pillow's decoders that are written in Python, of these formats -> what they decode
 SLOW = {"ppm_plain": "plain-text PPM", "ppm": "PPM whose largest value is not 255", "bmp_rle": "run-length BMP"}
 # Orientation -> the operation that turns the picture upright
@@ -181,8 +184,6 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
     is_preview = bool(tags.get(NEW_SUBFILE_TYPE, 0) & 1) or tags.get(SUBFILE_TYPE) == 2
     if is_preview or content[8:10] == b"CR" or DNG_VERSION in tags:
         raise BadPicture("a camera's RAW file, of which only a preview can be read: convert it to JPEG first")
-    if tags.get(COMPRESSION) in JPEG_COMPRESSIONS and ARITHMETIC_FRAME.search(content):
-        raise BadPicture("an arithmetic-coded JPEG in a TIFF: convert it first")
     # As they lie in the file: the size of `image` is that after its orientation.
     across, down, width, length = (
         int(tags.get(tag, 0)) for tag in (IMAGE_WIDTH, IMAGE_LENGTH, TILE_WIDTH, TILE_LENGTH)
@@ -191,6 +192,12 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
         raise BadPicture(f"a tile of more than {PIXELS:,} pixels")
     if width * length and -(-across // width) * -(-down // length) * width * length > TIFF_TILED:
         raise BadPicture(f"tiles of more than {TIFF_TILED:,} pixels")
+    if tags.get(COMPRESSION) in JPEG_COMPRESSIONS:
+        if ARITHMETIC_FRAME.search(content):
+            raise BadPicture("an arithmetic-coded JPEG in a TIFF: convert it first")
+        part = width * length or across * min(down, int(tags.get(ROWS_PER_STRIP, down)))  # of a tile, or of a strip
+        if content.count(START_OF_SCAN) * part > JPEG_SCANNED:
+            raise BadPicture("a TIFF whose JPEGs have too many scans: convert it first")
 
 
 def _square_of(image: Image.Image) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -44,6 +44,7 @@ class IndexedPicture:
     stamp: str  # changes when the picture changes
 
 
+Decode = Callable[[Path | bytes, int], np.ndarray]  # as `load_picture`
 Loaded = np.ndarray | str  # pixels (S, S, 3) uint8, or why there are none
 
 
@@ -79,7 +80,9 @@ class Collection(Protocol):
         ...
 
 
-def open_collection(path: Path, scratch: Path | None = None, split: str | None = None) -> Collection:
+def open_collection(
+    path: Path, scratch: Path | None = None, split: str | None = None, decode: Decode = load_picture
+) -> Collection:
     """The collection at ``path``: a dataset's folder, another folder, or an archive.
 
     A compressed tar is decompressed into a temporary file in the folder ``scratch``, or in the system's if None. Of a
@@ -90,13 +93,14 @@ def open_collection(path: Path, scratch: Path | None = None, split: str | None =
         return PackedCollection(Dataset.open(path), split or "train")
     if split is not None:
         raise BadSource(f"{path} is not a dataset: only a dataset has splits to choose from with --split")
-    return FileCollection(path, scratch)
+    return FileCollection(path, scratch, decode)
 
 
 class FileCollection:
     """Pictures in a folder or an archive. Its methods raise BadSource if that is missing or damaged."""
 
-    def __init__(self, path: Path, scratch: Path | None = None) -> None:
+    def __init__(self, path: Path, scratch: Path | None = None, decode: Decode = load_picture) -> None:
+        self.decode = decode
         self.source, self.are_files, self.scratch = path, path.is_dir(), scratch
         self.words: Mapping[str, str] = {}
         self.split: str | None = None
@@ -140,7 +144,7 @@ class FileCollection:
         if name in self._not_utf8:
             return "its name is not UTF-8: rename it"
         try:
-            return load_picture(self.files.read(name), size)
+            return self.decode(self.files.read(name), size)
         except KeyError:
             return "not there any more"
         except BadPicture as error:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.store import SMALLEST
 from alexnet_cli.errors import BadPicture
 from alexnet_cli.files import open_regular
 from alexnet_cli.inference.predictor import Picture, Predictor
 from alexnet_cli.retrieval.index import Neighbour
+from alexnet_cli.serving.decoding import DECODERS
 from alexnet_cli.serving.library import NotThere, Opened
 from alexnet_cli.serving.thumbnails import SIDE, Cache, encode, key_of
 from alexnet_cli.visualization.embedding import read_embedding
@@ -44,7 +44,7 @@ def search(opened: Opened, query: bytes | int, k: int) -> dict[str, Any]:
     index, model = opened.index, opened.searcher.model
     label = None
     if isinstance(query, bytes):
-        probabilities, features = _run(model, query)
+        probabilities, features = _run(model, DECODERS.load(query, model.image_size))
         predictions = model.best(probabilities, TOP)
         (neighbours,) = index.neighbours(features[None], k)
     else:
@@ -139,7 +139,7 @@ def thumbnail(opened: Opened, cache: Cache, row: int) -> bytes:
 
 def preview(content: bytes) -> bytes:
     """A JPEG of the central square of a picture, the content of a file. Raises BadPicture."""
-    return encode(load_picture(content, SIDE))
+    return encode(DECODERS.load(content, SIDE))
 
 
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO)  # it is no file any more
@@ -163,7 +163,7 @@ def original(opened: Opened, row: int) -> tuple[Path, str]:
     media_type = _media_type(start)
     if media_type is None:
         try:
-            load_picture(file, SMALLEST)  # within the limits of a picture, like any other
+            DECODERS.load(file, SMALLEST)
         except BadPicture as error:
             raise NotThere(f"{file} is not shown: {error}") from None
     return file, media_type or "application/octet-stream"

@@ -25,6 +25,7 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.layout import read_facts
 from alexnet_cli.serving import answers, network, runs
 from alexnet_cli.serving import mistakes as mistakes_of
+from alexnet_cli.serving.decoding import DECODERS
 from alexnet_cli.serving.guard import PATIENCE, Guard, Room
 from alexnet_cli.serving.library import Library, NotThere, Opened, Outdated
 from alexnet_cli.serving.thumbnails import Cache
@@ -69,9 +70,11 @@ def create_app(
         app.state.readings = anyio.CapacityLimiter(READINGS)
         app.state.room = Room(UPLOAD_BYTES)
         app.state.library, app.state.thumbnails = Library(space, progress), Cache(cache)
+        await anyio.to_thread.run_sync(DECODERS.start)
         try:
             yield
         finally:
+            await anyio.to_thread.run_sync(DECODERS.close)
             app.state.library.close()
             app.state.thumbnails.close()
 

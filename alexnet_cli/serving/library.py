@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE
-from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import AlexNetError, BadPicture
 from alexnet_cli.files import is_utf8
 from alexnet_cli.inference.onnx_maps import OnnxMaps
@@ -22,6 +21,7 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, open_collection
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.searcher import Searcher, model_of
+from alexnet_cli.serving.decoding import DECODERS
 from alexnet_cli.workspace import Workspace
 
 OPEN = 4  # indexes at a time: each may hold a model of 240 MB
@@ -101,7 +101,7 @@ class Opened:
         """
         file = self.file(row)
         if file is not None:
-            return load_picture(file, size)
+            return DECODERS.load(file, size)
         name, _ = self.picture(row)
         collection = self.collection()
         (loaded,) = collection.load([name], self.index.facts["image_size"])
@@ -128,7 +128,7 @@ class Opened:
         """The archive or dataset, opened at its first use. Raises AlexNetError if it is not there any more."""
         with self._opening:
             if self._collection is None:
-                self._collection = open_collection(self.index.source)
+                self._collection = open_collection(self.index.source, decode=DECODERS.load)
             return self._collection
 
     def maps(self) -> OnnxMaps:

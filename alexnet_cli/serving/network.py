@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from alexnet_cli.artefacts import MODEL_FILE, model_fingerprint
-from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadArtefact, NoSuchLayer
 from alexnet_cli.figures.maps import draw_maps, sheet_of, zero_of
 from alexnet_cli.figures.mosaic import as_colours, mosaic
+from alexnet_cli.serving.decoding import DECODERS
 from alexnet_cli.serving.library import NotThere, Opened
 from alexnet_cli.visualization.units import Units, patches_of, read_units, units_file
 
@@ -46,7 +46,7 @@ def maps(opened: Opened, query: bytes | int, layer: str) -> tuple[bytes, dict[st
     NotThere, NoSuchLayer.
     """
     size = opened.searcher.model.image_size
-    pixels = load_picture(query, size) if isinstance(query, bytes) else opened.pixels(query, size)
+    pixels = DECODERS.load(query, size) if isinstance(query, bytes) else opened.pixels(query, size)
     found = opened.maps().run(pixels, layer)
     kernels, _, width = found.shape
     places = found.reshape(kernels, -1).argmax(axis=1)

@@ -1,0 +1,194 @@
+"""Decodes pictures for the page in processes of their own, each of which may take so much time and memory, and no more.
+
+The page takes pictures of strangers, and no limit on what a picture says of itself covers all that its decoder may
+make of it. A picture that takes too long, or too much, or ends its decoder, is refused; the page goes on. Such a
+process reads requests from its standard input and writes replies to its standard output: pixels or a reason, nothing
+that could run code here.
+"""
+
+import io
+import os
+import queue
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.errors import BadPicture
+
+PROCESSES = 4  # twice as many as pictures that are sent are looked at at a time: the others are for the page's own
+CPU_SECONDS = 10  # for one picture; the largest ordinary ones take two or three
+SECONDS = 60  # for one picture, on a machine that is busy with other things
+MEMORY = 2**31  # bytes of addresses beside those of the program itself; the largest ordinary pictures take 1 GB
+
+REQUEST, REPLY = struct.Struct(">BIQ"), struct.Struct(">BQ")  # kind, size of the square, bytes that follow
+CONTENT, PATH = 0, 1  # kinds of requests
+PIXELS, REASON = 0, 1  # kinds of replies
+TOO_MUCH = "it takes too long or too much memory to decode: convert it first"
+
+
+class Decoders:
+    """PROCESSES that decode, started when they are needed. Its methods may be called from several threads."""
+
+    def __init__(self) -> None:
+        self._free: queue.LifoQueue[Decoder] = queue.LifoQueue()  # the last one is warm
+        for _ in range(PROCESSES):
+            self._free.put(Decoder())
+
+    def load(self, source: Path | bytes, size: int) -> np.ndarray:
+        """What `load_picture` returns and raises; BadPicture too if that takes more than a process may take."""
+        decoder = self._free.get()
+        try:
+            return decoder.load(source, size)
+        finally:
+            self._free.put(decoder)
+
+    def start(self) -> None:
+        """Start one, so that the first picture does not wait for it."""
+        decoder = self._free.get()
+        decoder.start()
+        self._free.put(decoder)
+
+    def close(self) -> None:
+        """End them. Who asks for a picture afterwards starts one again."""
+        decoders = [self._free.get() for _ in range(PROCESSES)]
+        for decoder in decoders:
+            decoder.stop()
+            self._free.put(decoder)
+
+
+class Decoder:
+    """One process. One thread at a time may use it."""
+
+    def __init__(self, cpu_seconds: int = CPU_SECONDS, memory: int = MEMORY) -> None:
+        """What decoding a picture may take; ``memory`` in bytes of addresses."""
+        self._limits = str(cpu_seconds), str(memory)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The process, which may still be importing."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "alexnet_cli.serving.decoding",
+                    *self._limits,
+                ],  # -P: what lies in the current folder is no module
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # decoders write there what they think of a picture
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for the server
+            )
+        return self._process
+
+    def load(self, source: Path | bytes, size: int) -> np.ndarray:
+        """As that of `Decoders`."""
+        process = self.start()
+        watchdog = threading.Timer(SECONDS, process.kill)
+        watchdog.start()
+        try:
+            kind, reply = _ask(process, source, size)
+        except (OSError, EOFError):
+            self.stop()
+            raise BadPicture(TOO_MUCH) from None
+        finally:
+            watchdog.cancel()
+        if kind == REASON:
+            raise BadPicture(reply.decode())
+        if len(reply) != size * size * 3:
+            self.stop()
+            raise BadPicture(TOO_MUCH)
+        return np.frombuffer(reply, np.uint8).reshape(size, size, 3)
+
+    def stop(self) -> None:
+        """End the process, if it was started."""
+        if self._process is not None:
+            self._process.kill()
+            with suppress(OSError):  # what was not sent before it ended
+                self._process.communicate()
+            self._process = None
+
+
+DECODERS = Decoders()  # of this process; each is started when it is first asked
+
+
+def _ask(process: "subprocess.Popen[bytes]", source: Path | bytes, size: int) -> tuple[int, bytes]:
+    """The kind of the reply, and the reply. Raises OSError or EOFError if the process ends before."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    kind, content = (CONTENT, source) if isinstance(source, bytes) else (PATH, os.fsencode(os.path.abspath(source)))
+    process.stdin.write(REQUEST.pack(kind, size, len(content)) + content)
+    process.stdin.flush()
+    told, length = REPLY.unpack(_read(process.stdout, REPLY.size))
+    if length > size * size * 3 + io.DEFAULT_BUFFER_SIZE:
+        raise EOFError
+    return told, _read(process.stdout, length)
+
+
+def _read(file: IO[bytes], count: int) -> bytes:
+    content = file.read(count)
+    if len(content) < count:
+        raise EOFError
+    return content
+
+
+# The process
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    cpu_seconds, memory = map(int, sys.argv[1:])
+    _limit_memory(memory)
+    requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            kind, size, length = REQUEST.unpack(_read(requests, REQUEST.size))
+            content = _read(requests, length)
+            _limit_time(cpu_seconds)
+            told, reply = _answer(content if kind == CONTENT else Path(os.fsdecode(content)), size)
+            replies.write(REPLY.pack(told, len(reply)) + reply)
+            replies.flush()
+
+
+def _answer(source: Path | bytes, size: int) -> tuple[int, bytes]:
+    try:
+        return PIXELS, load_picture(source, size).tobytes()
+    except BadPicture as error:
+        return REASON, str(error).encode("utf-8", "backslashreplace")[: io.DEFAULT_BUFFER_SIZE]
+    except MemoryError:
+        return REASON, TOO_MUCH.encode()
+    except OSError as error:
+        return REASON, f"cannot be read ({error.strerror})".encode()
+
+
+def _limit_memory(memory: int) -> None:
+    """Where the system can: Linux counts addresses, of which the program itself has some hundred MB."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (own + memory, own + memory))
+
+
+def _limit_time(seconds: int) -> None:
+    """So many ``seconds`` from now on, after which the system ends this process."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        used = int(usage.ru_utime + usage.ru_stime)
+        resource.setrlimit(resource.RLIMIT_CPU, (used + seconds + 1, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Pictures that are decoded apart: the same answers, whatever a picture does to its decoder."""
+
+import os
+import signal
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import encoded, pixels
+from PIL import Image
+from test_limits import png
+
+from alexnet_cli.data.pictures import load_picture
+from alexnet_cli.errors import BadPicture
+from alexnet_cli.serving import decoding
+from alexnet_cli.serving.decoding import TOO_MUCH, Decoder, Decoders
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    decoder = Decoder()
+    yield decoder
+    decoder.stop()
+
+
+SMALL = encoded(Image.fromarray(pixels(1, 64, 48)), "JPEG")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF"])
+def test_it_answers_as_load_picture_does(decoder, tmp_path, format):
+    content = encoded(Image.fromarray(pixels(1, 80, 64)), format)
+    (tmp_path / "bl\xfcte").write_bytes(content)
+    wanted = load_picture(content, 32)
+    assert np.array_equal(decoder.load(content, 32), wanted)
+    assert np.array_equal(decoder.load(tmp_path / "bl\xfcte", 32), wanted)
+
+
+def test_what_cannot_be_decoded_has_the_same_reason(decoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo.jpg")
+    Path("a.nef").write_bytes(b"raw")
+    for source in (
+        b"",
+        b"text",
+        SMALL[:300],
+        Path("fifo.jpg"),
+        Path("missing.jpg"),
+        Path("a.nef"),
+        Path("/proc/self/mem"),
+    ):
+        with pytest.raises(BadPicture) as wanted:
+            load_picture(source, 32)
+        with pytest.raises(BadPicture) as found:
+            decoder.load(source, 32)
+        assert str(found.value) == str(wanted.value)
+
+
+def large(side: int) -> bytes:
+    """A PNG of black pixels, which takes a while and memory."""
+    packer = zlib.compressobj(1)
+    row = b"\0" + bytes(3 * side)
+    return png(side, side, b"".join(packer.compress(row * 64) for _ in range(side // 64)) + packer.flush())
+
+
+@pytest.mark.parametrize("limits", [{"cpu_seconds": 0}, {"memory": 100_000_000}], ids=["time", "memory"])
+def test_a_picture_that_takes_too_much_is_refused_and_the_next_is_decoded(limits):
+    decoder = Decoder(**limits)
+    try:
+        with pytest.raises(BadPicture, match=f"^{TOO_MUCH}$"):
+            decoder.load(large(8192), 32)
+        assert np.array_equal(decoder.load(SMALL, 32), load_picture(SMALL, 32))
+    finally:
+        decoder.stop()
+
+
+def test_a_picture_that_never_ends_is_left(decoder, monkeypatch):
+    monkeypatch.setattr(decoding, "SECONDS", 0.2)
+    process = decoder.start()
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(BadPicture, match=f"^{TOO_MUCH}$"):
+        decoder.load(SMALL, 32)
+    monkeypatch.undo()
+    assert np.array_equal(decoder.load(SMALL, 32), load_picture(SMALL, 32))
+
+
+def test_a_decoder_that_has_ended_is_started_again(decoder):
+    process = decoder.start()
+    process.kill()
+    process.wait()
+    assert np.array_equal(decoder.load(SMALL, 32), load_picture(SMALL, 32))
+
+
+def test_what_lies_in_the_current_folder_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("PIL", "numpy", "alexnet_cli"):
+        Path(f"{name}.py").write_text("raise SystemExit")
+    decoder = Decoder()
+    try:
+        assert decoder.load(SMALL, 32).shape == (32, 32, 3)
+    finally:
+        decoder.stop()
+
+
+def test_many_threads_share_the_decoders():
+    decoders, wanted = Decoders(), load_picture(SMALL, 32)
+    decoders.start()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: decoders.load(SMALL, 32), range(40)))
+        assert all(np.array_equal(one, wanted) for one in found)
+    finally:
+        decoders.close()
+    assert threading.active_count() < 30
+    assert decoders.load(SMALL, 32).shape == (32, 32, 3)  # started again
+    decoders.close()
