@@ -14,7 +14,7 @@ from PIL import Image
 from test_limits import png
 
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.errors import BadPicture
+from alexnet_cli.errors import AlexNetError, BadPicture
 from alexnet_cli.serving import decoding
 from alexnet_cli.serving.decoding import TOO_MUCH, Decoder, Decoders
 
@@ -114,5 +114,47 @@ def test_many_threads_share_the_decoders():
     finally:
         decoders.close()
     assert threading.active_count() < 30
-    assert decoders.load(SMALL, 32).shape == (32, 32, 3)  # started again
-    decoders.close()
+    with pytest.raises(BadPicture, match=r"^the server is ending$"):
+        decoders.load(SMALL, 32)
+
+
+def test_closing_waits_for_no_picture():
+    decoders, content = Decoders(), large(8192)
+    decoders.start()
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            slow = [pool.submit(decoders.load, content, 32) for _ in range(2)]
+            while not any(decoder._is_ready for decoder in decoders._all):
+                pass
+        finally:
+            decoders.close()
+        for one in slow:
+            with pytest.raises(BadPicture):
+                one.result(timeout=60)
+    assert all(decoder._process is None or decoder._process.poll() is not None for decoder in decoders._all)
+
+
+def test_an_idle_decoder_that_was_killed_costs_no_good_picture():
+    decoder = Decoder()
+    try:
+        for _ in range(20):
+            decoder.load(SMALL, 32)
+            os.kill(decoder.start().pid, signal.SIGKILL)  # the system may not know it yet
+            assert decoder.load(SMALL, 32).shape == (32, 32, 3)
+    finally:
+        decoder.stop()
+
+
+@pytest.mark.parametrize("at_start", ["print('hello' * 1000)", "raise SystemExit(3)"])
+def test_whatever_python_does_at_its_start(at_start, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(at_start)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    decoder = Decoder()
+    try:
+        if "print" in at_start:
+            assert decoder.load(SMALL, 32).shape == (32, 32, 3)
+        else:
+            with pytest.raises(AlexNetError, match=r"^pictures cannot be decoded: `.* does not start$"):
+                decoder.load(SMALL, 32)
+    finally:
+        decoder.stop()

@@ -63,7 +63,7 @@ def test_it_is_stopped_while_a_picture_is_decoded(tmp_path: Path, numbers: list[
         f"signal.signal(signal.SIGINT, signal.{before})\n"
         "from alexnet_cli.commands import main\n"
         "from alexnet_cli.serving import answers\n"
-        "answers.preview = lambda content: (print('decoding', flush=True), time.sleep(3600))\n"
+        "answers.preview = lambda decoders, content: (print('decoding', flush=True), time.sleep(3600))\n"
         "sys.exit(main(['serve', '--port', '0', '--json']))"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -18,7 +18,7 @@ from test_serving import PHOTOS, error
 
 from alexnet_cli.serving import app as app_module
 from alexnet_cli.serving import guard
-from alexnet_cli.serving.app import INFERENCES, READINGS, create_app
+from alexnet_cli.serving.app import DECODINGS, INFERENCES, READINGS, create_app
 from alexnet_cli.serving.guard import Guard, Room
 from alexnet_cli.serving.server import bind
 from alexnet_cli.serving.thumbnails import FILE, Cache, cache_folder
@@ -212,7 +212,7 @@ def test_a_picture_that_takes_long_to_decode_holds_nothing_up(
 ) -> None:
     go_on, decoding = threading.Event(), threading.Semaphore(0)
 
-    def decode(content: bytes) -> bytes:
+    def decode(decoders: object, content: bytes) -> bytes:
         decoding.release()
         go_on.wait(30)
         return content
@@ -220,11 +220,12 @@ def test_a_picture_that_takes_long_to_decode_holds_nothing_up(
     monkeypatch.setattr(app_module.answers, "preview", decode)
     with ThreadPoolExecutor(READINGS) as pool:
         slow = [pool.submit(client.post, "/api/preview", content=b"slow") for _ in range(READINGS)]
-        for _ in range(INFERENCES):
+        for _ in range(DECODINGS):
             decoding.acquire(timeout=30)
         try:
             with ThreadPoolExecutor(1) as other:
-                assert other.submit(client.get, "/api/indexes").result(20).status_code == 200
+                for address in ("/api/indexes", "/api/pictures/0", "/api/search?row=0", "/api/pictures/0?full"):
+                    assert other.submit(client.get, address).result(20).status_code == 200
         finally:
             go_on.set()
         assert [one.result().content for one in slow] == [b"slow"] * READINGS
@@ -396,12 +397,12 @@ def test_pictures_that_wait_to_be_answered_do_not_pile_up_in_memory(
     size, most = 8, 0
     room = client.app.app.state.room = Room(size)
 
-    def slow(opened: object, query: bytes, k: int) -> dict[str, object]:
+    def slow(opened: object, query: bytes) -> None:
         nonlocal most
         most = max(most, size - room.free)
-        return {}
 
-    monkeypatch.setattr(app_module.answers, "search", slow)
+    monkeypatch.setattr(app_module.answers, "pixels_if_there", slow)
+    monkeypatch.setattr(app_module.answers, "search", lambda *_, **__: {})
     with ThreadPoolExecutor(30) as pool:
         asked = [pool.submit(client.post, "/api/search", content=b"x") for _ in range(30)]
         assert all(one.result().status_code == 200 for one in asked)

@@ -12,7 +12,7 @@ from alexnet_cli.errors import BadPicture
 from alexnet_cli.files import open_regular
 from alexnet_cli.inference.predictor import Picture, Predictor
 from alexnet_cli.retrieval.index import Neighbour
-from alexnet_cli.serving.decoding import DECODERS
+from alexnet_cli.serving.decoding import Decoders
 from alexnet_cli.serving.library import NotThere, Opened
 from alexnet_cli.serving.thumbnails import SIDE, Cache, encode, key_of
 from alexnet_cli.visualization.embedding import read_embedding
@@ -36,25 +36,41 @@ def info(opened: Opened) -> dict[str, Any]:
     }
 
 
-def search(opened: Opened, query: bytes | int, k: int) -> dict[str, Any]:
-    """Predictions and neighbours of a picture, the content of a file, or of the one in a row.
+def pixels(opened: Opened, query: bytes | int) -> np.ndarray:
+    """The pixels that the model takes of a picture, the content of a file, or of the one in a row: (S, S, 3) uint8.
 
-    If the latter is not there any more, its neighbours are, and there are no predictions. Raises BadPicture, NotThere.
+    Raises BadPicture, NotThere.
+    """
+    size = opened.searcher.model.image_size
+    return opened.decoders.load(query, size) if isinstance(query, bytes) else opened.pixels(query, size)
+
+
+def pixels_if_there(opened: Opened, query: bytes | int) -> np.ndarray | None:
+    """`pixels`; None if the picture in a row is gone, or cannot be read any more."""
+    try:
+        return pixels(opened, query)
+    except BadPicture:
+        if isinstance(query, bytes):
+            raise
+        return None
+
+
+def search(opened: Opened, query: bytes | int, shown: np.ndarray | None, k: int) -> dict[str, Any]:
+    """Predictions and neighbours of a picture that was sent, or of the one in a row; ``shown``: its `pixels`.
+
+    If those are not there any more, neighbours of the row are, and there are no predictions. Raises NotThere.
     """
     index, model = opened.index, opened.searcher.model
     label = None
     if isinstance(query, bytes):
-        probabilities, features = _run(model, DECODERS.load(query, model.image_size))
+        assert shown is not None
+        probabilities, features = _run(model, shown)
         predictions = model.best(probabilities, TOP)
         (neighbours,) = index.neighbours(features[None], k)
     else:
         _, label = opened.picture(query)
         neighbours = index.neighbours_of_row(query, k)
-        try:
-            probabilities, _ = _run(model, opened.pixels(query, model.image_size))
-            predictions = model.best(probabilities, TOP)
-        except BadPicture:
-            predictions = []
+        predictions = [] if shown is None else model.best(_run(model, shown)[0], TOP)
     return {
         "predictions": [vars(prediction) for prediction in predictions],
         "neighbours": [_neighbour(one) for one in neighbours],
@@ -137,9 +153,9 @@ def thumbnail(opened: Opened, cache: Cache, row: int) -> bytes:
     return jpeg
 
 
-def preview(content: bytes) -> bytes:
+def preview(decoders: Decoders, content: bytes) -> bytes:
     """A JPEG of the central square of a picture, the content of a file. Raises BadPicture."""
-    return encode(DECODERS.load(content, SIDE))
+    return encode(decoders.load(content, SIDE))
 
 
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO)  # it is no file any more
@@ -163,7 +179,7 @@ def original(opened: Opened, row: int) -> tuple[Path, str]:
     media_type = _media_type(start)
     if media_type is None:
         try:
-            DECODERS.load(file, SMALLEST)
+            opened.decoders.load(file, SMALLEST)
         except BadPicture as error:
             raise NotThere(f"{file} is not shown: {error}") from None
     return file, media_type or "application/octet-stream"

@@ -25,7 +25,7 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.layout import read_facts
 from alexnet_cli.serving import answers, network, runs
 from alexnet_cli.serving import mistakes as mistakes_of
-from alexnet_cli.serving.decoding import DECODERS
+from alexnet_cli.serving.decoding import PROCESSES, Decoders
 from alexnet_cli.serving.guard import PATIENCE, Guard, Room
 from alexnet_cli.serving.library import Library, NotThere, Opened, Outdated
 from alexnet_cli.serving.thumbnails import Cache
@@ -39,9 +39,9 @@ LIMIT = 20_000_000  # bytes of a picture that is sent
 PAUSE = 0.5  # seconds without a byte, after which a client is not sending
 UPLOAD_BYTES, UPLOAD_SECONDS = 160_000_000, 60  # of pictures in memory at a time; how long one may take to come
 MOST = 1000  # neighbours, or pictures in one list
-# At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded. Pictures
-# that are sent have no place among READINGS, so that the page answers whatever they are.
-INFERENCES, READINGS = 2, 4
+# At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded. What
+# decodes has a place of its own, so that the page answers whatever the pictures are: half for those that are sent.
+INFERENCES, READINGS, DECODINGS = 2, 4, PROCESSES // 2
 STATUS: dict[type[Exception], int] = {BadPicture: 400, NotThere: 404, NoSuchLayer: 404, Outdated: 409}
 KEPT_BY_BROWSER = "private, max-age=86400, immutable"  # a picture of one generation of an index
 
@@ -68,13 +68,15 @@ def create_app(
     async def lifespan(app: Starlette) -> "AsyncIterator[None]":
         app.state.inferences = anyio.CapacityLimiter(INFERENCES)
         app.state.readings = anyio.CapacityLimiter(READINGS)
+        app.state.sent, app.state.own = anyio.CapacityLimiter(DECODINGS), anyio.CapacityLimiter(DECODINGS)
         app.state.room = Room(UPLOAD_BYTES)
-        app.state.library, app.state.thumbnails = Library(space, progress), Cache(cache)
-        await anyio.to_thread.run_sync(DECODERS.start)
+        app.state.decoders, app.state.thumbnails = Decoders(), Cache(cache)
+        app.state.library = Library(space, app.state.decoders, progress)
+        await anyio.to_thread.run_sync(app.state.decoders.start)
         try:
             yield
         finally:
-            await anyio.to_thread.run_sync(DECODERS.close)
+            await anyio.to_thread.run_sync(app.state.decoders.close)
             app.state.library.close()
             app.state.thumbnails.close()
 
@@ -162,14 +164,16 @@ async def search(request: Request) -> Response:
     """Predictions and neighbours of the picture that is sent, or of the one in a row."""
     k = _number(request, "k", default=10, least=1, most=MOST)
     async with _query(request) as query:
-        return await _answer(request, partial(answers.search, query=query, k=k), request.app.state.inferences)
+        shown = await _ask(request, partial(answers.pixels_if_there, query=query), _decoding(request))
+        work = partial(answers.search, query=query, shown=shown, k=k)
+        return await _answer(request, work, request.app.state.inferences)
 
 
 async def preview(request: Request) -> Response:
     """A thumbnail of the picture that is sent, for a browser that cannot draw its format."""
     async with _upload(request) as content:
-        work = partial(answers.preview, content)
-        jpeg = await _in_thread(request, work, request.app.state.inferences)
+        work = partial(answers.preview, request.app.state.decoders, content)
+        jpeg = await _in_thread(request, work, _decoding(request))
     return Response(jpeg, media_type="image/jpeg")
 
 
@@ -182,7 +186,8 @@ async def maps(request: Request) -> Response:
     """What a layer shows for the picture that is sent, or for the one in a row; in headers, how its maps lie on it."""
     layer = request.query_params.get("layer", "")
     async with _query(request) as query:
-        work = partial(network.maps, query=query, layer=layer)
+        shown = await _ask(request, partial(answers.pixels, query=query), _decoding(request))
+        work = partial(network.maps, shown=shown, layer=layer)
         drawn, told = await _ask(request, work, request.app.state.inferences)
     return Response(drawn, media_type="image/png", headers=told)
 
@@ -235,8 +240,9 @@ async def picture(request: Request) -> Response:
     headers = {"Cache-Control": KEPT_BY_BROWSER if "generation" in request.query_params else "no-store"}
     if not is_full:
         work = partial(answers.thumbnail, cache=request.app.state.thumbnails, row=row)
-        return Response(await _ask(request, work), media_type="image/jpeg", headers=headers)
-    file, media_type = await _ask(request, partial(answers.original, row=row))
+        jpeg = await _ask(request, work, _decoding(request))
+        return Response(jpeg, media_type="image/jpeg", headers=headers)
+    file, media_type = await _ask(request, partial(answers.original, row=row), _decoding(request))
     disposition = "inline" if media_type.startswith("image/") else "attachment"
     return FileResponse(
         file, media_type=media_type, filename=file.name, content_disposition_type=disposition, headers=headers
@@ -267,6 +273,12 @@ async def _ask(request: Request, work: Callable[..., Result], limiter: anyio.Cap
                 raise NotThere(f"the picture cannot be shown: {error}") from None  # it is ours
 
     return await _in_thread(request, run, limiter)
+
+
+def _decoding(request: Request) -> anyio.CapacityLimiter:
+    """Of a request for which a picture is decoded: one that was sent, or one of the index's."""
+    limiter: anyio.CapacityLimiter = request.app.state.sent if request.method == "POST" else request.app.state.own
+    return limiter
 
 
 async def _in_thread(

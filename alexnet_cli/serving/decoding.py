@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -20,7 +21,7 @@ from typing import IO
 import numpy as np
 
 from alexnet_cli.data.pictures import load_picture
-from alexnet_cli.errors import BadPicture
+from alexnet_cli.errors import AlexNetError, BadPicture
 
 PROCESSES = 4  # twice as many as pictures that are sent are looked at at a time: the others are for the page's own
 CPU_SECONDS = 10  # for one picture; the largest ordinary ones take two or three
@@ -30,6 +31,10 @@ MEMORY = 2**31  # bytes of addresses beside those of the program itself; the lar
 REQUEST, REPLY = struct.Struct(">BIQ"), struct.Struct(">BQ")  # kind, size of the square, bytes that follow
 CONTENT, PATH = 0, 1  # kinds of requests
 PIXELS, REASON = 0, 1  # kinds of replies
+NAME = "alexnet_cli.serving.decoding"
+READY = b"\0ready to decode\0"
+CPU_EXCEEDED = -24  # how a process ends that has used up its time (SIGXCPU)
+AT_ONCE = 1.0  # seconds within which a process ends that had no time to look at a picture
 TOO_MUCH = "it takes too long or too much memory to decode: convert it first"
 
 
@@ -37,12 +42,16 @@ class Decoders:
     """PROCESSES that decode, started when they are needed. Its methods may be called from several threads."""
 
     def __init__(self) -> None:
+        self._all = [Decoder() for _ in range(PROCESSES)]
         self._free: queue.LifoQueue[Decoder] = queue.LifoQueue()  # the last one is warm
-        for _ in range(PROCESSES):
-            self._free.put(Decoder())
+        for decoder in self._all:
+            self._free.put(decoder)
 
     def load(self, source: Path | bytes, size: int) -> np.ndarray:
-        """What `load_picture` returns and raises; BadPicture too if that takes more than a process may take."""
+        """What `load_picture` returns and raises; BadPicture too if that takes more than a process may take.
+
+        Raises AlexNetError if no process can be started.
+        """
         decoder = self._free.get()
         try:
             return decoder.load(source, size)
@@ -56,11 +65,9 @@ class Decoders:
         self._free.put(decoder)
 
     def close(self) -> None:
-        """End them. Who asks for a picture afterwards starts one again."""
-        decoders = [self._free.get() for _ in range(PROCESSES)]
-        for decoder in decoders:
-            decoder.stop()
-            self._free.put(decoder)
+        """End them all at once, whatever they do. Nothing is decoded from now on."""
+        for decoder in self._all:
+            decoder.close()
 
 
 class Decoder:
@@ -70,18 +77,16 @@ class Decoder:
         """What decoding a picture may take; ``memory`` in bytes of addresses."""
         self._limits = str(cpu_seconds), str(memory)
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = False  # it has begun to answer
+        self._is_over = threading.Event()  # its last picture took more than SECONDS
+        self.is_closed = False  # it answers no more
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> "subprocess.Popen[bytes]":
         """The process, which may still be importing."""
         if self._process is None or self._process.poll() is not None:
+            self.stop()
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "alexnet_cli.serving.decoding",
-                    *self._limits,
-                ],  # -P: what lies in the current folder is no module
+                [sys.executable, "-P", "-m", NAME, *self._limits],  # -P: not from this folder
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # decoders write there what they think of a picture
@@ -92,33 +97,80 @@ class Decoder:
 
     def load(self, source: Path | bytes, size: int) -> np.ndarray:
         """As that of `Decoders`."""
-        process = self.start()
-        watchdog = threading.Timer(SECONDS, process.kill)
-        watchdog.start()
+        began = time.monotonic()
         try:
-            kind, reply = _ask(process, source, size)
+            return self._load(source, size)
+        except (OSError, EOFError):
+            is_over = self._is_over.is_set() or self._stopped() == CPU_EXCEEDED or time.monotonic() - began > AT_ONCE
+            if is_over:
+                self.stop()
+                raise BadPicture(TOO_MUCH) from None
+        try:  # it had ended before it was asked
+            return self._load(source, size)
         except (OSError, EOFError):
             self.stop()
             raise BadPicture(TOO_MUCH) from None
+
+    def _load(self, source: Path | bytes, size: int) -> np.ndarray:
+        """Raises OSError or EOFError if the process ends before it has answered."""
+        if self.is_closed:
+            raise BadPicture("the server is ending")
+        process = self.start()
+        watchdog = threading.Timer(SECONDS, self._end, [process])
+        self._is_over.clear()
+        watchdog.start()
+        try:
+            if not self._is_ready:
+                _await(process)
+                self._is_ready = True
+            kind, reply = _ask(process, source, size)
         finally:
             watchdog.cancel()
         if kind == REASON:
             raise BadPicture(reply.decode())
-        if len(reply) != size * size * 3:
-            self.stop()
-            raise BadPicture(TOO_MUCH)
         return np.frombuffer(reply, np.uint8).reshape(size, size, 3)
 
+    def _end(self, process: "subprocess.Popen[bytes]") -> None:
+        self._is_over.set()
+        process.kill()
+
+    def close(self) -> None:
+        """End the process, from any thread. Who waits for its answer is told."""
+        self.is_closed, process = True, self._process
+        if process is not None:
+            process.kill()
+            process.wait()
+
     def stop(self) -> None:
-        """End the process, if it was started."""
-        if self._process is not None:
-            self._process.kill()
-            with suppress(OSError):  # what was not sent before it ended
-                self._process.communicate()
-            self._process = None
+        """End the process, and close what led to it."""
+        self._stopped()
+
+    def _stopped(self) -> int | None:
+        """`stop`; how the process ended, None if it had not been started."""
+        process, self._process, self._is_ready = self._process, None, False
+        if process is None:
+            return None
+        code = process.poll()
+        process.kill()
+        with suppress(OSError):  # what was not sent before it ended
+            process.communicate()
+        return process.returncode if code is None else code
 
 
-DECODERS = Decoders()  # of this process; each is started when it is first asked
+def _await(process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the process answers; whatever else wrote to its output before that is passed over.
+
+    Raises EOFError if it is ended before that, and AlexNetError if it ends by itself.
+    """
+    assert process.stdout is not None
+    told = b""
+    while not told.endswith(READY):
+        letter = process.stdout.read(1)
+        if not letter and process.wait() > 0:
+            raise AlexNetError(f"pictures cannot be decoded: `{sys.executable} -m {NAME}` does not start")
+        if not letter:
+            raise EOFError
+        told = (told + letter)[-len(READY) :]
 
 
 def _ask(process: "subprocess.Popen[bytes]", source: Path | bytes, size: int) -> tuple[int, bytes]:
@@ -129,7 +181,7 @@ def _ask(process: "subprocess.Popen[bytes]", source: Path | bytes, size: int) ->
     process.stdin.write(REQUEST.pack(kind, size, len(content)) + content)
     process.stdin.flush()
     told, length = REPLY.unpack(_read(process.stdout, REPLY.size))
-    if length > size * size * 3 + io.DEFAULT_BUFFER_SIZE:
+    if length != size * size * 3 if told == PIXELS else length > io.DEFAULT_BUFFER_SIZE:
         raise EOFError
     return told, _read(process.stdout, length)
 
@@ -148,9 +200,13 @@ def main() -> None:
     """Answer requests until there are no more."""
     cpu_seconds, memory = map(int, sys.argv[1:])
     _limit_memory(memory)
-    requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    requests, replies = sys.stdin.buffer, open(os.dup(1), "wb")  # noqa: SIM115 - for as long as the process lives
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for whatever else writes
+    replies.write(READY)
+    replies.flush()
     with suppress(EOFError, BrokenPipeError):
-        while True:
+        reply = b""
+        while reply != TOO_MUCH.encode():  # what a picture has left in memory would be missing for the next
             kind, size, length = REQUEST.unpack(_read(requests, REQUEST.size))
             content = _read(requests, length)
             _limit_time(cpu_seconds)
@@ -187,7 +243,9 @@ def _limit_time(seconds: int) -> None:
 
         usage = resource.getrusage(resource.RUSAGE_SELF)
         used = int(usage.ru_utime + usage.ru_stime)
-        resource.setrlimit(resource.RLIMIT_CPU, (used + seconds + 1, resource.RLIM_INFINITY))
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        wanted = used + seconds + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, open_collection
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.searcher import Searcher, model_of
-from alexnet_cli.serving.decoding import DECODERS
+from alexnet_cli.serving.decoding import Decoders
 from alexnet_cli.workspace import Workspace
 
 OPEN = 4  # indexes at a time: each may hold a model of 240 MB
+
+REFUSED = 1000  # pictures of an index of which it is known that they cannot be shown
 
 Identity = tuple[int, int, int]
 
@@ -45,10 +47,12 @@ class Opened:
     model_path: Path
     identity: Identity  # of index.json when it was opened
     model_home: Path  # the workspace's folder of models
+    decoders: Decoders
     users: int = 0  # requests that are using it
     is_retired: bool = False  # closed when the last of them is done
     # Of each report that was asked for: when its table was written, and its mistakes, if it has pictures of the index.
     mistakes: dict[Path, tuple[object, dict[str, Any] | None]] = field(default_factory=dict)
+    _refused: dict[str, str] = field(default_factory=dict)  # row and stamp of a picture -> why it cannot be shown
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _collection: Collection | None = None
     _maps: OnnxMaps | None = None
@@ -101,13 +105,28 @@ class Opened:
         """
         file = self.file(row)
         if file is not None:
-            return DECODERS.load(file, size)
+            return self._decoded(file, row, size)
         name, _ = self.picture(row)
         collection = self.collection()
         (loaded,) = collection.load([name], self.index.facts["image_size"])
         if isinstance(loaded, str):
             raise BadPicture(loaded)
         return loaded
+
+    def _decoded(self, file: Path, row: int, size: int) -> np.ndarray:
+        """The pixels of a file. One that was refused is not tried again: it may have taken a decoder's whole time."""
+        try:
+            key = f"{row} {self.stamp(row)}"
+        except NotThere as error:
+            raise BadPicture(str(error)) from None
+        if key in self._refused:
+            raise BadPicture(self._refused[key])
+        try:
+            return self.decoders.load(file, size)
+        except BadPicture as error:
+            if len(self._refused) < REFUSED:
+                self._refused[key] = str(error)
+            raise
 
     def stamp(self, row: int) -> str:
         """Changes when the picture may have. Raises NotThere if its file is gone."""
@@ -128,7 +147,7 @@ class Opened:
         """The archive or dataset, opened at its first use. Raises AlexNetError if it is not there any more."""
         with self._opening:
             if self._collection is None:
-                self._collection = open_collection(self.index.source, decode=DECODERS.load)
+                self._collection = open_collection(self.index.source, decode=self.decoders.load)
             return self._collection
 
     def maps(self) -> OnnxMaps:
@@ -147,8 +166,9 @@ class Opened:
 class Library:
     """Every index of a workspace by its name. Its methods may be called from several threads at once."""
 
-    def __init__(self, space: Workspace, progress: Progress = SILENT) -> None:
-        self.space, self.progress = space, progress
+    def __init__(self, space: Workspace, decoders: Decoders, progress: Progress = SILENT) -> None:
+        """``decoders``: what decodes the pictures of indexes."""
+        self.space, self.decoders, self.progress = space, decoders, progress
         self._left_out: set[Path] = set()  # those that the terminal was told of
         self._open: dict[Path, Opened] = {}  # the one used last is the last
         self._lock = threading.Lock()  # of _open, and of each one's users
@@ -237,10 +257,10 @@ class Library:
                     index.facts["model_fingerprint"],
                     index.facts["precision"],
                 ):
-                    return Opened(Searcher(index, model), model_path, identity, home)
+                    return Opened(Searcher(index, model), model_path, identity, home, self.decoders)
             datasets = self.space.all("dataset")
             model = open_model(model_path, datasets=datasets, progress=self.progress)
-            return Opened(Searcher(index, model), model_path, identity, home)
+            return Opened(Searcher(index, model), model_path, identity, home, self.decoders)
         except BaseException:
             index.close()
             raise

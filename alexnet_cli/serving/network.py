@@ -14,7 +14,6 @@ from alexnet_cli.data.store import Dataset
 from alexnet_cli.errors import AlexNetError, BadArtefact, NoSuchLayer
 from alexnet_cli.figures.maps import draw_maps, sheet_of, zero_of
 from alexnet_cli.figures.mosaic import as_colours, mosaic
-from alexnet_cli.serving.decoding import DECODERS
 from alexnet_cli.serving.library import NotThere, Opened
 from alexnet_cli.visualization.units import Units, patches_of, read_units, units_file
 
@@ -38,16 +37,14 @@ def layers(opened: Opened) -> dict[str, Any]:
     }
 
 
-def maps(opened: Opened, query: bytes | int, layer: str) -> tuple[bytes, dict[str, str]]:
-    """What each kernel of a layer responds to a picture, the content of a file, or the one in a row.
+def maps(opened: Opened, shown: np.ndarray, layer: str) -> tuple[bytes, dict[str, str]]:
+    """What each kernel of a layer responds to the picture ``shown``, (S, S, 3) uint8.
 
     A PNG, and headers that tell of it: X-Maps, "kernels height width"; X-Sheet, how they lie on it, "across times gap";
     X-Zero, the grey of 0; X-Strongest, for each map "value row column" of its strongest place. Raises BadPicture,
     NotThere, NoSuchLayer.
     """
-    size = opened.searcher.model.image_size
-    pixels = DECODERS.load(query, size) if isinstance(query, bytes) else opened.pixels(query, size)
-    found = opened.maps().run(pixels, layer)
+    found = opened.maps().run(shown, layer)
     kernels, _, width = found.shape
     places = found.reshape(kernels, -1).argmax(axis=1)
     strongest = [f"{one.flat[at]:.4g} {at // width} {at % width}" for one, at in zip(found, places, strict=True)]
