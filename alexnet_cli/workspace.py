@@ -125,8 +125,9 @@ class Workspace:
                 return f"{root} has {'one' if named is None else 'that'}: add --workspace {shlex.quote(str(root))}"
         return ""
 
-    def dataset_of(self, model: Path, named: str | None = None) -> Path:
-        """The dataset ``named``; if None, the one that ``model`` was trained on, else the newest with its classes.
+    def dataset_of(self, model: Path, named: str | None = None, *, of_its_classes: bool = True) -> Path:
+        """The dataset ``named``; if None, the one that ``model`` was trained on, else the newest with its classes, or
+        if ``of_its_classes`` is false, the newest.
 
         ``model``: a model's folder, or an ONNX file; for one that lies in no model's folder it is the newest of all.
         Raises BadArtefact if there is none.
@@ -139,6 +140,8 @@ class Workspace:
             for path in self.all("dataset"):
                 if told.get(key) and self._facts(path).get(key) == told[key]:
                     return path
+        if not of_its_classes:
+            return self.find("dataset", None)
         raise BadArtefact(
             f"no dataset in {self.home('dataset')} has the classes of {model}: `alexnet prep` its pictures, "
             "or name a dataset with --data"

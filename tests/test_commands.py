@@ -220,6 +220,7 @@ def test_a_model_goes_with_its_own_dataset_and_a_dataset_with_its_own_model(tmp_
         f"no dataset in {data} has the classes of {imported}: `alexnet prep` its pictures, or name a "
         "dataset with --data"
     )
+    assert space.dataset_of(imported, of_its_classes=False) == space.all("dataset")[0]
     os.utime(own / "model.safetensors", (1e9, 1e9))  # the oldest model
     assert space.model_of(data / "own") == own
     assert space.model_of(data / "own", "lost") == models / "lost"

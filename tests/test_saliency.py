@@ -1,7 +1,10 @@
 """What in a picture speaks for a class: each map against another computation, and a net that looks at one corner."""
 
+import base64
+import io
 import itertools
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from alexnet_cli import recipe as recipes
 from alexnet_cli.commands import main
 from alexnet_cli.data.preprocess import Preprocessor
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.figures.canvas import Size
+from alexnet_cli.figures.canvas import Size, drawing
 from alexnet_cli.inference.classes import find_class
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.predictor import Prediction
@@ -341,3 +344,14 @@ def test_a_network_without_a_convolution_is_refused():
     recipe = recipes.load("paper", ['network.layers=["fc7", "fc8"]', 'fc7.input="own"', "fc7.units=4"])
     with pytest.raises(AlexNetError, match=r"^the network has no convolutional layer, and so no class activation$"):
         gradients_of(recipe.build(2), torch.zeros(1, 3, 224, 224), 0)
+
+
+def test_what_lies_over_a_picture_has_the_same_opacity_in_an_svg(tmp_path):
+    path = tmp_path / "a.svg"
+    with drawing(path) as figure:
+        axes = figure.subplots()
+        axes.imshow(np.zeros((4, 4, 3)))
+        axes.imshow(np.ones((4, 4, 3)), alpha=0.5)
+    encoded = re.findall(r"base64,([^\"]+)", path.read_text())
+    images = [Image.open(io.BytesIO(base64.b64decode(one))).convert("RGBA") for one in encoded]
+    assert [image.getchannel("A").getextrema()[1] for image in images] == [255, pytest.approx(127, abs=1)]

@@ -14,7 +14,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 LESSON, NOTEBOOK = DOCS / "lesson.md", DOCS / "lesson.ipynb"
 
 SETUP = '''\
-# Runs in the workspace of the demonstration: start Jupyter in the folder `demo`, which `alexnet demo` makes.
+# Runs in the workspace of the demonstration: copy this file into the folder `demo`, which `alexnet demo` makes, and
+# open it there.
 import contextlib, io, re, shlex, shutil
 from pathlib import Path
 

@@ -1,5 +1,6 @@
 """`alexnet visualize augmentation`."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +19,9 @@ from alexnet_cli.commands.visualize import (
     open_picture,
     show_files,
 )
+from alexnet_cli.console import Console
 from alexnet_cli.figures.canvas import Size
-from alexnet_cli.workspace import Workspace
+from alexnet_cli.workspace import Workspace, path_of
 
 
 def augmentation(
@@ -35,7 +37,8 @@ def augmentation(
     """Draw random training views of a picture.
 
     What the recipe of the model lists is drawn as in its training: crops, reflections, colour noise and what else there
-    is. The colours come from the dataset that it was trained on, which --data names if it is not in the workspace.
+    is. The colours come from the dataset that it was trained on or, if that is not in the workspace, the newest; --data
+    names another.
 
     Example: alexnet visualize augmentation photo.jpg
     """
@@ -45,7 +48,10 @@ def augmentation(
 
     space, path = Workspace(workspace), figure_file(out or Path("augmentation.png"))
     folder = find_model(space, model)
-    loaded, statistics = Model.load(folder), alexnet.open_dataset(space.dataset_of(folder, data)).statistics()
+    dataset = alexnet.open_dataset(space.dataset_of(folder, data, of_its_classes=False))
+    with closing(Console()) as console:
+        console.note(f"with the colours of {path_of(dataset.path)}")
+    loaded, statistics = Model.load(folder), dataset.statistics()
     pixels = open_picture(picture, loaded.recipe.image.size)
     views = shown.training_views(loaded, statistics, pixels, shown.VIEWS[size], seed)
     shown.draw_training_views(views, pixels, path, size, model=model_name(folder))

@@ -57,7 +57,7 @@ def units(
 
     space = Workspace(workspace)
     folder = find_model(space, model)
-    dataset, network = alexnet.open_dataset(space.dataset_of(folder, data)), open_network(folder)
+    dataset, network = alexnet.open_dataset(space.dataset_of(folder, data, of_its_classes=False)), open_network(folder)
     images = dataset.split(split)
     with closing(Console()) as console:
         console.note(f"the strongest patches in the {split} pictures of {path_of(dataset.path)}")
