@@ -38,9 +38,11 @@ def drawing(path: Path, size: Size = Size.page, *, height: float = 5.0, model: s
 
     check_suffix(path, "a figure", SUFFIXES)
     is_slide = size is Size.slide
-    # Matplotlib joins images that overlap into one, and multiplies by their opacity once more.
-    svg = {"svg.fonttype": "path", "svg.hashsalt": "alexnet", "image.composite_image": False}
-    with rc_context({"font.size": 17 if is_slide else 9, **svg}):
+    # image.composite_image: joining images that overlap, Matplotlib would multiply by their opacity once more.
+    with (
+        rc_context({"font.size": 17 if is_slide else 9, "svg.fonttype": "path", "svg.hashsalt": "alexnet"}),
+        rc_context({"image.composite_image": False}),
+    ):
         figure = Figure(figsize=SLIDE if is_slide else (PAGE_WIDTH, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure

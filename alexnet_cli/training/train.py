@@ -63,6 +63,7 @@ def train(
         if new:
             _check_free(folder)
         trainer = Trainer(dataset, recipe, folder, seed=seed, start=start, options=options, progress=progress)
+        trainer.may_end_early |= until is not None
         with closing_all(options.loggers), _stop_on_signal(options.world) as stop:
             trainer.log()
             while not (trainer.finished or (until and until(trainer.training_errors))):

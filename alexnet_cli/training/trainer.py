@@ -87,6 +87,7 @@ class Trainer:
         sums = [self.state.loss, self.state.wrong] if self.world.is_main else [0.0, 0.0]
         self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
         self._drawn = time.monotonic()  # when the curves were drawn
+        self.may_end_early = recipe.training.schedule == "plateau"
 
     @property
     def finished(self) -> bool:
@@ -195,7 +196,7 @@ class Trainer:
         state = self.state
         speed = done / max(state.seconds, 1e-9)
         left = (len(self.split) - done + (self.recipe.training.epochs - state.epoch - 1) * len(self.split)) / speed
-        at_most = " at most" if self.recipe.training.schedule == "plateau" else ""
+        at_most = " at most" if self.may_end_early else ""
         detail = (
             f"loss {state.loss / done:.3f}  top-1 error {state.wrong / done:.1%}  {speed:.0f} images/s  "
             f"learning rate {rate:.2g}  {duration(left)} left{at_most}"

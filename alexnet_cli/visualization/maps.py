@@ -201,7 +201,9 @@ def _show_input(panels: Sequence["Axes"], seen: Activations, *, is_wide: bool = 
     panels[0].imshow(seen.picture)
     panels[0].add_patch(Rectangle((border - 0.5, border - 0.5), crop, crop, fill=False, ec=EDGE, lw=1.5))
     panels[1].imshow(seen.view)
-    panels[0].set_title(f"the picture, and the {crop} × {crop} that the network sees" if is_wide else "picture")
+    panels[0].set_title(
+        f"the picture, and the {crop} × {crop} that the network sees" if is_wide else "framed: what it sees"
+    )
     mean = "its own mean" if seen.standardized else "the mean image"
     panels[1].set_title(f"less {mean}: grey is 0" if is_wide else "less mean")
     for axes in panels:

@@ -29,8 +29,8 @@ FORMAT = 1
 PATCHES = 9  # of a unit: a square of 3 × 3
 BACKGROUND = 235  # grey, where a patch lies outside the view, and where there is none
 # Blocks of a figure, in a row and below each other; with ascents a block is twice as wide
-GRIDS = {Size.page: (6, 4), Size.slide: (5, 3)}
-GRIDS_WITH_ASCENTS = {Size.page: (3, 4), Size.slide: (3, 3)}
+GRIDS = {Size.page: (6, 4), Size.slide: (3, 2)}
+GRIDS_WITH_ASCENTS = {Size.page: (3, 4), Size.slide: (2, 2)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,12 +155,13 @@ def draw_units(
         side = min(units.field["size"], units.crop)
         if ascents is None:
             figure.suptitle(
-                f"{units.layer}: the patches that excite a unit most, {side} × {side} pixels, and its responses"
+                f"{units.layer}: the patches that excite a unit most, {side} × {side} pixels, and its responses\n"
+                "(grey: outside the picture)"
             )
         else:
             figure.suptitle(
                 f"{units.layer}: an input found by gradient ascent, and the patches that excite a unit most\n"
-                f"{side} × {side} pixels, with the responses to them"
+                f"{side} × {side} pixels, with the responses to them (grey: outside the picture)"
             )
         for axes in (all_axes := figure.subplots(down, across, squeeze=False).ravel()):
             axes.set_axis_off()
@@ -215,4 +216,4 @@ def _put(square: np.ndarray, patch: np.ndarray, units: Units, place: Any) -> Non
 def _write(axes: "Axes", x: float, y: float, text: str) -> None:
     """Small letters in the lower left corner of a patch, which begins at ``x`` and ends at ``y``."""
     box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
-    axes.text(x, y, text, fontsize="xx-small", ha="left", va="bottom", bbox=box)
+    axes.text(x, y, text, fontsize="x-small", ha="left", va="bottom", bbox=box)
