@@ -16,7 +16,7 @@ from test_limits import png
 from alexnet_cli.data.pictures import load_picture
 from alexnet_cli.errors import AlexNetError, BadPicture
 from alexnet_cli.serving import decoding
-from alexnet_cli.serving.decoding import TOO_MUCH, Decoder, Decoders
+from alexnet_cli.serving.decoding import ENDED, TOO_MUCH, Decoder, Decoders
 
 
 @pytest.fixture(scope="module")
@@ -157,4 +157,18 @@ def test_whatever_python_does_at_its_start(at_start, tmp_path, monkeypatch):
             with pytest.raises(AlexNetError, match=r"^pictures cannot be decoded: `.* does not start$"):
                 decoder.load(SMALL, 32)
     finally:
+        decoder.stop()
+
+
+def test_a_decoder_that_is_ended_from_outside_is_no_fault_of_the_picture():
+    decoder, content = Decoder(), large(8192)
+    decoder.load(SMALL, 32)
+    process = decoder.start()
+    killer = threading.Timer(1.2, process.kill)
+    killer.start()
+    try:
+        with pytest.raises(BadPicture, match=f"^{ENDED}$"):
+            decoder.load(content, 32)
+    finally:
+        killer.cancel()
         decoder.stop()

@@ -142,15 +142,21 @@ def _listed(opened: Opened, found: list[tuple[int, str, str | None]]) -> dict[st
     return {"pictures": rows, "generation": opened.generation}
 
 
+def cached_thumbnail(opened: Opened, cache: Cache, row: int) -> bytes | None:
+    """`thumbnail`, if it was made before. Raises NotThere."""
+    return cache.get(_thumbnail_key(opened, row))
+
+
 def thumbnail(opened: Opened, cache: Cache, row: int) -> bytes:
     """A JPEG of the central square. Raises NotThere, or BadPicture if it cannot be read."""
-    name, _ = opened.picture(row)
-    key = key_of(str(opened.index.source), name, opened.stamp(row))
-    jpeg = cache.get(key)
-    if jpeg is None:
-        jpeg = encode(opened.pixels(row, SIDE))
-        cache.put(key, jpeg)
+    jpeg = encode(opened.pixels(row, SIDE))
+    cache.put(_thumbnail_key(opened, row), jpeg)
     return jpeg
+
+
+def _thumbnail_key(opened: Opened, row: int) -> str:
+    name, _ = opened.picture(row)
+    return key_of(str(opened.index.source), name, opened.stamp(row))
 
 
 def preview(decoders: Decoders, content: bytes) -> bytes:
@@ -179,7 +185,7 @@ def original(opened: Opened, row: int) -> tuple[Path, str]:
     media_type = _media_type(start)
     if media_type is None:
         try:
-            opened.decoders.load(file, SMALLEST)
+            opened.decoded(file, row, SMALLEST)
         except BadPicture as error:
             raise NotThere(f"{file} is not shown: {error}") from None
     return file, media_type or "application/octet-stream"

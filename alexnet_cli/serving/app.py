@@ -234,13 +234,17 @@ async def pictures(request: Request) -> Response:
 async def picture(request: Request) -> Response:
     """A thumbnail of the picture in a row; with `full`, the original."""
     digits, is_full = request.path_params["row"], "full" in request.query_params
-    if not (digits.isdecimal() and len(digits) <= 15):  # no index has so many; Python refuses thousands of digits
+    if not (
+        digits.isascii() and digits.isdecimal() and len(digits) <= 15
+    ):  # no index has so many; Python refuses thousands of digits
         raise HTTPException(404)
     row = int(digits)
     headers = {"Cache-Control": KEPT_BY_BROWSER if "generation" in request.query_params else "no-store"}
     if not is_full:
-        work = partial(answers.thumbnail, cache=request.app.state.thumbnails, row=row)
-        jpeg = await _ask(request, work, _decoding(request))
+        wanted = {"cache": request.app.state.thumbnails, "row": row}
+        jpeg = await _ask(request, partial(answers.cached_thumbnail, **wanted))  # waits for no decoder
+        if jpeg is None:
+            jpeg = await _ask(request, partial(answers.thumbnail, **wanted), _decoding(request))
         return Response(jpeg, media_type="image/jpeg", headers=headers)
     file, media_type = await _ask(request, partial(answers.original, row=row), _decoding(request))
     disposition = "inline" if media_type.startswith("image/") else "attachment"

@@ -33,8 +33,9 @@ CONTENT, PATH = 0, 1  # kinds of requests
 PIXELS, REASON = 0, 1  # kinds of replies
 NAME = "alexnet_cli.serving.decoding"
 READY = b"\0ready to decode\0"
-CPU_EXCEEDED = -24  # how a process ends that has used up its time (SIGXCPU)
+CPU_EXCEEDED, KILLED = -24, -9  # how a process ends that has used up its time (SIGXCPU), or is ended (SIGKILL)
 AT_ONCE = 1.0  # seconds within which a process ends that had no time to look at a picture
+ENDED = "its decoder was ended: try again"
 TOO_MUCH = "it takes too long or too much memory to decode: convert it first"
 
 
@@ -101,9 +102,10 @@ class Decoder:
         try:
             return self._load(source, size)
         except (OSError, EOFError):
-            is_over = self._is_over.is_set() or self._stopped() == CPU_EXCEEDED or time.monotonic() - began > AT_ONCE
-            if is_over:
-                self.stop()
+            is_over, code = self._is_over.is_set(), self._stopped()
+            if code == KILLED and not is_over and time.monotonic() - began > AT_ONCE:
+                raise BadPicture(ENDED) from None
+            if is_over or code == CPU_EXCEEDED or time.monotonic() - began > AT_ONCE:
                 raise BadPicture(TOO_MUCH) from None
         try:  # it had ended before it was asked
             return self._load(source, size)

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,11 +22,12 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import Collection, open_collection
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.searcher import Searcher, model_of
-from alexnet_cli.serving.decoding import Decoders
+from alexnet_cli.serving.decoding import ENDED, Decoders
 from alexnet_cli.workspace import Workspace
 
 OPEN = 4  # indexes at a time: each may hold a model of 240 MB
 
+LONG = 1.0  # seconds, after which a picture that was refused is remembered
 REFUSED = 1000  # pictures of an index of which it is known that they cannot be shown
 
 Identity = tuple[int, int, int]
@@ -53,6 +55,7 @@ class Opened:
     # Of each report that was asked for: when its table was written, and its mistakes, if it has pictures of the index.
     mistakes: dict[Path, tuple[object, dict[str, Any] | None]] = field(default_factory=dict)
     _refused: dict[str, str] = field(default_factory=dict)  # row and stamp of a picture -> why it cannot be shown
+    _trying: list[threading.Lock] = field(default_factory=lambda: [threading.Lock() for _ in range(64)])  # by row
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _collection: Collection | None = None
     _maps: OnnxMaps | None = None
@@ -105,7 +108,7 @@ class Opened:
         """
         file = self.file(row)
         if file is not None:
-            return self._decoded(file, row, size)
+            return self.decoded(file, row, size)
         name, _ = self.picture(row)
         collection = self.collection()
         (loaded,) = collection.load([name], self.index.facts["image_size"])
@@ -113,20 +116,25 @@ class Opened:
             raise BadPicture(loaded)
         return loaded
 
-    def _decoded(self, file: Path, row: int, size: int) -> np.ndarray:
-        """The pixels of a file. One that was refused is not tried again: it may have taken a decoder's whole time."""
+    def decoded(self, file: Path, row: int, size: int) -> np.ndarray:
+        """The pixels of the ``file`` of a row. One that took long and was refused is not tried again.
+
+        Raises BadPicture.
+        """
         try:
             key = f"{row} {self.stamp(row)}"
         except NotThere as error:
             raise BadPicture(str(error)) from None
-        if key in self._refused:
-            raise BadPicture(self._refused[key])
-        try:
-            return self.decoders.load(file, size)
-        except BadPicture as error:
-            if len(self._refused) < REFUSED:
-                self._refused[key] = str(error)
-            raise
+        with self._trying[row % len(self._trying)]:  # who asks for it meanwhile waits, and is told the same
+            if key in self._refused:
+                raise BadPicture(self._refused[key])
+            began = time.monotonic()
+            try:
+                return self.decoders.load(file, size)
+            except BadPicture as error:
+                if time.monotonic() - began > LONG and str(error) != ENDED and len(self._refused) < REFUSED:
+                    self._refused[key] = str(error)
+                raise
 
     def stamp(self, row: int) -> str:
         """Changes when the picture may have. Raises NotThere if its file is gone."""
