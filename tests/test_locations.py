@@ -13,6 +13,7 @@ from pictures import cifar, devkit, tar_bytes, write_tar, write_zip
 
 from alexnet_cli.data import archives
 from alexnet_cli.data import prepare as prepare_module
+from alexnet_cli.data.images import STORES
 from alexnet_cli.data.layouts import list_pictures
 from alexnet_cli.data.layouts.listing import Entries
 from alexnet_cli.data.locations import Location, Locations, read_location
@@ -24,7 +25,7 @@ from alexnet_cli.errors import BadPicture, BadSource
 def plan_of(source: Path, fraction: float | None = None) -> Plan:
     """All that prep knows before it packs."""
     listing = list_pictures(open_source(source), fraction)
-    return prepare_module._plan(source, source.with_name("packed"), 16, listing, "skip")
+    return prepare_module._plan(source, source.with_name("packed"), 16, STORES["raw"], listing, "skip")
 
 
 def write(kind: str, path: Path, count: int) -> Path:
