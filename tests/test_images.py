@@ -246,3 +246,11 @@ def test_images_that_the_disk_has_lost_before_the_end_are_packed_again(store, tm
     assert "run the same command again, which packs its pictures again" in capsys.readouterr().err
     assert main(command) == 0
     Dataset.open(tmp_path / "data" / "d").verify()
+
+
+@pytest.mark.parametrize("store", [["jpeg"], {}, None, "png"])
+def test_a_store_that_there_is_none_of_is_damage(store, jpegs, tmp_path):
+    facts = json.loads((jpegs.path / "dataset.json").read_text()) | {"store": store}
+    write_json(tmp_path / "dataset.json", facts)
+    with pytest.raises(BadArtefact, match=r"dataset.json is damaged \(its store cannot be "):
+        Dataset.open(tmp_path)

@@ -288,7 +288,7 @@ CONTENT: dict[str, Callable[[Any], bool]] = {  # key of dataset.json -> whether 
     "words": _is_table,
     "counts": _is_per_split,
     "slots": _is_per_split,
-    "store": lambda value: value in STORES,
+    "store": lambda value: isinstance(value, str) and value in STORES,
     "source": lambda value: _is_table(value) and {"path", "layout"} <= set(value),
     "fingerprint": lambda value: isinstance(value, str),
     "plan": lambda value: isinstance(value, str),
