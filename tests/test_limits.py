@@ -22,13 +22,13 @@ from alexnet_cli.data.pictures import ORIENTATION, load_picture
 from alexnet_cli.errors import BadPicture
 
 
-def png(width: int, height: int, packed: bytes) -> bytes:
-    """A PNG of RGB pixels, which are ``packed`` by zlib."""
+def png(width: int, height: int, packed: bytes, depth: int = 8, colours: int = 2) -> bytes:
+    """A PNG of pixels (of RGB, 8 bits each), which are ``packed`` by zlib."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 

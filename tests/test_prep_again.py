@@ -1,6 +1,7 @@
 """`alexnet prep` run again after its source has changed, also killed at any moment; near-duplicates across splits."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -91,6 +92,18 @@ def test_other_settings_or_another_source_are_refused_and_the_dataset_stays(tmp_
     assert content(Path("data/p")) == before
     write_folder(tmp_path / "p", files(("owls",), 12))
     assert "12 added" in prep("--val-fraction", "0.3", capsys=capsys)[1]
+
+
+def test_a_dataset_of_an_older_format_is_packed_again(tmp_path: Path, capsys) -> None:
+    write_folder(tmp_path / "p", files(count=12))
+    prep(capsys=capsys)
+    wanted, path = content(Path("data/p")), Path("data/p/dataset.json")
+    older = json.loads(path.read_text())
+    del older["store"]
+    path.write_text(json.dumps(older | {"format": 2, "plan": "of then"}))
+    why = "data/p/dataset.json has format version 2, this program reads 3: packing all of them\n"
+    assert why in prep(capsys=capsys)[1]
+    assert content(Path("data/p")) == wanted
 
 
 def test_the_same_words_in_another_folder_are_another_source(tmp_path: Path, capsys, monkeypatch) -> None:
@@ -208,7 +221,8 @@ def test_a_damaged_dataset_of_a_changed_source_is_packed_again(tmp_path: Path, c
     prep(capsys=capsys)
     flip(Path("data/p/train.names"))
     change(tmp_path / "p")
-    assert "they cannot be compared, since it is damaged" in prep(capsys=capsys)[1]
+    damaged = "data/p/train.names is damaged (its checksum differs): packing all of them\n"
+    assert damaged in prep(capsys=capsys)[1]
     prep("fresh", capsys=capsys)
     assert content(Path("data/p")) == content(Path("data/fresh"))
 

@@ -210,17 +210,19 @@ def _begin_update(plan: Plan, progress: Progress) -> None:
     old = read_json(folder / DATASET_FILE, what="dataset")
     source = old.get("source")
     packed = source.get("absolute", source.get("path")) if isinstance(source, dict) else None
-    settings = (old.get("image_size"), old.get("store"), old.get("val_fraction"), packed)
-    if settings != (plan.size, plan.store.name, plan.val_fraction, str(real_path(plan.path))):
+    wanted = {"image_size": plan.size, "store": plan.store.name, "val_fraction": plan.val_fraction}
+    is_other = any(old.get(key, value) != value for key, value in wanted.items())  # an older format may lack one
+    if is_other or packed != str(real_path(plan.path)):
         raise BadArtefact(f"{folder} is a dataset of other pictures or settings: choose another name, or remove it")
     if not update.is_dir():
         _remove(update)
     update.mkdir(exist_ok=True)
     sweep(update)
-    how = "they cannot be compared, since it is damaged"
-    with contextlib.suppress(BadArtefact):
-        how = changes(Dataset.open(folder), plan.listing)
-    progress.note(f"since {folder} was packed, its pictures have changed ({how}): packing all of them")
+    try:
+        why = f"since {folder} was packed, its pictures have changed ({changes(Dataset.open(folder), plan.listing)})"
+    except BadArtefact as error:
+        why = str(error).rpartition(": ")[0]
+    progress.note(f"{why}: packing all of them")
     progress.note(f"{folder} stays as it is until that is done")
 
 
