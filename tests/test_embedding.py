@@ -96,12 +96,12 @@ def test_two_pictures_have_no_map(searchable, monkeypatch):
             embed(index)
 
 
-def test_each_square_of_the_grid_shows_the_picture_nearest_to_its_middle(monkeypatch):
-    monkeypatch.setattr(shown, "ACROSS", 2)
+def test_each_square_of_the_grid_shows_the_picture_nearest_to_its_middle():
+    grid = 2, 2
     coordinates = np.array([[0.1, 0.1], [0.24, 0.26], [1, 1], [0.6, 0.1]], np.float32)
-    assert shown._one_a_square(coordinates) == [1, 2, 3]
+    assert shown._one_a_square(coordinates, grid) == [1, 2, 3]
     black = np.zeros((8, 8, 3), np.uint8)
-    sheet = shown._thumbnails(coordinates[1:], [black, "gone", black], ["white"] * 3)
+    sheet = shown._thumbnails(coordinates[1:], [black, "gone", black], ["white"] * 3, grid)
     half = shown.THUMBNAIL
     middles = sheet[half // 2 :: half, half // 2 :: half]
     np.testing.assert_array_equal(middles[..., 3], [[0, 0], [255, 255]])  # y grows upwards
@@ -110,9 +110,9 @@ def test_each_square_of_the_grid_shows_the_picture_nearest_to_its_middle(monkeyp
 
 def test_the_most_frequent_classes_have_colours():
     classes = ["b", None, *"a" * 3, *[f"c{i}" for i in range(12)]]
-    colours = shown._colours(classes)
-    assert colours["a"] == "C0"
+    colours = shown.colours_of(classes)
+    assert next(iter(colours)) == "a"
     assert len(set(colours.values())) == len(colours) == 11  # of ten classes, and of none
     assert colours[None] == shown.NONE
-    assert not {"C7", shown.OTHER} & set(colours.values())  # greys
-    assert shown._colours([None, None]) == {}
+    assert shown.OTHER not in colours.values()
+    assert shown.colours_of([None, None]) == {}

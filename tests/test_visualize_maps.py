@@ -13,6 +13,7 @@ from PIL import Image
 from alexnet_cli.commands import main
 from alexnet_cli.errors import NoSuchLayer
 from alexnet_cli.figures.canvas import Size
+from alexnet_cli.figures.mosaic import as_colours
 from alexnet_cli.nets.operations import Dropout
 from alexnet_cli.opening import open_network
 from alexnet_cli.visualization import maps as module
@@ -148,15 +149,17 @@ def test_negative_activations_have_colours_on_both_sides_of_0(figures, seen, tmp
 def test_steps_show_the_strongest_maps_with_their_numbers(figures, seen, tmp_path):
     draw_steps(seen, "conv1", tmp_path / "m.png", Size.slide)
     panels = [axes for axes in figures[0].axes if axes.get_label() != "<colorbar>"]
-    assert len(panels) == 3 * 4
+    assert len(panels) == 3 * 5  # the kernel first
     leaving = np.concatenate(seen.leaving("conv1"))
     order = sorted(range(len(leaving)), key=lambda i: -leaving[i].mean())[:3]
-    assert [axes.get_ylabel() for axes in panels[::4]] == [f"map {i}" for i in order]
+    assert [axes.get_ylabel() for axes in panels[::5]] == [f"map {i}" for i in order]
+    for axes, kernel in zip(panels[::5], as_colours(seen.kernels[order]), strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), kernel)
     relu = np.concatenate(seen.layers["conv1"][1].columns)
     side = relu.shape[1]
-    assert panels[1].get_title().startswith(f"relu\n{side} × {side}, {np.mean(relu == 0):.0%} are 0\n")
+    assert panels[2].get_title().startswith(f"relu\n{side} × {side}, {np.mean(relu == 0):.0%} are 0\n")
     one = relu[order[1]]
-    words = re.fullmatch("max (.*), mean (.*)", panels[5].get_title())
+    words = re.fullmatch("max (.*), mean (.*)", panels[7].get_title())
     np.testing.assert_allclose([float(word) for word in words.groups()], [one.max(), one.mean()], rtol=0.1)
 
 

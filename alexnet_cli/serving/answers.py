@@ -15,7 +15,7 @@ from alexnet_cli.retrieval.index import Neighbour
 from alexnet_cli.serving.decoding import Decoders
 from alexnet_cli.serving.library import NotThere, Opened
 from alexnet_cli.serving.thumbnails import SIDE, Cache, encode, key_of
-from alexnet_cli.visualization.embedding import read_embedding
+from alexnet_cli.visualization.embedding import NONE, OTHER, colours_of, read_embedding
 
 BITMAP_HEADERS = {12, 40, 52, 56, 64, 108, 124}  # sizes
 TOP = 5  # classes, as in the paper's figure 4
@@ -115,7 +115,8 @@ def embedding(opened: Opened) -> dict[str, Any]:
     """Where pictures of the index lie on its map; `coordinates` is null if there is none of these pictures. `index` is
     its name, quoted for a shell.
 
-    `rows`, `coordinates` (x and y, from 0 to 1) and `of` (a position in `classes`, or null) have an entry a picture.
+    `rows`, `coordinates` (x and y, from 0 to 1) and `of` (a position in `classes`, or null) have an entry a picture,
+    `colours` an entry a class; `other` is the colour of the less frequent classes, `none` that of pictures without one.
     """
     index = opened.index
     told = {"index": shlex.quote(index.path.name), "coordinates": None, "generation": opened.generation}
@@ -125,12 +126,16 @@ def embedding(opened: Opened) -> dict[str, Any]:
     pictures = [opened.picture(row) for row in found.rows.tolist()]
     labels = sorted({label for _, label in pictures if label is not None})
     position = {label: i for i, label in enumerate(labels)}
+    colours = colours_of([label for _, label in pictures])
     return told | {
         "rows": found.rows.tolist(),
         "coordinates": found.coordinates.round(5).tolist(),
         "paths": [name for name, _ in pictures],
         "of": [None if label is None else position[label] for _, label in pictures],
         "classes": [opened.name_of(label) for label in labels],
+        "colours": [colours.get(label, OTHER) for label in labels],
+        "other": OTHER,
+        "none": NONE,
     }
 
 

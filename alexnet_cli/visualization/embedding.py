@@ -6,10 +6,10 @@ apart groups lie, and how large they are, says little.
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -25,18 +25,18 @@ from alexnet_cli.retrieval.pca import principal_components
 from alexnet_cli.wording import counted
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 EMBEDDING_FILE = "embedding.safetensors"  # in the folder of the index
 MOST = 10_000  # pictures; of a larger index so many, evenly spread
 SAMPLE, COMPONENTS = 512, 50  # pictures that the axes are taken from; van der Maaten and Hinton reduce to 30
 PERPLEXITY = 30  # about how many neighbours each picture is kept close to
-ACROSS = 30  # thumbnails that fit side by side
-THUMBNAIL = 48  # pixels
-FRAME = 3  # pixels around a thumbnail
-# Of a class each, the most frequent ones: Matplotlib's, but for its grey; of the other classes; of no class
-COLOURS = ["C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9", "navy"]
-OTHER, NONE = "0.65", "0.2"
+GRIDS = {Size.page: (30, 30), Size.slide: (23, 15)}  # how many thumbnails fit side by side, and one above the other
+THUMBNAIL = 64  # pixels
+FRAME = 4  # pixels around a thumbnail
+# Of a class each, the most frequent ones; of the other classes; of no class. Here and in the page.
+COLOURS = ["#3b78b5", "#d9782d", "#4a9a4a", "#c74444", "#8d6bb8", "#8a6254", "#d075ae", "#4353b8", "#a8a632", "#3aa9b5"]
+OTHER, NONE = "#9a958c", "#5c5850"
 PAGE_HEIGHT, LETTERS = 10.5, 130  # inches; letters that fit side by side in a legend
 
 
@@ -108,52 +108,64 @@ def draw_embedding(
     Each square of a grid that has pictures shows the one nearest to its middle. ``collection``: what was indexed, or
     None if it is not there.
     """
-    names = index.facts["names"]
     pictures = [index.table.picture(int(row)) for row in embedding.rows]  # path within the source, label
-    classes = [label if label is None else names.get(label, label) for _, label in pictures]
-    colour_of = _colours(classes)
-    colours = [colour_of.get(name, OTHER) for name in classes]
-    chosen = _one_a_square(embedding.coordinates)
+    labels = [label for _, label in pictures]
+    colour_of, grid = colours_of(labels), GRIDS[size]
+    colours = [colour_of.get(label, OTHER) for label in labels]
+    chosen = _one_a_square(embedding.coordinates, grid)
     loaded = load_pictures(collection, [pictures[i][0] for i in chosen], index.facts["image_size"])
-    with drawing(path, size, height=PAGE_HEIGHT) as figure:
+    with drawing(path, size, height=PAGE_HEIGHT, model=index.facts["model"]) as figure:
         axes = figure.subplots()
-        axes.scatter(embedding.coordinates[:, 0], embedding.coordinates[:, 1], c=colours, s=6, linewidths=0)
-        thumbnails = _thumbnails(embedding.coordinates[chosen], loaded, [colours[i] for i in chosen])
-        axes.imshow(thumbnails, extent=(0, 1, 0, 1), zorder=2)
+        x, y = (embedding.coordinates * grid).T
+        axes.scatter(x, y, c=colours, s=6, linewidths=0)
+        thumbnails = _thumbnails(embedding.coordinates[chosen], loaded, [colours[i] for i in chosen], grid)
+        axes.imshow(thumbnails, extent=(0, grid[0], 0, grid[1]), zorder=2)
         axes.set_axis_off()
-        told = f"{counted(len(embedding.rows), 'picture')}, {len(chosen):,} of them on top"
-        axes.set_title(f"{index.path.name}: {told}; alike where they are near")
-        # Not at the foot of the figure, where the legend is.
-        model = axes.text(1, 0, f"model: {index.facts['model']}", ha="right", va="top", fontsize="small", color="gray")
-        model.set_transform(axes.transAxes)
-        _draw_legend(figure, colour_of, Counter(classes), size)
+        count = counted(len(embedding.rows), "picture")
+        figure.suptitle(f"{index.path.name}: {len(chosen):,} of its {count}; what is near is alike", wrap=True)
+        _draw_legend(axes, colour_of, labels, index.facts["names"], size)
 
 
-def _one_a_square(coordinates: np.ndarray) -> list[int]:
-    """Of the pictures at ``coordinates`` (N, 2) in each square of the grid, the one nearest to its middle."""
-    squares = _squares(coordinates)
-    off = np.linalg.norm(coordinates * ACROSS - squares - 0.5, axis=1)
+def colours_of(labels: Sequence[str | None]) -> dict[str | None, str]:
+    """A colour for each of the most frequent ``labels``, those first, and for None; none if there are no labels at all.
+
+    All other labels have the colour OTHER.
+    """
+    counts = Counter(labels)
+    without = counts.pop(None, 0)
+    frequent = sorted(counts, key=lambda label: (-counts[label], label))
+    colours: dict[str | None, str] = dict(zip(frequent, COLOURS, strict=False))
+    return {**colours, None: NONE} if colours and without else colours
+
+
+def _one_a_square(coordinates: np.ndarray, grid: tuple[int, int]) -> list[int]:
+    """Of the pictures at ``coordinates`` (N, 2) in each square of the ``grid``, the one nearest to its middle."""
+    squares = _squares(coordinates, grid)
+    off = np.linalg.norm(coordinates * grid - squares - 0.5, axis=1)
     nearest: dict[tuple[int, int], int] = {}
     for i in np.argsort(off, kind="stable").tolist():
         nearest.setdefault((int(squares[i, 0]), int(squares[i, 1])), i)
     return sorted(nearest.values())
 
 
-def _squares(coordinates: np.ndarray) -> np.ndarray:
-    """The square of the grid of each of ``coordinates`` (N, 2): (N, 2) int64, column and row."""
-    return np.asarray(np.minimum(np.floor(coordinates * ACROSS), ACROSS - 1), np.int64)
+def _squares(coordinates: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The square of the ``grid`` of each of ``coordinates`` (N, 2): (N, 2) int64, column and row."""
+    return np.asarray(np.minimum(np.floor(coordinates * grid), np.subtract(grid, 1)), np.int64)
 
 
-def _thumbnails(coordinates: np.ndarray, loaded: Sequence[Loaded], colours: Sequence[str]) -> np.ndarray:
-    """Framed thumbnails on their squares, transparent elsewhere: (side, side, 4) uint8; y grows upwards."""
+def _thumbnails(
+    coordinates: np.ndarray, loaded: Sequence[Loaded], colours: Sequence[str], grid: tuple[int, int]
+) -> np.ndarray:
+    """Framed thumbnails on their squares, transparent elsewhere: (height, width, 4) uint8; y grows upwards."""
     from matplotlib.colors import to_rgb
 
-    sheet = np.zeros((ACROSS * THUMBNAIL, ACROSS * THUMBNAIL, 4), np.uint8)
+    columns, rows = grid
+    sheet = np.zeros((rows * THUMBNAIL, columns * THUMBNAIL, 4), np.uint8)
     inner = THUMBNAIL - 2 * FRAME
-    for (column, row), pixels, colour in zip(_squares(coordinates), loaded, colours, strict=True):
+    for (column, row), pixels, colour in zip(_squares(coordinates, grid), loaded, colours, strict=True):
         if isinstance(pixels, str):  # a picture that is not there any more stays a dot
             continue
-        top, left = (ACROSS - 1 - row) * THUMBNAIL, column * THUMBNAIL
+        top, left = (rows - 1 - row) * THUMBNAIL, column * THUMBNAIL
         square = sheet[top : top + THUMBNAIL, left : left + THUMBNAIL]
         square[...] = *(round(255 * part) for part in to_rgb(colour)), 255
         small = Image.fromarray(pixels).resize((inner, inner), Image.Resampling.LANCZOS)
@@ -161,28 +173,25 @@ def _thumbnails(coordinates: np.ndarray, loaded: Sequence[Loaded], colours: Sequ
     return sheet
 
 
-def _colours(classes: Sequence[str | None]) -> dict[str | None, str]:
-    """A colour for each of the most frequent ``classes``, and for None; none if there are no classes at all."""
-    counts = Counter(classes)
-    without = counts.pop(None, 0)
-    colours: dict[str | None, str] = {
-        name: colour for (name, _), colour in zip(counts.most_common(len(COLOURS)), COLOURS, strict=False)
-    }
-    return {**colours, None: NONE} if colours and without else colours
-
-
-def _draw_legend(figure: "Figure", colour_of: dict[str | None, str], counts: Counter[str | None], size: Size) -> None:
+def _draw_legend(
+    axes: "Axes",
+    colour_of: dict[str | None, str],
+    labels: Sequence[str | None],
+    names: Mapping[str, str],
+    size: Size,
+) -> None:
     """What each colour stands for: below the picture on a page, beside it on a slide."""
     from matplotlib.lines import Line2D
 
     if not colour_of:
         return
-    names = {"no class" if name is None else name: colour for name, colour in colour_of.items()}
-    if others := len(counts) - len(colour_of):
-        names[counted(others, "other class")] = OTHER
-    handles = [Line2D([], [], marker="s", linestyle="", color=colour, label=name) for name, colour in names.items()]
+    keys = [("no class" if label is None else names.get(label, label), colour) for label, colour in colour_of.items()]
+    if others := len(set(labels) - set(colour_of)):
+        keys.append((counted(others, "other class"), OTHER))
+    handles = [Line2D([], [], marker="s", linestyle="", color=colour, label=name) for name, colour in keys]
     if size is Size.slide:
-        figure.legend(handles=handles, loc="outside right upper")
+        place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handletextpad": 0}
     else:
-        longest = max(map(len, names))
-        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(6, LETTERS // (longest + 4))))
+        ncols = max(1, min(6, LETTERS // (max(len(name) for name, _ in keys) + 4)))
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": ncols}
+    axes.legend(handles=handles, frameon=False, **place)

@@ -11,7 +11,7 @@ import torch
 
 from alexnet_cli.errors import NoSuchLayer
 from alexnet_cli.figures.canvas import SLIDE, Size, drawing
-from alexnet_cli.figures.mosaic import mosaic, squarest
+from alexnet_cli.figures.mosaic import as_colours, mosaic, squarest
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.views import centre_view
 from alexnet_cli.wording import counted
@@ -49,6 +49,7 @@ class Activations:
     view: np.ndarray  # (crop, crop, 3) uint8, as the network gets it, where middle grey is 0
     standardized: bool = False  # the view is less its own mean, and not less the mean image
     layers: dict[str, list[Step]]  # the hidden layers and their steps, in order
+    kernels: np.ndarray | None = None  # the first layer's (K, C, h, w), if it is a convolution
 
     def leaving(self, layer: str) -> list[np.ndarray]:
         """What leaves ``layer`` in each column, after all its steps, dropout's factor too: (C, H, W) or (units,)."""
@@ -74,7 +75,9 @@ def activations_of(model: NetworkModel, picture: np.ndarray) -> Activations:
     centred = inputs[0].permute(1, 2, 0).float().cpu().numpy() * image.unit  # in 0-255 units
     view = np.clip(127.5 + centred, 0, 255).round().astype(np.uint8)
     view = np.broadcast_to(view, (*view.shape[:2], 3))
-    return Activations(picture=picture, view=view, layers=layers, standardized=image.standardize)
+    weights = torch.cat([next(module.parameters()) for module in model.net.weighted(next(iter(layers)))])
+    kernels = weights.float().cpu().numpy() if weights.ndim == 4 else None
+    return Activations(picture=picture, view=view, layers=layers, standardized=image.standardize, kernels=kernels)
 
 
 def mean_activation(maps: np.ndarray) -> np.ndarray:
@@ -132,11 +135,11 @@ def draw_layer(
     seen.check(layer)
     maps, is_slide = seen.leaving(layer), size is Size.slide
     columns, is_dense = len(maps), maps[0].ndim == 1
-    across = squarest(len(maps[0]), 9.5 / columns / 5.5 if is_slide else 3, SLACK)
+    across = squarest(len(maps[0]), 10.5 / columns / 6.0, 1.0) if is_slide else squarest(len(maps[0]), 3, SLACK)
     height = 0.7 + columns * (2.0 if is_dense else 0.3 + 7.5 * _height(maps[0], across))
     with drawing(path, size, height=max(height, 4.5), model=model) as figure:
         figure.suptitle(_title(layer, seen, strongest))
-        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 4]).flat
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 6 if is_slide else 4]).flat
         _show_input(left.subplots(2, 1), seen)
         shape = (1, columns) if is_slide and not is_dense else (columns, 1)
         panels, scale = np.ravel(right.subplots(*shape, sharey=is_dense)), _scale(maps)
@@ -157,8 +160,8 @@ def draw_layer(
 def draw_steps(seen: Activations, layer: str, path: Path, size: Size = Size.page, *, model: str = "") -> None:
     """Draw what each step of ``layer`` makes of the strongest of its maps, or of all units of a dense layer.
 
-    Each step has its own scale; the largest activation and the mean of each map stand above it. Raises NoSuchLayer if
-    there is no such hidden layer.
+    Each step has its own scale; the largest activation and the mean of each map stand above it. The first layer's
+    kernels stand before their maps. Raises NoSuchLayer if there is no such hidden layer.
     """
     seen.check(layer)
     steps, width = seen.layers[layer], len(seen.leaving(layer)[0])
@@ -166,12 +169,18 @@ def draw_steps(seen: Activations, layer: str, path: Path, size: Size = Size.page
     activations = np.concatenate([mean_activation(maps) for maps in seen.leaving(layer)])
     followed = np.argsort(-activations, kind="stable")[: FOLLOWED[size]]
     lines = len(steps[0].columns) if is_dense else len(followed)
-    with drawing(
-        path, size, height=1.2 + lines * (2.0 if is_dense else 8.5 / max(len(steps), 4)), model=model
-    ) as figure:
+    kernels = seen.kernels if layer == next(iter(seen.layers)) else None
+    height = 1.2 + lines * (2.0 if is_dense else 8.5 / max(len(steps), 4))
+    with drawing(path, size, height=height, model=model) as figure:
         figure.suptitle(f"{layer}, step by step" + ("" if is_dense else ": the maps that are strongest at the end"))
-        panels = figure.subplots(lines, len(steps), sharey=is_dense, squeeze=False)
-        for step, upright in zip(steps, panels.T, strict=True):
+        ratios = [*([] if kernels is None else [0.5]), *([1] * len(steps))]
+        panels = figure.subplots(lines, len(ratios), sharey=is_dense, squeeze=False, width_ratios=ratios)
+        if kernels is not None:
+            for axes, kernel in zip(panels[:, 0], as_colours(kernels[followed]), strict=True):
+                axes.imshow(kernel, interpolation="nearest")
+                axes.set(xticks=[], yticks=[], title="kernel" if axes is panels[0, 0] else "")
+                axes.spines[:].set_visible(False)
+        for step, upright in zip(steps, panels.T[-len(steps) :], strict=True):
             if is_dense:
                 for i, (axes, units) in enumerate(zip(upright, step.columns, strict=True)):
                     _show_bars(axes, units, i * width)
@@ -202,7 +211,7 @@ def _show_input(panels: Sequence["Axes"], seen: Activations, *, is_wide: bool = 
     panels[0].add_patch(Rectangle((border - 0.5, border - 0.5), crop, crop, fill=False, ec=EDGE, lw=1.5))
     panels[1].imshow(seen.view)
     panels[0].set_title(
-        f"the picture, and the {crop} × {crop} that the network sees" if is_wide else "framed: what it sees"
+        f"the picture, and the {crop} × {crop} that the network sees" if is_wide else "picture\nand crop"
     )
     mean = "its own mean" if seen.standardized else "the mean image"
     panels[1].set_title(f"less {mean}: grey is 0" if is_wide else "less mean")

@@ -6,8 +6,6 @@ import { command, count, fileName, h, notice, whole } from "./dom.js";
 const TILE = 46, DOT = 3; // pixels: the side of a thumbnail, and the radius of a dot
 const STEP = 1.5, MOST = 400; // a step of the zoom, and the largest
 const KEPT = 1500; // thumbnails in memory
-const COLOURS = ["#3b78b5", "#d9782d", "#4a9a4a", "#c74444", "#8d6bb8", "#8a6254", "#d075ae", "#4353b8", "#a8a632", "#3aa9b5"];
-const OTHER = "#9a958c", NONE = "#5c5850"; // the other classes; no class
 
 export async function showMap(main, context, { workspace, go, signal }) {
   const found = await ask("/api/embedding", { index: context.index }, { signal });
@@ -34,30 +32,30 @@ export async function showMap(main, context, { workspace, go, signal }) {
       { class: "atlas" },
       h("header", { class: "bar" }, h("div", {}, h("h1", {}, `Map of ${context.index}`), said), h("div", { class: "controls" }, controls)),
       canvas,
-      legend(colours),
+      legend(colours, found.other),
       h("p", { class: "fine" }, "What is near is alike; how far apart groups lie, and how large they are, says little. Click a picture to search from it."),
     ),
   );
   map.watch(signal);
 }
 
-// The colour of each of the most frequent classes, of all others, and of no class (null), if there are classes at all.
-function coloursOf({ classes, of }) {
-  const counts = classes.map((name, i) => ({ name, i, pictures: 0 }));
+// The classes of the pictures, the most frequent ones first, and those of no class (null), if there are classes at all.
+function coloursOf({ classes, colours, none, of }) {
+  const counts = classes.map((name, i) => ({ name, i, colour: colours[i], pictures: 0 }));
   for (const one of of) if (one !== null) counts[one].pictures += 1;
   const often = counts.filter((one) => one.pictures).sort((a, b) => b.pictures - a.pictures);
-  const colours = new Map(often.map((one, i) => [one.i, { ...one, colour: COLOURS[i] ?? OTHER }]));
-  const none = of.filter((one) => one === null).length;
-  if (often.length && none) colours.set(null, { name: "no class", pictures: none, colour: NONE });
-  return colours;
+  const found = new Map(often.map((one) => [one.i, one]));
+  const without = of.filter((one) => one === null).length;
+  if (often.length && without) found.set(null, { name: "no class", pictures: without, colour: none });
+  return found;
 }
 
-function legend(colours) {
+function legend(colours, other) {
   if (!colours.size) return null;
   const all = [...colours.values()];
-  const others = all.filter((one) => one.colour === OTHER);
-  const shown = all.filter((one) => one.colour !== OTHER);
-  if (others.length) shown.push({ name: count(others.length, "other class", "other classes"), colour: OTHER, pictures: others.reduce((sum, one) => sum + one.pictures, 0) });
+  const others = all.filter((one) => one.colour === other);
+  const shown = all.filter((one) => one.colour !== other);
+  if (others.length) shown.push({ name: count(others.length, "other class", "other classes"), colour: other, pictures: others.reduce((sum, one) => sum + one.pictures, 0) });
   const keys = shown.map(({ name, colour, pictures }) => {
     const key = h("li", { class: "key" }, name, " ", h("span", { class: "number" }, whole(pictures)));
     key.style.setProperty("--tint", colour);
@@ -122,7 +120,7 @@ class Plane {
     for (const i of this.order) {
       const [left, top] = this.at(this.found.coordinates[i]);
       if (left < -TILE || top < -TILE || left > this.width + TILE || top > this.height + TILE) continue;
-      const colour = this.colours.get(this.found.of[i])?.colour ?? OTHER;
+      const colour = this.colours.get(this.found.of[i])?.colour ?? this.found.other;
       if (this.isFree(taken, left, top)) this.shown.push({ i, left, top, colour });
       else this.drawDot(pen, left, top, colour);
     }
