@@ -96,7 +96,10 @@ class Workspace:
         if kind == "dataset" and (run / CHECKPOINT_FILE).is_file() and not (run / MODEL_FILE).is_file():
             raise BadArtefact(f"{named} is no dataset, but an unfinished model: resume with: {self.to_resume(run)}")
         missing = " nor ".join(str(path / home.marker) for path in paths)
-        advice = self.hint([kind], named) or f"make one with {commands}"
+        others = ", ".join(path.name for path in self.all(kind)[:3])
+        advice = self.hint([kind], named) or (f"{self.home(kind)} has {others}; " if others else "") + (
+            f"make one with {commands}"
+        )
         raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; {advice}")
 
     def _paths(self, kind: str, named: str) -> tuple[Path, Path]:

@@ -1,7 +1,9 @@
 """Pictures that are decoded apart: the same answers, whatever a picture does to its decoder."""
 
+import errno
 import os
 import signal
+import subprocess
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -173,5 +175,21 @@ def test_a_decoder_that_is_ended_from_outside_is_no_fault_of_the_picture(monkeyp
     try:
         with pytest.raises(BadPicture, match=f"^{ENDED}$"):
             decoder.load(SMALL, 32)
+    finally:
+        decoder.stop()
+
+
+def test_no_more_open_files_are_no_fault_of_the_picture(monkeypatch):
+    def refused(*_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    decoder = Decoder()
+    try:
+        with monkeypatch.context() as within:
+            within.setattr(subprocess, "Popen", refused)
+            with pytest.raises(AlexNetError, match=r"^pictures cannot be decoded: Too many open files$") as told:
+                decoder.load(SMALL, 32)
+        assert not isinstance(told.value, BadPicture)
+        assert decoder.load(SMALL, 32).shape == (32, 32, 3)
     finally:
         decoder.stop()

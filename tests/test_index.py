@@ -59,7 +59,7 @@ def test_a_folder(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "Next: alexnet search photos/cat/0.png --index photos\n"
     )
     assert err.count("refused cat/bad.jpg: not a picture") == 1
-    assert "13 pictures, 13 to embed: 24 features of 4 bytes each make an index of 0 MB on disk" in err
+    assert "13 pictures, 13 to embed: 24 features of 4 bytes each make an index of 1 MB on disk" in err
     facts = json.loads(Path("indexes/photos/index.json").read_text())
     assert {key: facts[key] for key in ("format", "kind", "metric", "count", "dimension", "model", "recall_at_10")} == {
         "format": 1,

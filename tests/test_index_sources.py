@@ -127,6 +127,18 @@ def test_another_folder_is_not_taken_for_one_that_is_gone(space: Path, capsys) -
     assert content() == before
 
 
+def test_a_dataset_is_not_taken_for_a_folder_that_is_away(space: Path, capsys) -> None:
+    update()
+    prepare(Path("photos"), Path("data/photos"), size=SIZE, workers=1)
+    Path("photos").rename("away")
+    before = content()
+    assert error_of("index", "photos", "--split", "all", "--out", "photos", capsys=capsys) == (
+        f"indexes/photos is an index of {space}/photos, which is not there, not of data/photos: "
+        "name another with --out photos-2"
+    )
+    assert content() == before
+
+
 @pytest.mark.parametrize("kind", ["folder", "archive", "dataset"])
 def test_pictures_that_are_gone_are_counted(kind: str, space: Path, capsys) -> None:
     folder_of_classes(Path("fewer"), 5)

@@ -1,6 +1,7 @@
 """What the page shows of the network: the routes in-process, and the tab in a real browser."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -154,6 +155,18 @@ def test_an_onnx_file_without_its_folder_has_maps_and_no_kernels(
 def test_a_model_elsewhere_is_named_by_its_path(exported_folder: Path, source: Path, tmp_path: Path) -> None:
     with asked(space_of(tmp_path, exported_folder, source, Path("my models", "m"))) as client:
         assert client.get("/api/layers").json()["model"] == f"'{tmp_path / 'my models' / 'm'}'"
+
+
+def test_a_model_that_was_written_over_is_opened_again(exported_folder: Path, source: Path, tmp_path: Path) -> None:
+    space = space_of(tmp_path, exported_folder, source)
+    onnx = space / "models" / "m" / "model.onnx"
+    with asked(space) as client:
+        assert client.get("/api/search?row=1").status_code == 200
+        os.utime(onnx, ns=(0, 0))  # else its times may be the same
+        onnx.write_bytes(onnx.read_bytes())
+        for _ in range(2):
+            assert client.get("/api/layers").status_code == 200
+            assert client.get("/api/maps?layer=conv1&row=0").status_code == 200
 
 
 def test_the_server_imports_no_torch() -> None:

@@ -1,5 +1,6 @@
 """`alexnet serve` as a process: how it starts and stops, and what it tells; training runs in its answers."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
+from uvicorn.server import ServerState
 
 from alexnet_cli.commands import main
 from alexnet_cli.serving import server as server_module
@@ -262,3 +265,29 @@ def test_a_request_that_is_answered_before_its_end_is_not_waited_for(
 def test_there_are_never_more_connections_than_files_may_be_open() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert server_module.most_connections() == max(16, min(1000, (limit - 200) // 2))
+
+
+def test_a_client_that_takes_nothing_is_left_however_little_is_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "STALLED_SECONDS", 0.05)
+
+    async def answer() -> None:
+        lost = asyncio.Event()
+
+        class Watched(server_module.Connection):
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                lost.set()
+
+        config = Server(PlainTextResponse("x" * 50_000)).config  # more than a socket holds here
+        config.load()
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        loop = asyncio.get_running_loop()
+        with theirs:
+            state = ServerState()
+            await loop.connect_accepted_socket(lambda: Watched(config, state, {}, loop), ours)
+            theirs.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            await asyncio.wait_for(lost.wait(), 60)
+        assert not state.connections
+
+    asyncio.run(answer())

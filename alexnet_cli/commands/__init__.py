@@ -122,6 +122,7 @@ def main(arguments: list[str] | None = None, app: typer.Typer = app) -> int:
     except typer.TyperException as error:
         message = " ".join(error.format_message().split())  # the choices of an argument come one a line
         message = message.replace(": Value error, ", ": ").removeprefix("Invalid value: ")
+        message = message.replace(" (Possible options: --help)", "")  # near to any --h…
         if advice := meant(message, getattr(error, "ctx", None)):
             message = f"{message.removesuffix('.')}: {advice}"
         fail(f"{message} (see `alexnet --help`, or `--help` after a command)")

@@ -54,9 +54,14 @@ class OnnxFile:
         """The whole file. Raises BadArtefact if it was written over since it was opened."""
         with self._reader() as file:
             content = file.read()
-        if _identity(os.fstat(self._descriptor)) != self._opened:
+        if self.is_written_over:
             raise BadArtefact(f"{self.path} was written over while it was in use: open it again")
         return content
+
+    @property
+    def is_written_over(self) -> bool:
+        """Whether it was written to since it was opened."""
+        return _identity(os.fstat(self._descriptor)) != self._opened
 
     def has_its_name(self) -> bool:
         """Whether its path still leads to this file, with the content that was opened."""

@@ -138,7 +138,7 @@ def _check_disk_space(changes: Changes, parts: Sequence[Part], features: int, fo
     needed = size + pending * features * 4
     progress.note(
         f"{counted(changes.total, 'picture')}, {len(changes.fresh):,} to embed: {features:,} features of 4 bytes each "
-        f"make an index of {size / 1e6:,.0f} MB on disk"
+        f"make an index of {math.ceil(size / 1e6):,} MB on disk"
     )
     if needed > free:
         raise AlexNetError(

@@ -117,6 +117,8 @@ def _check_source(old: Index, collection: Collection) -> None:
         raise BadArtefact(f"{old.path} is an index of the split {split} of {name}, not of {collection.split}: {advice}")
     if old.source.exists():
         raise BadArtefact(f"{why}: {advice}")
+    if (old.facts["are_files"], split) != (collection.are_files, collection.split):  # another kind of source: no move
+        raise BadArtefact(f"{old.path} is an index of {old.source}, which is not there, not of {name}: {advice}")
     there = {picture.name for picture in collection.all()}
     found = sum(path in there for _, path, _, _ in old.table.rows())
     if 2 * found <= len(old):

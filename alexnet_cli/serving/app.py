@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shlex
 from collections.abc import Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -38,6 +39,7 @@ PAGE = Path(__file__).parent / "page"
 LIMIT = 20_000_000  # bytes of a picture that is sent
 PAUSE = 0.5  # seconds without a byte, after which a client is not sending
 UPLOAD_BYTES, UPLOAD_SECONDS = 160_000_000, 60  # of pictures in memory at a time; how long one may take to come
+WHOLE = re.compile(r"-?[0-9]{1,15}")  # no index has more; Python refuses thousands of digits
 MOST = 1000  # neighbours, or pictures in one list
 # At a time; others wait. ONNX Runtime uses every core for one picture; while it does, the next can be decoded. What
 # decodes has a place of its own, so that the page answers whatever the pictures are: half for those that are sent.
@@ -234,9 +236,7 @@ async def pictures(request: Request) -> Response:
 async def picture(request: Request) -> Response:
     """A thumbnail of the picture in a row; with `full`, the original."""
     digits, is_full = request.path_params["row"], "full" in request.query_params
-    if not (
-        digits.isascii() and digits.isdecimal() and len(digits) <= 15
-    ):  # no index has so many; Python refuses thousands of digits
+    if not WHOLE.fullmatch(digits) or digits.startswith("-"):
         raise HTTPException(404)
     row = int(digits)
     headers = {"Cache-Control": KEPT_BY_BROWSER if "generation" in request.query_params else "no-store"}
@@ -350,10 +350,9 @@ def _number(request: Request, key: str, *, least: int, most: int = 2**40, defaul
     text = request.query_params.get(key)
     if text is None and default is not None:
         return default
-    try:
-        number = int(text or "")
-    except ValueError:
-        raise HTTPException(400, f"{key} must be a whole number") from None
+    if not WHOLE.fullmatch(text or ""):
+        raise HTTPException(400, f"{key} must be a whole number")
+    number = int(text or "")
     if not least <= number <= most:
         raise HTTPException(400, f"{key} must be from {least} to {most}")
     return number

@@ -83,10 +83,15 @@ class Decoder:
         self.is_closed = False  # it answers no more
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """The process, which may still be importing."""
+        """The process, which may still be importing. Raises AlexNetError if the system starts no more processes."""
         if self._process is None or self._process.poll() is not None:
             self.stop()
-            self._process = subprocess.Popen(
+            self._process = self._started()
+        return self._process
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        try:
+            return subprocess.Popen(
                 [sys.executable, "-P", "-m", NAME, *self._limits],  # -P: not from this folder
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -94,7 +99,8 @@ class Decoder:
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C is for the server
             )
-        return self._process
+        except OSError as error:  # too many files are open, or no memory is left: not the picture's fault
+            raise AlexNetError(f"pictures cannot be decoded: {error.strerror}") from None
 
     def load(self, source: Path | bytes, size: int) -> np.ndarray:
         """As that of `Decoders`."""

@@ -247,7 +247,7 @@ class Library:
         identity = _identity(path)
         with self._lock:
             opened = self._open.get(path)
-            if opened is None or opened.identity != identity:
+            if opened is None or opened.identity != identity or opened.model.file.is_written_over:
                 return None
             self._open[path] = self._open.pop(path)
             opened.users += 1
@@ -259,16 +259,16 @@ class Library:
         try:
             model_path = model_of(index, self.space)
             with self._lock:
-                models = [other.searcher.model for other in self._open.values() if other.model_path == model_path]
+                models = [other.model for other in self._open.values() if other.model_path == model_path]
             for model in models:
-                if (model.fingerprint, model.precision) == (
+                if not model.file.is_written_over and (model.fingerprint, model.precision) == (
                     index.facts["model_fingerprint"],
                     index.facts["precision"],
                 ):
                     return Opened(Searcher(index, model), model_path, identity, home, self.decoders)
             datasets = self.space.all("dataset")
-            model = open_model(model_path, datasets=datasets, progress=self.progress)
-            return Opened(Searcher(index, model), model_path, identity, home, self.decoders)
+            opened = open_model(model_path, datasets=datasets, progress=self.progress)
+            return Opened(Searcher(index, opened), model_path, identity, home, self.decoders)
         except BaseException:
             index.close()
             raise

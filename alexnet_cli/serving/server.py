@@ -92,6 +92,7 @@ class Connection(H11Protocol):
         self.conn = WithoutChunks(h11.SERVER, HEAD_BYTES)
         self._patience: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        transport.set_write_buffer_limits(0)  # whatever waits to be taken pauses writing, also of a closed connection
         super().connection_made(transport)
         if len(self.connections) > most_connections():
             transport.close()
