@@ -47,7 +47,7 @@ def test_gradients_are_those_of_torch() -> None:
 def test_the_bits_are_those_of_the_encoder_in_torch(tmp_path: Path) -> None:
     stored, values = written(tmp_path, 1000, 24)
     kind = AutoEncoder()
-    kind.train(stored.sample(1000), 1000)
+    kind.train(stored)
     kind.add(values)
     weights, biases = learn_encoder(stored.sample(1000), 24)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_a_code_has_256_bits_or_as_many_as_there_are_features(tmp_path: Path, mo
     for dimension, size in ((24, 3), (300, 32)):
         stored, values = written(tmp_path, 1000, dimension)
         kind = AutoEncoder()
-        kind.train(stored.sample(1000), 1000)
+        kind.train(stored)
         kind.add(values)
         assert codes_of(kind).shape == (1000, size)
         assert kind.shape == (1000, dimension)

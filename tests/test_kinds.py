@@ -119,6 +119,25 @@ def test_the_smallest_search_parameters_that_reach_the_wanted_recall_are_chosen(
     assert tried[: len(kinds.PARAMETER_VALUES)] == [(50, value) for value in kinds.PARAMETER_VALUES]
 
 
+def test_lists_and_codes_learn_from_more_vectors_than_components(tmp_path, monkeypatch):
+    stored, values = written(tmp_path, 1600, 16)
+    monkeypatch.setattr(kinds, "TRAINED_ON", 100)
+    monkeypatch.setattr(kinds, "CHUNK", 64)
+    kind = KINDS["ivfpq"]()
+    kind.train(stored)
+    inner = faiss.downcast_index(kind.index.index)
+    assert inner.nlist == 40  # of 64 vectors each
+    wanted = kind.create(faiss, 16, 1600)
+    components = faiss.downcast_VectorTransform(wanted.chain.at(0))
+    components.train(stored.sample(100))
+    expected = faiss.downcast_index(wanted.index)
+    expected.train(components.apply(values))
+    found, right = (faiss.downcast_index(one.quantizer).codes for one in (inner, expected))
+    np.testing.assert_array_equal(faiss.vector_to_array(found), faiss.vector_to_array(right))
+    found, right = (one.pq.centroids for one in (inner, expected))
+    np.testing.assert_array_equal(faiss.vector_to_array(found), faiss.vector_to_array(right))
+
+
 def test_a_kind_is_chosen_by_size_unless_it_is_named():
     assert choose_kind(None, 100_000, 4096) == "flat"
     assert choose_kind(None, 1_000_000, 4096) == "ivfpq"

@@ -24,13 +24,13 @@ from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.autoencoder import learn_encoder
 from alexnet_cli.retrieval.layout import is_count
 from alexnet_cli.retrieval.milvus import MilvusVectors
-from alexnet_cli.retrieval.vectors import Vectors
+from alexnet_cli.retrieval.vectors import CHUNK, Vectors
 
 FLAT_UP_TO = 1 << 31  # bytes of vectors: up to here an index is flat unless a kind is named
 WANTED_RECALL = 0.95  # of the candidates, for choosing how many there are
 QUERIES = 64  # for choosing, and as many for measuring
 TIMED, TIMED_SECONDS = 20, 2.0  # a flat index is timed with at most so many queries, for about so long
-TRAINED_ON = 50_000  # vectors, evenly spread over all
+TRAINED_ON, A_LIST = 50_000, 64  # vectors, evenly spread over all; of `ivfpq`, so many for each list if that is more
 COMPONENTS = 256  # of PCA, before product quantization and in the graph
 BITS = 256  # of an auto-encoder's code, or as many as there are features
 CANDIDATE_COUNTS = (50, 100, 200, 400)  # tried
@@ -51,8 +51,8 @@ class Kind(ABC):
     in_engine: ClassVar[bool] = False  # whether the vectors are in an engine instead of a file
 
     @abstractmethod
-    def train(self, sample: np.ndarray, count: int) -> None:
-        """Learn from ``sample`` (n, D) float32 of the ``count`` vectors that will be added."""
+    def train(self, vectors: Vectors) -> None:
+        """Learn from a sample of ``vectors``, all of which will be added."""
 
     @abstractmethod
     def add(self, vectors: np.ndarray) -> None:
@@ -89,7 +89,7 @@ class Codeless(Kind):
     has_codes = False
     shape = None
 
-    def train(self, sample: np.ndarray, count: int) -> None:
+    def train(self, vectors: Vectors) -> None:
         raise AssertionError("there are no codes")
 
     def add(self, vectors: np.ndarray) -> None:
@@ -156,9 +156,9 @@ class Coded(Kind):
         """FAISS's search parameters with the search parameter at `self.value`."""
         return None
 
-    def train(self, sample: np.ndarray, count: int) -> None:
-        self.index = self.create(import_module("faiss"), sample.shape[1], count)
-        self.index.train(sample)
+    def train(self, vectors: Vectors) -> None:
+        self.index = self.create(import_module("faiss"), vectors.dimension, vectors.count)
+        self.index.train(vectors.sample(TRAINED_ON))
 
     def add(self, vectors: np.ndarray) -> None:
         self.index.add(vectors)
@@ -234,6 +234,21 @@ class InvertedFilePQ(Coded):
         inner.cp.min_points_per_centroid = inner.pq.cp.min_points_per_centroid = 1  # no warnings about few vectors
         return index
 
+    def train(self, vectors: Vectors) -> None:
+        """Learn the components from TRAINED_ON vectors, then the lists and codes from the components of more.
+
+        Memory would not hold so many vectors of all their features.
+        """
+        faiss = import_module("faiss")
+        self.index = self.create(faiss, vectors.dimension, vectors.count)
+        components = faiss.downcast_VectorTransform(self.index.chain.at(0))
+        components.train(vectors.sample(TRAINED_ON))
+        inner = faiss.downcast_index(self.index.index)
+        rows = vectors.sampled_rows(max(TRAINED_ON, A_LIST * inner.nlist))
+        pieces = [components.apply(vectors.take(rows[i : i + CHUNK])) for i in range(0, len(rows), CHUNK)]
+        inner.train(np.concatenate(pieces))
+        self.index.is_trained = True
+
     def search_parameters(self, faiss: Any) -> Any:
         nprobe = min(self.value, faiss.downcast_index(self.index.index).nlist)
         return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=nprobe))
@@ -279,11 +294,11 @@ class AutoEncoder(Coded):
             faiss.LinearTransform(dimension, bits, True), faiss.IndexLSH(bits, bits, False, False)
         )
 
-    def train(self, sample: np.ndarray, count: int) -> None:
+    def train(self, vectors: Vectors) -> None:
         faiss = import_module("faiss")
-        self.index = self.create(faiss, sample.shape[1], count)
+        self.index = self.create(faiss, vectors.dimension, vectors.count)
         encoder = faiss.downcast_VectorTransform(self.index.chain.at(0))
-        weights, biases = learn_encoder(sample, encoder.d_out)
+        weights, biases = learn_encoder(vectors.sample(TRAINED_ON), encoder.d_out)
         faiss.copy_array_to_vector(weights.ravel(), encoder.A)
         faiss.copy_array_to_vector(biases, encoder.b)
         encoder.is_trained = self.index.is_trained = True
@@ -317,8 +332,8 @@ def build_kind(name: str, vectors: Vectors, file: Path, progress: Progress = SIL
     kind, began = KINDS[name](), time.monotonic()
     if not kind.has_codes:
         return kind.tune(vectors)
-    progress.note(f"learning {name} codes from {min(TRAINED_ON, vectors.count):,} vectors")
-    kind.train(vectors.sample(TRAINED_ON), vectors.count)
+    progress.note(f"learning {name} codes")
+    kind.train(vectors)
     for first, chunk in vectors.chunks():
         kind.add(chunk)
         progress.advance("coding", first + len(chunk), vectors.count)

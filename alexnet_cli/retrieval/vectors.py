@@ -65,7 +65,11 @@ class Vectors(ABC):
 
     def sample(self, most: int) -> np.ndarray:
         """At most ``most`` vectors, evenly spread over all rows: (n, D) float32."""
-        return self.take(np.unique(np.linspace(0, self.count - 1, min(most, self.count)).astype(np.int64)))
+        return self.take(self.sampled_rows(most))
+
+    def sampled_rows(self, most: int) -> np.ndarray:
+        """The rows of `sample`: (n,) int64."""
+        return np.unique(np.linspace(0, self.count - 1, min(most, self.count)).astype(np.int64))
 
     def brute_force(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Rows (Q, k) of the vectors nearest to ``queries`` (Q, D) float32, nearest first: every vector is compared.
