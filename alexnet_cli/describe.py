@@ -121,7 +121,7 @@ def _index(path: Path) -> dict[str, Any]:
     from alexnet_cli.retrieval.index import Index
 
     with closing(Index.open(path)) as index:
-        facts = {key: value for key, value in index.facts.items() if key not in ("kind", "files")}
+        facts = {key: value for key, value in index.facts.items() if key not in ("kind", "files", "pieces", "live")}
         return {"index_kind": index.kind.name, **facts, "missing": index.missing()}  # flat, ivfpq ...
 
 

@@ -22,7 +22,8 @@ from common import RESULTS
 
 from alexnet_cli.environment import environment
 from alexnet_cli.files import write_json
-from alexnet_cli.retrieval.kinds import KINDS, build_kind, recall
+from alexnet_cli.retrieval.coding import build_kind
+from alexnet_cli.retrieval.kinds import KINDS, recall
 from alexnet_cli.retrieval.vectors import VectorFile, VectorWriter
 
 QUERIES, COMPONENTS, CHUNK = 100, 256, 4096

@@ -17,9 +17,10 @@ from alexnet_cli.progress import Progress
 from alexnet_cli.retrieval import autoencoder, embedding
 from alexnet_cli.retrieval.autoencoder import gradients, initial, learn_encoder
 from alexnet_cli.retrieval.build import build_index
+from alexnet_cli.retrieval.coding import build_kind
 from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.retrieval.index import Index
-from alexnet_cli.retrieval.kinds import KINDS, AutoEncoder, build_kind
+from alexnet_cli.retrieval.kinds import KINDS, AutoEncoder
 from alexnet_cli.retrieval.layout import read_facts
 from alexnet_cli.retrieval.vectors import VectorFile
 

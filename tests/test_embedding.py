@@ -13,7 +13,7 @@ from alexnet_cli.commands import main
 from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.files import write_tensors
 from alexnet_cli.retrieval.index import Index
-from alexnet_cli.retrieval.vectors import VectorWriter
+from alexnet_cli.retrieval.vectors import VectorFile, VectorWriter
 from alexnet_cli.visualization import embedding as shown
 from alexnet_cli.visualization.embedding import EMBEDDING_FILE, embed, read_embedding
 
@@ -28,7 +28,7 @@ def test_groups_of_features_stay_groups_in_the_plane(searchable, monkeypatch):
         writer.finish()
         writer.close()
         index.vectors.close()
-        index.vectors = index.vectors.open(Path("three.faiss"), 60, 30)
+        index.vectors = VectorFile.open(Path("three.faiss"), 60, 30)
         coordinates = embed(index).coordinates.astype(float)
     assert coordinates.min() == 0
     assert coordinates.max() == 1

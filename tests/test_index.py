@@ -62,7 +62,7 @@ def test_a_folder(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "13 pictures, 13 to embed: 24 features of 4 bytes each make an index of 1 MB on disk" in err
     facts = json.loads(Path("indexes/photos/index.json").read_text())
     assert {key: facts[key] for key in ("format", "kind", "metric", "count", "dimension", "model", "recall_at_10")} == {
-        "format": 1,
+        "format": 2,
         "kind": "flat",
         "metric": "euclidean",
         "count": 12,
@@ -288,6 +288,13 @@ def test_another_model_or_source_is_refused(space: Path, capsys: pytest.CaptureF
     assert content() == before
 
 
+def fresh() -> dict[str, tuple[str | None, bytes]]:
+    """`content` of an index of the same pictures that was made at once."""
+    arguments = {"model_path": Path("m.onnx")}
+    build_index(open_collection(Path("photos")), OnnxModel.open(Path("m.onnx")), Path("indexes/fresh"), **arguments)
+    return content("fresh")
+
+
 CRASH = """
 import os, sys
 from pathlib import Path
@@ -311,36 +318,49 @@ b.build_index(open_collection(Path("photos")), model, Path("indexes/photos"), mo
 
 
 @pytest.mark.parametrize(
-    ("step", "call", "is_new"),
+    ("step", "call", "gone", "is_new"),
     [
-        ("embed", 1, False),
-        ("replace", 2, False),
-        ("replace", 4, False),
-        ("replace", 5, True),
-        ("replace", 6, True),
+        ("embed", 1, 1, False),
+        ("replace", 2, 1, False),
+        ("replace", 3, 1, False),
+        ("replace", 4, 1, False),
+        ("replace", 5, 1, True),
+        ("embed", 1, 4, False),
+        ("replace", 2, 4, False),
+        ("replace", 4, 4, False),
+        ("replace", 5, 4, True),
+        ("replace", 6, 4, True),
     ],
 )
 def test_killed_in_an_update_the_index_is_the_old_or_the_new_one(
-    space: Path, step: str, call: int, is_new: bool
+    space: Path, step: str, call: int, gone: int, is_new: bool
 ) -> None:
-    """`replace` 1 completes a part, 2 and 3 the two files, 4 `index.json`; 5 and 6 give the files their names."""
+    """`replace` 1 completes a part, 2 and 3 the two files, 4 `index.json`; 5 and 6 give the files their names.
+
+    If one picture of twelve is gone, the vectors stay where they are, and only the table gets its name; if four are
+    gone, all are written.
+    """
     update()
     before = content()
     picture(space / "photos/owl/new.png", 7)
-    (space / "photos/dog/3.png").unlink()
+    lost = [f"dog/{i}.png" for i in range(gone)]
+    for name in lost:
+        (space / "photos" / name).unlink()
     done = subprocess.run([sys.executable, "-c", CRASH, step, str(call)], capture_output=True, text=True)
     assert done.returncode == 9, done.stderr
     found = content()
     if not is_new:
         assert found == before
     else:
-        assert set(found) == set(before) - {"dog/3.png"} | {"owl/new.png"}
+        assert set(found) == set(before) - set(lost) | {"owl/new.png"}
     after = update()
-    assert counts(after)[0] == 12
+    assert counts(after)[0] == 13 - gone
     assert counts(after)[1] == (0 if is_new else 1)
     picture(space / "photos/owl/newer.png", 9)
-    assert counts(update())[0] == 13
-    assert sorted(os.listdir("indexes/photos")) == ["images.sqlite", "index.faiss", "index.json"]
+    assert counts(update())[0] == 14 - gone
+    pieces = ["index-1.faiss", "index-2.faiss"] if gone == 1 else ["index-1.faiss"]
+    assert sorted(os.listdir("indexes/photos")) == ["images.sqlite", *pieces, "index.faiss", "index.json"]
+    assert content() == fresh()
 
 
 class CtrlC(Progress):
@@ -382,7 +402,13 @@ def test_pictures_that_were_never_reached_and_are_gone_are_no_longer_missing(spa
 def test_leftovers_of_an_update_that_was_cut_short_are_removed(space: Path) -> None:
     update()
     there = sorted(os.listdir("indexes/photos"))
-    for stale in ("index.ab12.faiss", "images.ab12.sqlite", "codes.ab12.faiss", ".index.12-ab12.part.faiss"):
+    for stale in (
+        "index-1.faiss",
+        "index.ab12.faiss",
+        "images.ab12.sqlite",
+        "codes.ab12.faiss",
+        ".index.12-ab12.part.faiss",
+    ):
         Path("indexes/photos", stale).write_bytes(b"half")
     assert counts(update()) == (12, 0, 12, 0, 0)
     assert sorted(os.listdir("indexes/photos")) == there

@@ -14,8 +14,9 @@ from test_index import update
 from alexnet_cli.commands import main
 from alexnet_cli.errors import AlexNetError
 from alexnet_cli.retrieval import kinds, vectors
+from alexnet_cli.retrieval.coding import build_kind
 from alexnet_cli.retrieval.index import Index
-from alexnet_cli.retrieval.kinds import KINDS, Coded, build_kind, choose_kind, recall
+from alexnet_cli.retrieval.kinds import KINDS, Coded, choose_kind, recall
 from alexnet_cli.retrieval.vectors import VectorFile, Vectors
 
 OTHERS = [name for name, kind in KINDS.items() if kind.has_codes]

@@ -30,7 +30,7 @@ from alexnet_cli.inference.onnx_model import OnnxModel
 from alexnet_cli.retrieval import vectors as vectors_module
 from alexnet_cli.retrieval.index import Index, Neighbour
 from alexnet_cli.retrieval.layout import read_facts, tidy, write_facts
-from alexnet_cli.retrieval.table import Table, TableWriter
+from alexnet_cli.retrieval.table import Table, TableWriter, row_checksums
 from alexnet_cli.retrieval.vectors import VectorFile, VectorWriter
 
 
@@ -80,16 +80,16 @@ def write_made_up_index(folder: Path, seed: int) -> Path:
     writer, table = VectorWriter(folder / "index.new.faiss", WIDE), TableWriter(folder / "images.new.sqlite")
     with closing(writer), closing(table):
         writer.add(vectors)
-        table.add(((row, f"{seed}/{row}.jpg", str(seed), "") for row in range(ROWS)), vectors)
+        table.add(((row, f"{seed}/{row}.jpg", str(seed), "") for row in range(ROWS)), row_checksums(vectors))
         writer.finish()
         table.finish()
-    facts = {"format": 1, "kind": "flat", "named_kind": None, "metric": "euclidean", "generation": "new"}
+    facts = {"format": 2, "kind": "flat", "named_kind": None, "metric": "euclidean", "generation": "new"}
     facts |= {"count": ROWS, "dimension": WIDE, "unfinished": 0, "image_size": SIZE, "model": "m", "model_path": "m"}
     facts |= {"model_fingerprint": "seed-0", "precision": "fp32", "source": str(folder), "named": str(folder)}
     facts |= {"split": None, "are_files": False, "files": {}, "names": {}}
-    for name, file in (("index.faiss", "index.new.faiss"), ("images.sqlite", "images.new.sqlite")):
-        facts["files"][name] = {"bytes": (folder / file).stat().st_size, "checksum": file_checksum(folder / file)}
-    facts["files"]["index.faiss"]["checksum"] = writer.checksum
+    table = folder / "images.new.sqlite"
+    facts["files"]["images.sqlite"] = {"bytes": table.stat().st_size, "checksum": file_checksum(table)}
+    facts |= {"pieces": [{"count": ROWS, "checksum": writer.checksum}], "live": [[0, ROWS]], "measured_on": ROWS}
     write_facts(folder, facts)
     tidy(folder)
     return folder

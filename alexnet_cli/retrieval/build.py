@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import datetime
+import itertools
 import math
 import secrets
 import shutil
@@ -19,15 +20,17 @@ from alexnet_cli.errors import AlexNetError, BadArtefact, BadSource, Interrupted
 from alexnet_cli.files import atomic_write, file_checksum, is_utf8, one_writer, real_path
 from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
-from alexnet_cli.retrieval.changes import Changes, chosen_uri, compare, is_made, kind_of, open_old
+from alexnet_cli.retrieval.changes import Changes, can_grow, chosen_uri, compare, is_made, kind_of, open_old
+from alexnet_cli.retrieval.coding import Before, build_kind
 from alexnet_cli.retrieval.collection import Collection, IndexedPicture
 from alexnet_cli.retrieval.embedding import Embedded, Part, embed, embed_again, parts_of, remove_parts
-from alexnet_cli.retrieval.index import Index
-from alexnet_cli.retrieval.kinds import KINDS, build_kind, check_kind
-from alexnet_cli.retrieval.layout import CODES, ENGINE, FORMAT, TABLE, VECTORS, of_generation, tidy, write_facts
-from alexnet_cli.retrieval.milvus import MilvusVectors, MilvusWriter, Place, check_reachable
-from alexnet_cli.retrieval.table import TableWriter
-from alexnet_cli.retrieval.vectors import VectorFile, Vectors, VectorWriter
+from alexnet_cli.retrieval.index import Index, open_vectors
+from alexnet_cli.retrieval.kinds import check_kind
+from alexnet_cli.retrieval.layout import CODES, ENGINE, FORMAT, TABLE, VECTORS, of_generation, piece, tidy, write_facts
+from alexnet_cli.retrieval.milvus import MilvusWriter, Place, check_reachable
+from alexnet_cli.retrieval.pieces import Pieces, ranges
+from alexnet_cli.retrieval.table import TableWriter, row_checksums
+from alexnet_cli.retrieval.vectors import CHUNK, VectorWriter
 from alexnet_cli.wording import counted
 from alexnet_cli.wordnet import class_names
 
@@ -112,11 +115,14 @@ def build_index(
             return Built(**counts, refused=refused, left_out=collection.left_out(), images_per_second=0.0)
         if uri is not None and world.is_main:
             check_reachable(folder, uri)  # before the work
-        _check_disk_space(changes, parts, model.feature_size, folder, progress)
+        grows = old is not None and can_grow(old, kind, changes)
+        written = len(changes.fresh) if grows else changes.total
+        _check_disk_space(changes.total, written, parts, model.feature_size, folder, progress)
         embedded = embed(parts, collection, model, progress=progress, world=world)
         with world.main_first():
             if world.is_main:
-                writer = _Writer(collection, model, folder, model_path, kind, named_kind, uri, progress)
+                base = old if grows else None
+                writer = _Writer(collection, model, folder, model_path, kind, named_kind, uri, base, progress)
                 return writer.write(old, changes, embedded)
         counts = {"images": 0, "added": 0, "kept": 0, "removed": 0}
         return Built(**counts, refused=[], left_out=[], images_per_second=embedded.images_per_second)
@@ -131,14 +137,20 @@ def _source_facts(collection: Collection) -> dict[str, Any]:
     }
 
 
-def _check_disk_space(changes: Changes, parts: Sequence[Part], features: int, folder: Path, progress: Progress) -> None:
-    """Note the size of the index before the work. Raises AlexNetError if the disk has no room for it."""
-    size, free = changes.total * features * 4, shutil.disk_usage(folder).free
+def _check_disk_space(
+    total: int, written: int, parts: Sequence[Part], features: int, folder: Path, progress: Progress
+) -> None:
+    """Note the size of an index of ``total`` pictures before the work, which writes the vectors of ``written`` of them.
+
+    Raises AlexNetError if the disk has no room for them.
+    """
+    free = shutil.disk_usage(folder).free
     pending = sum(len(part.pictures) for part in parts if not part.is_complete)  # parts stay until the index is there
-    needed = size + pending * features * 4
+    needed = (written + pending) * features * 4
+    fresh = sum(len(part.pictures) for part in parts)
     progress.note(
-        f"{counted(changes.total, 'picture')}, {len(changes.fresh):,} to embed: {features:,} features of 4 bytes each "
-        f"make an index of {math.ceil(size / 1e6):,} MB on disk"
+        f"{counted(total, 'picture')}, {fresh:,} to embed: {features:,} features of 4 bytes each "
+        f"make an index of {math.ceil(total * features * 4 / 1e6):,} MB on disk"
     )
     if needed > free:
         raise AlexNetError(
@@ -162,23 +174,29 @@ class _Writer:
         kind: str,
         named_kind: str | None,
         uri: str | None,
+        base: Index | None,
         progress: Progress,
     ) -> None:
+        """``base``: the index of before if its vectors stay where they are."""
         self.collection, self.model, self.folder, self.model_path = collection, model, folder, model_path
         self.kind, self.named_kind, self.progress, self.generation = kind, named_kind, progress, secrets.token_hex(4)
         self.place = None if uri is None else Place(uri=uri, collection=f"alexnet_{self.generation}")
-        names = [VECTORS if uri is None else ENGINE, TABLE, *([CODES] if KINDS[kind].has_codes else [])]
-        self.files = {name: of_generation(folder, name, self.generation) for name in names}
+        self.base = base
+        files = {name: of_generation(folder, name, self.generation) for name in (VECTORS, TABLE, CODES, ENGINE)}
+        self.vectors = files[VECTORS] if base is None else piece(folder, len(base.facts["pieces"]))
+        self.table, self.codes, self.engine = files[TABLE], files[CODES], files[ENGINE]
 
     def write(self, old: Index | None, changes: Changes, embedded: Embedded) -> Built:
         """Raises Interrupted if the embedding was stopped, once what was embedded is in the index."""
         rows = self._write_rows(old, changes, embedded)
         unfinished = changes.total - rows.count - len(rows.refused)
-        with contextlib.closing(self._vectors(rows)) as vectors:
-            facts = self._facts() | build_kind(self.kind, vectors, self.files.get(CODES, Path()), self.progress)
-        facts |= {"unfinished": unfinished, "count": rows.count, "dimension": self.model.feature_size}
-        facts["names"] = self._names(rows.labels)
-        facts["files"] = self._file_facts(rows.vectors.checksum)
+        facts = self._facts() | {"unfinished": unfinished, "count": rows.count, "names": self._names(rows.labels)}
+        facts |= self._vector_facts(rows, changes)
+        before = None if self.base is None else _before(self.base, changes)
+        with contextlib.closing(open_vectors(self.folder, facts)) as vectors:
+            facts |= build_kind(self.kind, vectors, self.codes, before, self.progress)
+        if self.codes.exists():
+            facts["files"][CODES] = _file_facts(self.codes)
         write_facts(self.folder, facts)
         remove_parts(self.folder)
         if embedded.stopped:
@@ -200,10 +218,12 @@ class _Writer:
         """Vectors and table of what is kept, refused and embedded. Raises Interrupted or BadSource if that is empty."""
         with (
             self._vector_writer() as vectors,
-            atomic_write(self.files[TABLE]) as table,
+            atomic_write(self.table) as table,
             contextlib.closing(_Rows(vectors, table)) as rows,
         ):
-            if old is not None:
+            if self.base is not None:
+                _keep(self.base, changes.kept, rows)
+            elif old is not None:
                 _copy(old, changes.kept, rows)
             for picture, reason in changes.refused:
                 rows.refuse(picture, reason)
@@ -221,23 +241,29 @@ class _Writer:
     @contextlib.contextmanager
     def _vector_writer(self) -> Iterator[VectorWriter | MilvusWriter]:
         if self.place is not None:
-            with contextlib.closing(MilvusWriter(self.files[ENGINE], self.model.feature_size, self.place)) as writer:
+            with contextlib.closing(MilvusWriter(self.engine, self.model.feature_size, self.place)) as writer:
                 yield writer
             return
         with (
-            atomic_write(self.files[VECTORS]) as file,
+            atomic_write(self.vectors) as file,
             contextlib.closing(VectorWriter(file, self.model.feature_size)) as writer,
         ):
             yield writer
 
-    def _vectors(self, rows: "_Rows") -> Vectors:
-        """What `_vector_writer` has written."""
-        count, dimension, checksum = rows.count, self.model.feature_size, rows.vectors.checksum
-        if self.place is None:
-            return VectorFile.open(self.files[VECTORS], count, dimension, checksum)
-        return MilvusVectors(
-            folder=self.folder, count=count, dimension=dimension, checksum=checksum, check_rows=None, place=self.place
-        )
+    def _vector_facts(self, rows: "_Rows", changes: Changes) -> dict[str, Any]:
+        """Where the vectors are, and the other files of this generation but the codes."""
+        facts: dict[str, Any] = {"dimension": self.model.feature_size, "files": {TABLE: _file_facts(self.table)}}
+        count, checksum = rows.vectors.count, rows.vectors.checksum
+        if self.place is not None:
+            engine = {"bytes": self.engine.stat().st_size, "checksum": checksum}  # that of the vectors
+            return facts | {"files": {**facts["files"], ENGINE: engine}, "pieces": [], "live": [[0, count]]}
+        pieces = [{"count": count, "checksum": checksum}] if count else []
+        if self.base is None:
+            return facts | {"pieces": pieces, "live": [[0, count]]}
+        assert isinstance(self.base.vectors, Pieces)
+        places, last = self.base.vectors.places(_kept_rows(changes)), self.base.vectors.place_count
+        live = ranges(np.concatenate([places, np.arange(last, last + count)]))
+        return facts | {"pieces": self.base.facts["pieces"] + pieces, "live": live}
 
     def _add_part(self, part: Part, rows: "_Rows") -> None:
         try:
@@ -271,34 +297,28 @@ class _Writer:
         names = zip(ordered, class_names(ordered, self.collection.words), strict=True)
         return {label: name for label, name in names if name != label}
 
-    def _file_facts(self, vectors_checksum: str) -> dict[str, dict[str, Any]]:
-        """Size and checksum of each file; of the vectors, the checksum is of themselves."""
-        return {
-            name: {
-                "bytes": file.stat().st_size,
-                "checksum": vectors_checksum if name in (VECTORS, ENGINE) else file_checksum(file),
-            }
-            for name, file in self.files.items()
-        }
+
+def _file_facts(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "checksum": file_checksum(file)}
 
 
 class _Rows:
-    """The vectors and the table of their pictures, row by row."""
+    """The table of the pictures, row by row, and the vectors that are written."""
 
     def __init__(self, vectors: VectorWriter | MilvusWriter, table: Path) -> None:
-        self.vectors, self.table = vectors, TableWriter(table)
+        self.vectors, self.table, self.count = vectors, TableWriter(table), 0
         self.refused: list[tuple[str, str]] = []  # name, reason
         self.labels: set[str] = set()
 
-    @property
-    def count(self) -> int:
-        return self.vectors.count
-
     def add(self, pictures: Sequence[IndexedPicture], vectors: np.ndarray) -> None:
         """Append ``vectors`` (n, D) float32 of ``pictures`` (n,)."""
-        lines = [(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)]
-        self.table.add(lines, vectors)
+        self.keep(pictures, row_checksums(vectors))
         self.vectors.add(vectors)
+
+    def keep(self, pictures: Sequence[IndexedPicture], checksums: Sequence[int]) -> None:
+        """Append ``pictures`` (n,) whose vectors, of these ``checksums`` (n,), are there already."""
+        self.table.add([(self.count + i, one.name, one.label, one.stamp) for i, one in enumerate(pictures)], checksums)
+        self.count += len(pictures)
         self.labels |= {one.label for one in pictures if one.label is not None}
 
     def refuse(self, picture: IndexedPicture, reason: str) -> None:
@@ -323,3 +343,25 @@ def _copy(old: Index, kept: list[tuple[int, IndexedPicture]], rows: _Rows) -> No
         while remaining and remaining[0][0] < first + len(chunk):
             some.append(remaining.popleft())
         rows.add([picture for _, picture in some], chunk[[row - first for row, _ in some]])
+
+
+def _keep(base: Index, kept: list[tuple[int, IndexedPicture]], rows: _Rows) -> None:
+    """Append what is ``kept`` of ``base``, by row, whose vectors stay where they are."""
+    checksums, last = base.table.checksums(), -1
+    for start in range(0, len(kept), CHUNK):
+        some, found = kept[start : start + CHUNK], list[int]()
+        for row, _ in some:
+            found.append(next(itertools.islice(checksums, row - last - 1, None)))
+            last = row
+        rows.keep([picture for _, picture in some], found)
+
+
+def _before(base: Index, changes: Changes) -> Before:
+    """What is known of the codes of ``base``, and which of its rows are gone."""
+    gone = np.setdiff1d(np.arange(len(base)), _kept_rows(changes))
+    return Before(kind=base.kind, facts=base.facts, gone=gone)
+
+
+def _kept_rows(changes: Changes) -> np.ndarray:
+    """In the old index: (n,) int64."""
+    return np.array([row for row, _ in changes.kept], np.int64)

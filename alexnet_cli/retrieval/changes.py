@@ -4,6 +4,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from alexnet_cli.artefacts import INDEX_FILE
 from alexnet_cli.data.unread import HEIC, reads_heic
 from alexnet_cli.errors import AlexNetError, BadArtefact
@@ -13,6 +15,7 @@ from alexnet_cli.retrieval.collection import Collection, IndexedPicture
 from alexnet_cli.retrieval.index import Index
 from alexnet_cli.retrieval.kinds import KINDS, Flat, Milvus, choose_kind
 from alexnet_cli.retrieval.milvus import EMBEDDED, MilvusVectors, absolute_uri
+from alexnet_cli.retrieval.pieces import MOST_FILES, MOST_GONE, MOST_RANGES, Pieces, ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,15 @@ def kind_of(named: str | None, old: Index | None, changes: Changes, model: Predi
     if named is None and old is not None and old.facts["kind"] != Flat.name:
         named = old.facts["kind"]
     return choose_kind(named, len(changes.kept) + len(changes.fresh), model.feature_size)
+
+
+def can_grow(old: Index, kind: str, changes: Changes) -> bool:
+    """Whether the vectors of ``old`` stay where they are, and only those of what is new are written."""
+    if KINDS[kind].in_engine or not isinstance(old.vectors, Pieces) or not changes.kept:
+        return False
+    places = old.vectors.places(np.array([row for row, _ in changes.kept]))
+    is_sparse = len(places) < (1 - MOST_GONE) * old.vectors.place_count
+    return not is_sparse and len(old.vectors.files) < MOST_FILES and len(ranges(places)) < MOST_RANGES
 
 
 def chosen_uri(kind: str, named: str | None, old: Index | None) -> str | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_cli.artefacts import DATASET_FILE
+from alexnet_cli.artefacts import DATASET_FILE, INDEX_FILE
 from alexnet_cli.data.originals import original
 from alexnet_cli.data.sources import leads_outside
 from alexnet_cli.data.store import Dataset
@@ -19,8 +20,18 @@ from alexnet_cli.inference.predictor import Predictor
 from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.collection import open_collection
 from alexnet_cli.retrieval.kinds import KINDS, Kind
-from alexnet_cli.retrieval.layout import CODES, ENGINE, TABLE, VECTORS, compare_checksum, damaged, file_of, read_facts
+from alexnet_cli.retrieval.layout import (
+    CODES,
+    ENGINE,
+    TABLE,
+    compare_checksum,
+    damaged,
+    file_of,
+    piece_of,
+    read_facts,
+)
 from alexnet_cli.retrieval.milvus import MilvusVectors, Place
+from alexnet_cli.retrieval.pieces import Pieces, are_ranges
 from alexnet_cli.retrieval.table import Table
 from alexnet_cli.retrieval.vectors import VectorFile, Vectors
 
@@ -87,7 +98,7 @@ class Index:
             compare_checksum(file, facts, TABLE)
             table = Table.open(file)
             opened.callback(table.close)
-            vectors = _vectors(path, facts, table)
+            vectors = open_vectors(path, facts, table.check_vectors)
             opened.callback(vectors.close)
             if len(table) != count:
                 raise damaged(path, f"{len(table):,} pictures in {TABLE}, {count:,} vectors")
@@ -235,18 +246,29 @@ class Index:
         self.vectors.close()
 
 
-def _vectors(path: Path, facts: dict[str, Any], table: Table) -> Vectors:
-    """The vectors of the index in ``path``, with the checksums that they were written with."""
-    name = ENGINE if KINDS[facts["kind"]].in_engine else VECTORS
-    file, count, dimension = file_of(path, facts, name), facts["count"], facts["dimension"]
-    checksum = facts["files"][name]["checksum"]
-    if name == VECTORS:
-        return VectorFile.open(file, count, dimension, checksum, table.check_vectors)
-    return MilvusVectors(
-        folder=path,
-        count=count,
-        dimension=dimension,
-        checksum=checksum,
-        check_rows=table.check_vectors,
-        place=Place.read(file),
+def open_vectors(
+    path: Path, facts: dict[str, Any], check_rows: Callable[[list[int], np.ndarray], None] | None = None
+) -> Vectors:
+    """The vectors of the index in ``path``, with the checksums that they were written with; ``check_rows`` as there.
+
+    Raises BadArtefact if a file is missing or damaged.
+    """
+    count, dimension = facts["count"], facts["dimension"]
+    if KINDS[facts["kind"]].in_engine:
+        place, checksum = Place.read(file_of(path, facts, ENGINE)), facts["files"][ENGINE]["checksum"]
+        return MilvusVectors(
+            folder=path, count=count, dimension=dimension, checksum=checksum, check_rows=check_rows, place=place
+        )
+    pieces, live = facts["pieces"], facts["live"]
+    if not pieces or not are_ranges(live, sum(one["count"] for one in pieces), count):
+        raise damaged(path, f"{INDEX_FILE} has {count:,} vectors in other pieces")
+    with contextlib.ExitStack() as opened:
+        files = []
+        for number, one in enumerate(pieces):
+            file = piece_of(path, facts, number)
+            files.append(VectorFile.open(file, one["count"], dimension, one["checksum"]))
+            opened.callback(files[-1].close)
+        opened.pop_all()
+    return Pieces(
+        folder=path, count=count, dimension=dimension, checksum=None, check_rows=check_rows, files=files, live=live
     )

@@ -19,8 +19,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from alexnet_cli.errors import AlexNetError
-from alexnet_cli.files import atomic_write
-from alexnet_cli.progress import SILENT, Progress
 from alexnet_cli.retrieval.autoencoder import learn_encoder
 from alexnet_cli.retrieval.layout import is_count
 from alexnet_cli.retrieval.milvus import MilvusVectors
@@ -57,6 +55,10 @@ class Kind(ABC):
     @abstractmethod
     def add(self, vectors: np.ndarray) -> None:
         """Append ``vectors`` (n, D) float32."""
+
+    def forget(self, rows: np.ndarray) -> bool:
+        """Remove the codes of ``rows`` (n,), so that those after them move up; False if this kind cannot do that."""
+        return not len(rows)
 
     @abstractmethod
     def candidates(self, vectors: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
@@ -163,6 +165,10 @@ class Coded(Kind):
     def add(self, vectors: np.ndarray) -> None:
         self.index.add(vectors)
 
+    def forget(self, rows: np.ndarray) -> bool:
+        self.index.remove_ids(rows)
+        return True
+
     def candidates(self, vectors: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
         wanted = min(max(self.candidate_count, k), self.index.ntotal)
         _, rows = self.index.search(queries, wanted, params=self.search_parameters(import_module("faiss")))
@@ -249,6 +255,16 @@ class InvertedFilePQ(Coded):
         inner.train(np.concatenate(pieces))
         self.index.is_trained = True
 
+    def forget(self, rows: np.ndarray) -> bool:
+        """FAISS leaves the numbers of the others as they are: they are made anew here."""
+        super().forget(rows)
+        faiss = import_module("faiss")
+        lists = faiss.downcast_index(self.index.index).invlists
+        for i in range(lists.nlist):
+            numbers = faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i))  # a view of FAISS's memory
+            numbers -= np.searchsorted(rows, numbers)
+        return True
+
     def search_parameters(self, faiss: Any) -> Any:
         nprobe = min(self.value, faiss.downcast_index(self.index.index).nlist)
         return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=nprobe))
@@ -261,6 +277,9 @@ class Graph(Coded):
 
     def create(self, faiss: Any, dimension: int, count: int) -> Any:
         return faiss.index_factory(dimension, f"PCA{_components(dimension, count)},HNSW32_SQ8")
+
+    def forget(self, rows: np.ndarray) -> bool:
+        return not len(rows)  # others are found by way of them
 
     def search_parameters(self, faiss: Any) -> Any:
         parameters = faiss.SearchParametersHNSW(efSearch=max(self.value, self.candidate_count))
@@ -321,28 +340,6 @@ def check_kind(name: str) -> None:
     """Raises AlexNetError for an unknown kind."""
     if name not in KINDS:
         raise AlexNetError(f"no kind {name!r} of index: there are {', '.join(KINDS)}")
-
-
-def build_kind(name: str, vectors: Vectors, file: Path, progress: Progress = SILENT) -> dict[str, Any]:
-    """Build the kind called ``name`` over ``vectors``; its codes, if it has any, are written to ``file``.
-
-    Returns what `load` needs to know, and what was measured. Memory holds the codes, a sample of the vectors to learn
-    them from, and a chunk.
-    """
-    kind, began = KINDS[name](), time.monotonic()
-    if not kind.has_codes:
-        return kind.tune(vectors)
-    progress.note(f"learning {name} codes")
-    kind.train(vectors)
-    for first, chunk in vectors.chunks():
-        kind.add(chunk)
-        progress.advance("coding", first + len(chunk), vectors.count)
-    with atomic_write(file) as temporary:
-        kind.save(temporary)
-    progress.note("measuring recall against brute force")
-    facts = kind.tune(vectors)
-    facts["code_bytes_per_vector"] = round(file.stat().st_size / vectors.count, 1)
-    return facts | {"build_seconds": round(time.monotonic() - began, 1)}
 
 
 def _measured(kind: Kind, vectors: Vectors, queries: np.ndarray, nearest: np.ndarray, k: int) -> dict[str, Any]:

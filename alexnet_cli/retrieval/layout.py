@@ -2,7 +2,9 @@
 
 `index.json` names the generation of the files: an update writes `index.GENERATION.faiss` and
 `images.GENERATION.sqlite`, then `index.json`, and only then renames them to `index.faiss` and `images.sqlite`. Wherever
-that is cut short, `index.json` says which files belong together, and the next update completes it. An index that is not
+that is cut short, `index.json` says which files belong together, and the next update completes it. An update may also
+leave `index.faiss` as it is, and put what is new into `index-1.faiss`, the next one into `index-2.faiss`: those are the
+`pieces` that `index.json` tells of, the first of which is `index.faiss`. An index that is not
 flat has codes as well, `codes.faiss`. An index whose vectors are in Milvus has `milvus.json` instead of `index.faiss`.
 """
 
@@ -18,7 +20,7 @@ from alexnet_cli.artefacts import INDEX_FILE, check_format
 from alexnet_cli.errors import BadArtefact
 from alexnet_cli.files import checksum, file_checksum, read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 NAMES = VECTORS, TABLE, CODES, ENGINE = "index.faiss", "images.sqlite", "codes.faiss", "milvus.json"
 
 
@@ -47,11 +49,16 @@ def _is_generation(value: object) -> bool:  # it becomes part of file names
     return isinstance(value, str) and re.fullmatch(r"[0-9a-z]{1,32}", value) is not None
 
 
+def _are_pieces(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict) and is_count(one.get("count"), least=1) and _is_text(one.get("checksum")) for one in value
+    )
+
+
 def _is_files(value: object) -> bool:
     return (
         isinstance(value, dict)
         and TABLE in value
-        and len({VECTORS, ENGINE} & set(value)) == 1
         and all(
             isinstance(one, dict) and is_count(one.get("bytes")) and _is_text(one.get("checksum"))
             for one in value.values()
@@ -66,6 +73,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "count": lambda value: is_count(value, least=1),
     "dimension": lambda value: is_count(value, least=1, most=2**31 - 1),  # FAISS's int
     "unfinished": is_count,
+    "measured_on": lambda value: is_count(value, least=1),
     "image_size": lambda value: is_count(value, least=1, most=2**14),
     "model": _is_text,
     "model_path": _is_text,
@@ -78,6 +86,8 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "are_files": lambda value: isinstance(value, bool),
     "generation": _is_generation,
     "files": _is_files,
+    "pieces": _are_pieces,
+    "live": lambda value: isinstance(value, list),
 }
 
 
@@ -120,28 +130,52 @@ def _checksum(facts: dict[str, Any]) -> str:
 
 
 def file_of(folder: Path, facts: dict[str, Any], name: str) -> Path:
-    """VECTORS, TABLE or CODES of the generation in ``facts``. Raises BadArtefact if it is missing or of another size.
+    """TABLE, CODES or ENGINE of the generation in ``facts``. Raises BadArtefact if it is missing or of another size.
 
     An update may rename the file between this call and the next: then there is FileNotFoundError.
     """
     if name not in facts["files"]:
         raise damaged(folder, f"{INDEX_FILE} does not tell of {name}")
     for file in (of_generation(folder, name, facts["generation"]), folder / name):
-        try:
-            found, wanted = file.stat(), facts["files"][name]["bytes"]
-        except FileNotFoundError:
+        size = _size(file)
+        if size is None:
             continue
-        if not stat.S_ISREG(found.st_mode):  # to open a FIFO or to read a device may never end
-            raise damaged(folder, f"{name} is not a regular file")
-        size = found.st_size
-        if size != wanted:
+        if size != (wanted := facts["files"][name]["bytes"]):
             raise damaged(folder, f"{name} has {size:,} bytes, not {wanted:,}")
         return file
     raise damaged(folder, f"{name} is missing")
 
 
+def piece(folder: Path, number: int) -> Path:
+    """The file of what an update has added; ``number``: from 1."""
+    stem, suffix = os.path.splitext(VECTORS)
+    return folder / f"{stem}-{number}{suffix}"
+
+
+def piece_of(folder: Path, facts: dict[str, Any], number: int) -> Path:
+    """The file of a piece of the index in ``facts``; 0 is VECTORS. Raises BadArtefact if it is missing."""
+    files = [of_generation(folder, VECTORS, facts["generation"]), folder / VECTORS]
+    if number:
+        files = [piece(folder, number)]
+    for file in files:
+        if _size(file) is not None:
+            return file
+    raise damaged(folder, f"{file.name} is missing")
+
+
+def _size(file: Path) -> int | None:
+    """In bytes; None if there is no such file. Raises BadArtefact if it is not a regular one."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):  # to open a FIFO or to read a device may never end
+        raise damaged(file.parent, f"{file.name} is not a regular file")
+    return found.st_size
+
+
 def compare_checksum(file: Path, facts: dict[str, Any], name: str) -> None:
-    """Read all of ``file``, VECTORS, TABLE or CODES of an index. Raises BadArtefact if it is not what was written."""
+    """Read all of ``file``, TABLE or CODES of an index. Raises BadArtefact if it is not what was written."""
     if file_checksum(file) != facts["files"][name]["checksum"]:
         raise damaged(file.parent, f"the checksum of {name} differs")
 
@@ -171,8 +205,11 @@ def tidy(folder: Path) -> None:
                 _remove(file)
             elif name != ENGINE or _remove(folder / name):
                 os.replace(file, folder / name)
-        if facts is not None and name not in facts["files"]:
+        if facts is not None and name not in facts["files"] and not (name == VECTORS and facts["pieces"]):
             _remove(folder / name)  # of an index that was of another kind
+    own_pieces = {piece(folder, number) for number in range(1, len(facts["pieces"]) if facts else 0)}
+    for file in set(folder.glob(piece(folder, 0).name.replace("0", "*"))) - own_pieces:
+        file.unlink()
 
 
 def _remove(file: Path) -> bool:

@@ -104,6 +104,10 @@ class Table:
         """Every picture of the index, in the order of their rows."""
         return self._each("SELECT row, path, label, stamp FROM images ORDER BY row")
 
+    def checksums(self) -> Iterator[int]:
+        """Those of the vectors of all rows, in their order."""
+        return (checksum for (checksum,) in self._each("SELECT vector FROM images ORDER BY row"))
+
     def refused(self) -> Iterator[tuple[str, str, str]]:
         """Path, reason and stamp of every picture of the source that could not be embedded."""
         return self._each("SELECT path, reason, stamp FROM refused")
@@ -148,9 +152,9 @@ class TableWriter:
             self.connection.execute(IMAGES)
             self.connection.execute(REFUSED)
 
-    def add(self, rows: Iterable[Row], vectors: np.ndarray) -> None:
-        """Append pictures of the index, with the checksums of their ``vectors`` (n, D) float32."""
-        lines = [(*row, checksum) for row, checksum in zip(rows, row_checksums(vectors), strict=True)]
+    def add(self, rows: Iterable[Row], checksums: Iterable[int]) -> None:
+        """Append pictures of the index, with the `row_checksums` of their vectors."""
+        lines = ((*row, checksum) for row, checksum in zip(rows, checksums, strict=True))
         with _writing(self.file):
             self.connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?)", lines)
 

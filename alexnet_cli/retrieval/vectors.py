@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import xxhash
 
-from alexnet_cli.retrieval.layout import VECTORS, damaged
+from alexnet_cli.retrieval.layout import damaged
 
 CHUNK = 512  # vectors in memory at a time, 8 MB of fc7: they stay in the cache while they are used
 
@@ -36,12 +36,15 @@ class Vectors(ABC):
         """
 
     @abstractmethod
-    def _take(self, rows: np.ndarray) -> np.ndarray:
-        """``rows`` (n,): (n, D) float32."""
-
-    @abstractmethod
     def close(self) -> None:
         """Close the file, or the connection."""
+
+    def _take(self, rows: np.ndarray) -> np.ndarray:
+        """``rows`` (n,): (n, D) float32."""
+        vectors = np.empty((len(rows), self.dimension), np.float32)
+        for i, row in enumerate(rows.tolist()):
+            self.read(row, row + 1, vectors[i : i + 1])
+        return vectors
 
     def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
         """All vectors, CHUNK at a time, with the row of the first: (n, D) float32, overwritten by the next.
@@ -133,10 +136,10 @@ class VectorFile(Vectors):
             if size != wanted:
                 raise damaged(
                     path.parent,
-                    f"{count:,} vectors of {dimension:,} values take {wanted:,} bytes, {VECTORS} has {size:,}",
+                    f"{count:,} vectors of {dimension:,} values take {wanted:,} bytes, {path.name} has {size:,}",
                 )
             if file.read(start) != _header(count, dimension):
-                raise damaged(path.parent, f"{VECTORS} is not of {count:,} vectors of {dimension:,} values")
+                raise damaged(path.parent, f"{path.name} is not of {count:,} vectors of {dimension:,} values")
             on_error.pop_all()
         return cls(
             folder=path.parent,
@@ -164,14 +167,8 @@ class VectorFile(Vectors):
                 error.filename = self.file.name
                 raise
             if not read:
-                raise damaged(self.folder, f"{VECTORS} is cut short")
+                raise damaged(self.folder, f"{Path(self.file.name).name} is cut short")
             content, start = content[read:], start + read
-        return vectors
-
-    def _take(self, rows: np.ndarray) -> np.ndarray:
-        vectors = np.empty((len(rows), self.dimension), np.float32)
-        for i, row in enumerate(rows.tolist()):
-            self.read(row, row + 1, vectors[i : i + 1])
         return vectors
 
     def close(self) -> None:
