@@ -26,10 +26,11 @@ UNITS = "units"  # a folder: of each layer the patches that excite its units mos
 INDEX_FILE = "index.json"  # written last: its presence marks a complete index
 
 
-def check_format(version: object, supported: int, path: Path) -> None:
+def check_format(version: object, supported: int, path: Path, if_older: str = "") -> None:
     """Check the format version, an int or its digits, that was read from ``path``.
 
-    Raises BadArtefact if ``version`` is not a number, or is newer than ``supported``.
+    Raises BadArtefact if ``version`` is not a number, or is newer than ``supported``; or is older, if ``if_older`` says
+    what to do then.
     """
     if isinstance(version, str) and version.isdigit():
         version = int(version)
@@ -39,6 +40,8 @@ def check_format(version: object, supported: int, path: Path) -> None:
         raise BadArtefact(
             f"{path} has format version {version}, this program reads up to {supported}: upgrade alexnet-cli"
         )
+    if if_older and version < supported:
+        raise BadArtefact(f"{path} has format version {version}, this program reads {supported}: {if_older}")
 
 
 def model_name(path: Path) -> str:

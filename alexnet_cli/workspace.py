@@ -97,9 +97,8 @@ class Workspace:
             raise BadArtefact(f"{named} is no dataset, but an unfinished model: resume with: {self.to_resume(run)}")
         missing = " nor ".join(str(path / home.marker) for path in paths)
         others = ", ".join(path.name for path in self.all(kind)[:3])
-        advice = self.hint([kind], named) or (f"{self.home(kind)} has {others}; " if others else "") + (
-            f"make one with {commands}"
-        )
+        there = f"{self.home(kind)} has {others}; " if others else ""
+        advice = self.hint([kind], named) or f"{there}make one with {commands}"
         raise BadArtefact(f"no {kind} {named!r}: there is neither {missing}; {advice}")
 
     def _paths(self, kind: str, named: str) -> tuple[Path, Path]:

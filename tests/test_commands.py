@@ -310,6 +310,7 @@ def test_wrong_values_are_told_without_the_librarys_words(capsys):
     [
         (["reproduce", "figure1"], "did you mean 'figure-1'?"),
         (["duplicates", "--index", "pics"], "No such option: --index: type INDEX without --index (see "),
+        (["duplicates", "--html", "d.html"], "No such option: --html (see "),
         (["export", "--model", "m"], "type MODEL without --model"),
     ],
 )

@@ -73,6 +73,10 @@ def test_damaged_files_are_reported(space: Path, capsys: pytest.CaptureFixture[s
     assert after("index.json", json.dumps(facts | {"format": 9}).encode()) == (
         "indexes/photos/index.json has format version 9, this program reads up to 2: upgrade alexnet-cli"
     )
+    assert after("index.json", json.dumps(facts | {"format": 1}).encode()) == (
+        "indexes/photos/index.json has format version 1, this program reads 2: remove indexes/photos and build the "
+        "index again"
+    )
     assert after("index.json", b"{") == (
         "indexes/photos/index.json is damaged (Expecting property name enclosed in double quotes: line 1 column 2 "
         "(char 1)): remove indexes/photos and build the index again"
@@ -98,6 +102,7 @@ def test_damaged_files_are_reported(space: Path, capsys: pytest.CaptureFixture[s
         ("live", [[0, "x"]], "index.json has 12 vectors in other pieces"),
         ("live", [5], "index.json has 12 vectors in other pieces"),
         ("live", 5, "index.json has 'live' as '5'"),
+        ("live", None, "index.json has 'live' as 'None'"),
         ("pieces", [], "index.json has 12 vectors in other pieces"),
         ("pieces", [5], "index.json has 'pieces' as '[5]'"),
         ("measured_on", 0, "index.json has 'measured_on' as '0'"),

@@ -60,6 +60,8 @@ def test_pictures_of_one_class_need_a_model_first(tmp_path, packed, monkeypatch,
     save_untrained(packed, Path("models/m"))
     assert main(["prep", "three", "--workers", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["Next: alexnet index data/three"]
+    assert main(["index", "data/three", "--model", "torchvision"]) == 1
+    assert "; models has m; make one with `alexnet " in capsys.readouterr().err
 
 
 def test_a_folder_in_the_place_of_a_dataset_is_to_be_packed(tmp_path, monkeypatch, capsys):

@@ -92,7 +92,8 @@ def test_a_piece_is_compared_with_its_checksum_also_where_it_is_not_live(tmp_pat
         ([[0, 4, 5]], False),
         ([[4, 0]], False),
         ([0, 4], False),
-        (None, False),
+        ([None], False),
+        ([[False, True], [1, 4]], False),
     ],
 )
 def test_ranges_are_ascending_and_apart(value: object, is_right: bool) -> None:

@@ -246,10 +246,7 @@ def content_checksum(content: dict[str, Any]) -> str:
 
 def check_content(content: dict[str, Any], path: Path) -> None:
     """Raise BadArtefact if dataset.json at ``path`` is of another format, lacks a value, or has one that cannot be."""
-    version = content.get("format")
-    check_format(version, FORMAT, path)
-    if version != FORMAT:
-        raise BadArtefact(f"{path} has format version {version}, this program reads {FORMAT}: {ADVICE}")
+    check_format(content.get("format"), FORMAT, path, ADVICE)
     for key, is_right in CONTENT.items():
         if key not in content or not is_right(content[key]):
             found = f"its {key} cannot be {str(content[key])[:40]!r}" if key in content else f"it has no {key}"

@@ -115,13 +115,12 @@ def build_index(
             return Built(**counts, refused=refused, left_out=collection.left_out(), images_per_second=0.0)
         if uri is not None and world.is_main:
             check_reachable(folder, uri)  # before the work
-        grows = old is not None and can_grow(old, kind, changes)
-        written = len(changes.fresh) if grows else changes.total
+        base = old if old is not None and can_grow(old, kind, changes) else None
+        written = changes.total if base is None else len(changes.fresh)
         _check_disk_space(changes.total, written, parts, model.feature_size, folder, progress)
         embedded = embed(parts, collection, model, progress=progress, world=world)
         with world.main_first():
             if world.is_main:
-                base = old if grows else None
                 writer = _Writer(collection, model, folder, model_path, kind, named_kind, uri, base, progress)
                 return writer.write(old, changes, embedded)
         counts = {"images": 0, "added": 0, "kept": 0, "removed": 0}

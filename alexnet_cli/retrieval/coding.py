@@ -43,9 +43,13 @@ def build_kind(
     Returns what `load` needs to know, and what was measured. Memory holds the codes, a sample of the vectors to learn
     them from, and a chunk. What was there ``before`` is not learned nor measured again, until it has grown by GROWTH.
     """
-    if before is not None and before.kind.name == name and vectors.count <= GROWTH * before.facts["measured_on"]:  # noqa: SIM102 - `forget` changes the codes
-        if not before.kind.has_codes or before.kind.forget(before.gone):
-            return _grown(before, vectors, file, progress)
+    if (
+        before is not None
+        and before.kind.name == name
+        and vectors.count <= GROWTH * before.facts["measured_on"]
+        and before.kind.forget(before.gone)
+    ):
+        return _grown(before, vectors, file, progress)
     kind, began = KINDS[name](), time.monotonic()
     if not kind.has_codes:
         return kind.tune(vectors) | {"measured_on": vectors.count}

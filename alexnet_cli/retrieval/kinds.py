@@ -56,9 +56,9 @@ class Kind(ABC):
     def add(self, vectors: np.ndarray) -> None:
         """Append ``vectors`` (n, D) float32."""
 
+    @abstractmethod
     def forget(self, rows: np.ndarray) -> bool:
         """Remove the codes of ``rows`` (n,), so that those after them move up; False if this kind cannot do that."""
-        return not len(rows)
 
     @abstractmethod
     def candidates(self, vectors: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
@@ -96,6 +96,9 @@ class Codeless(Kind):
 
     def add(self, vectors: np.ndarray) -> None:
         raise AssertionError("there are no codes")
+
+    def forget(self, rows: np.ndarray) -> bool:
+        return True
 
     def save(self, file: Path) -> None:
         raise AssertionError("there are no codes")

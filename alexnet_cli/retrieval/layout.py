@@ -111,7 +111,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise BadArtefact(str(error).replace("make the index again", advice)) from None
     if not is_count(facts.get("format")):
         raise damaged(folder, f"{INDEX_FILE} has no format version")
-    check_format(facts["format"], FORMAT, path)
+    check_format(facts["format"], FORMAT, path, f"remove {folder} and build the index again")
     if facts.pop("checksum", None) != _checksum(facts):
         raise damaged(folder, f"the checksum of {INDEX_FILE} differs")
     for key, is_right in CHECKS.items():
@@ -146,8 +146,8 @@ def file_of(folder: Path, facts: dict[str, Any], name: str) -> Path:
     raise damaged(folder, f"{name} is missing")
 
 
-def piece(folder: Path, number: int) -> Path:
-    """The file of what an update has added; ``number``: from 1."""
+def piece(folder: Path, number: int | str) -> Path:
+    """The file of what an update has added; ``number``: from 1, or * for a pattern."""
     stem, suffix = os.path.splitext(VECTORS)
     return folder / f"{stem}-{number}{suffix}"
 
@@ -208,7 +208,7 @@ def tidy(folder: Path) -> None:
         if facts is not None and name not in facts["files"] and not (name == VECTORS and facts["pieces"]):
             _remove(folder / name)  # of an index that was of another kind
     own_pieces = {piece(folder, number) for number in range(1, len(facts["pieces"]) if facts else 0)}
-    for file in set(folder.glob(piece(folder, 0).name.replace("0", "*"))) - own_pieces:
+    for file in set(folder.glob(piece(folder, "*").name)) - own_pieces:
         file.unlink()
 
 

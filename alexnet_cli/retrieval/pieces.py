@@ -4,13 +4,14 @@ Pictures that are gone leave their vectors behind; `index.json` says which rows 
 not, or there are too many files, the next update writes all live vectors into one new file.
 """
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from alexnet_cli.retrieval.layout import is_count
 from alexnet_cli.retrieval.vectors import VectorFile, Vectors
 
 Ranges = Sequence[Sequence[int]]  # of rows, counted through all files: first, and one after the last
@@ -43,15 +44,23 @@ class Pieces(Vectors):
             done += some
         return vectors
 
+    def _take(self, rows: np.ndarray) -> np.ndarray:
+        vectors, places = np.empty((len(rows), self.dimension), np.float32), self.places(rows)
+        files = np.searchsorted(self._places, places, "right") - 1
+        for i, (file, within) in enumerate(zip(files.tolist(), (places - self._places[files]).tolist(), strict=True)):
+            self.files[file].read(within, within + 1, vectors[i : i + 1])
+        return vectors
+
     def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
         """As that of `Vectors`; also rows that are not live are read, because the checksums are of whole files."""
         row = 0
         for file, start in zip(self.files, self._places.tolist(), strict=False):
             for first, chunk in file.chunks():
                 is_live = self._is_live(start + first, start + first + len(chunk))
-                if is_live.any():
-                    yield row, chunk if is_live.all() else chunk[is_live]
-                row += int(is_live.sum())
+                count = int(is_live.sum())
+                if count:
+                    yield row, chunk if count == len(chunk) else chunk[is_live]
+                row += count
 
     def places(self, rows: np.ndarray) -> np.ndarray:
         """Where ``rows`` (n,) are, counted through all files: (n,) int64."""
@@ -103,13 +112,14 @@ def ranges(places: np.ndarray) -> list[list[int]]:
     return [[int(first), int(last)] for first, last in zip(firsts, lasts, strict=True)]
 
 
-def are_ranges(value: object, places: int, count: int) -> bool:
-    """Whether ``value`` are ranges of so many ``places`` that hold ``count`` rows."""
+def are_ranges(values: Sequence[Any], places: int, count: int) -> bool:
+    """Whether ``values``, each of which may be of any type, are ranges of so many ``places`` that hold ``count`` rows."""
     last, rows = 0, 0
-    with contextlib.suppress(TypeError, ValueError):  # it is of other types
-        for first, end in value:  # type: ignore[attr-defined]
-            if not (isinstance(first, int) and isinstance(end, int) and last <= first < end <= places):
-                return False
-            last, rows = end, rows + end - first
-        return rows == count
-    return False
+    for value in values:
+        if not (isinstance(value, list) and len(value) == 2 and is_count(value[0]) and is_count(value[1])):
+            return False
+        first, end = value
+        if not last <= first < end <= places:
+            return False
+        last, rows = end, rows + end - first
+    return rows == count

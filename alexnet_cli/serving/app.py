@@ -347,12 +347,12 @@ async def _let_pass(request: Request) -> None:
 
 def _number(request: Request, key: str, *, least: int, most: int = 2**40, default: int | None = None) -> int:
     """A whole number from the query. Raises HTTPException if it is none, or out of range."""
-    text = request.query_params.get(key)
-    if text is None and default is not None:
+    text = request.query_params.get(key, "")
+    if default is not None and key not in request.query_params:
         return default
-    if not WHOLE.fullmatch(text or ""):
+    if not WHOLE.fullmatch(text):
         raise HTTPException(400, f"{key} must be a whole number")
-    number = int(text or "")
+    number = int(text)
     if not least <= number <= most:
         raise HTTPException(400, f"{key} must be from {least} to {most}")
     return number

@@ -12,6 +12,7 @@ from alexnet_cli.errors import AlexNetError, BadArtefact
 from alexnet_cli.figures.canvas import Size, drawing, show_picture
 from alexnet_cli.figures.mosaic import ACROSS, as_colours, mosaic, squarest
 from alexnet_cli.model import Model
+from alexnet_cli.nets.network import ColumnNetwork
 from alexnet_cli.training.kernels import read_kept
 
 if TYPE_CHECKING:
@@ -30,11 +31,17 @@ class Growth:
 
 def kernels_of(model: Model) -> list[np.ndarray]:
     """The first layer's kernels of each column, (K, C, h, w) float32. Raises AlexNetError if it has none."""
-    first = next(iter(model.recipe.network.layers))
-    columns = [next(module.parameters()).detach().float().cpu().numpy() for module in model.net.weighted(first)]
+    columns = first_weights(model.net)
     if columns[0].ndim != 4:
+        first = next(iter(model.recipe.network.layers))
         raise AlexNetError(f"{first} of {model.recipe.name} is no convolution: it has no kernels to show")
     return columns
+
+
+def first_weights(net: ColumnNetwork) -> list[np.ndarray]:
+    """The first layer's weights of each column, float32: (K, C, h, w) of a convolution."""
+    first = next(iter(net.network.layers))
+    return [next(module.parameters()).detach().float().cpu().numpy() for module in net.weighted(first)]
 
 
 def growth_of(folder: Path, columns: Sequence[np.ndarray]) -> Growth:

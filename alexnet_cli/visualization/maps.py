@@ -14,6 +14,7 @@ from alexnet_cli.figures.canvas import SLIDE, Size, drawing
 from alexnet_cli.figures.mosaic import as_colours, mosaic, squarest
 from alexnet_cli.inference.network_model import NetworkModel
 from alexnet_cli.inference.views import centre_view
+from alexnet_cli.visualization.kernels import first_weights
 from alexnet_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def activations_of(model: NetworkModel, picture: np.ndarray) -> Activations:
     centred = inputs[0].permute(1, 2, 0).float().cpu().numpy() * image.unit  # in 0-255 units
     view = np.clip(127.5 + centred, 0, 255).round().astype(np.uint8)
     view = np.broadcast_to(view, (*view.shape[:2], 3))
-    weights = torch.cat([next(module.parameters()) for module in model.net.weighted(next(iter(layers)))])
-    kernels = weights.float().cpu().numpy() if weights.ndim == 4 else None
+    weights = np.concatenate(first_weights(model.net))
+    kernels = weights if weights.ndim == 4 else None
     return Activations(picture=picture, view=view, layers=layers, standardized=image.standardize, kernels=kernels)
 
 
@@ -176,10 +177,7 @@ def draw_steps(seen: Activations, layer: str, path: Path, size: Size = Size.page
         ratios = [*([] if kernels is None else [0.5]), *([1] * len(steps))]
         panels = figure.subplots(lines, len(ratios), sharey=is_dense, squeeze=False, width_ratios=ratios)
         if kernels is not None:
-            for axes, kernel in zip(panels[:, 0], as_colours(kernels[followed]), strict=True):
-                axes.imshow(kernel, interpolation="nearest")
-                axes.set(xticks=[], yticks=[], title="kernel" if axes is panels[0, 0] else "")
-                axes.spines[:].set_visible(False)
+            _show_kernels(panels[:, 0], kernels[followed])
         for step, upright in zip(steps, panels.T[-len(steps) :], strict=True):
             if is_dense:
                 for i, (axes, units) in enumerate(zip(upright, step.columns, strict=True)):
@@ -217,6 +215,15 @@ def _show_input(panels: Sequence["Axes"], seen: Activations, *, is_wide: bool = 
     panels[1].set_title(f"less {mean}: grey is 0" if is_wide else "less mean")
     for axes in panels:
         axes.set_axis_off()
+
+
+def _show_kernels(panels: np.ndarray, kernels: np.ndarray) -> None:
+    """``kernels`` (n, C, h, w) on ``panels`` (n,), each on its own scale."""
+    for axes, kernel in zip(panels, as_colours(kernels), strict=True):
+        axes.imshow(kernel, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    panels[0].set_title("kernel")
 
 
 def _show_block(axes: "Axes", maps: np.ndarray, scale: "ScalarMappable", across: int, first: int | None = None) -> None:
