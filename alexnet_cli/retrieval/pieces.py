@@ -113,7 +113,7 @@ def ranges(places: np.ndarray) -> list[list[int]]:
 
 
 def are_ranges(values: Sequence[Any], places: int, count: int) -> bool:
-    """Whether ``values``, each of which may be of any type, are ranges of so many ``places`` that hold ``count`` rows."""
+    """Whether ``values``, each of any type, are ranges of so many ``places`` that hold ``count`` rows."""
     last, rows = 0, 0
     for value in values:
         if not (isinstance(value, list) and len(value) == 2 and is_count(value[0]) and is_count(value[1])):
